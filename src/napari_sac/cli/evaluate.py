@@ -1,0 +1,50 @@
+"""``napari-sac evaluate``: how good predicted labels are against true ones."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_parser(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    """Add the command and its flags."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="compare predicted labels with true ones",
+        description="Compare label files of two folders, paired by name (a prediction "
+        "may end in _labels). Prints dice, iou, aji, pq, dq, sq, ap50, ap "
+        "(mean over IoU 0.5 to 0.95) and f1 of each image, and their mean.",
+    )
+    parser.add_argument(
+        "--prediction",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of predicted labels, as segment writes them",
+    )
+    parser.add_argument(
+        "--truth",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of true labels, TIFF or PNG",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the scores here"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table of scores, write the JSON if asked for, return 0."""
+    from napari_sac.core.evaluation.report import (
+        evaluate_folders,
+        format_table,
+        write_json,
+    )
+
+    report = evaluate_folders(args.prediction, args.truth)
+    sys.stdout.write(format_table(report))
+    if args.json is not None:
+        write_json(args.json, report)
+    return 0

@@ -1,0 +1,1 @@
+"""The library: no napari and no Qt in here."""

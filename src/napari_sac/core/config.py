@@ -1,0 +1,182 @@
+"""Every default of the program: frozen dataclasses whose fields describe themselves.
+
+The dock's forms and the command line's flags are built from these fields, so a label,
+a tooltip, a range and a default are written once.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+Strategy = Literal["centroid", "probability"]
+Mode = Literal["instance", "semantic"]
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+_Config = TypeVar("_Config", bound=_Dataclass)
+
+
+def _option(
+    default: Any,
+    label: str,
+    tooltip: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    step: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """Return a dataclass field with what a form and a command line need to know."""
+    metadata = {
+        "label": label,
+        "tooltip": tooltip,
+        "min": minimum,
+        "max": maximum,
+        "step": step,
+        "choices": choices,
+    }
+    known = {k: v for k, v in metadata.items() if v is not None}
+    return field(default=default, metadata=known)
+
+
+@dataclass(frozen=True)
+class ProposalConfig:
+    """How the prompt generator's maps become point prompts.
+
+    The strategies are the two of Segment Any Cell (arXiv 2401.13220); the numbers are
+    our choice, set on validation images.
+    """
+
+    strategy: Strategy = _option(
+        "centroid",
+        "Strategy",
+        "centroid: one point in each nucleus, from the distance map. "
+        "probability: the most certain pixels.",
+        choices=("centroid", "probability"),
+    )
+    score_threshold: float = _option(
+        0.3,
+        "Minimum score",
+        "Proposals that the generator is less sure of are hidden.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.01,
+    )
+    foreground_threshold: float = _option(
+        0.5,
+        "Foreground threshold",
+        "Pixels at least this probable belong to a nucleus.",
+        minimum=0.05,
+        maximum=0.95,
+        step=0.05,
+    )
+    prominence: float = _option(
+        0.1,
+        "Prominence",
+        "How far the distance map must fall between two nuclei that touch. "
+        "Smaller splits more.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.01,
+    )
+    minimum_area: float = _option(
+        0.05,
+        "Minimum area",
+        "Smallest nucleus, as a part of the typical nucleus's area.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.01,
+    )
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """How prompts become masks, and masks become labels."""
+
+    mode: Mode = _option(
+        "instance",
+        "Mode",
+        "instance: each nucleus from its own prompts. "
+        "semantic: all prompts in one decoding, one binary mask.",
+        choices=("instance", "semantic"),
+    )
+    neighbour_negatives: int = _option(
+        1,
+        "Neighbours as negatives",
+        "How many of the nearest other nuclei serve as negative prompts.",
+        minimum=0,
+        maximum=4,
+    )
+    minimum_iou: float = _option(
+        0.3,
+        "Minimum predicted IoU",
+        "Masks of proposals that the model thinks worse than this are dropped; "
+        "points set or accepted by a person are always kept.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.05,
+    )
+    overlap_threshold: float = _option(
+        0.5,
+        "Duplicate overlap",
+        "Of two masks that overlap more than this (IoU), the less certain is dropped.",
+        minimum=0.1,
+        maximum=1.0,
+        step=0.05,
+    )
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+def check_ranges(config: _Dataclass) -> None:
+    """Raise ``ValueError`` if a field is outside its range or not among its choices."""
+    for f in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, f.name)
+        choices = f.metadata.get("choices")
+        if choices is not None and value not in choices:
+            raise ValueError(f"{f.name} must be one of {choices}, got {value!r}")
+        low, high = f.metadata.get("min"), f.metadata.get("max")
+        if low is not None and value < low:
+            raise ValueError(f"{f.name} must be at least {low}, got {value}")
+        if high is not None and value > high:
+            raise ValueError(f"{f.name} must be at most {high}, got {value}")
+
+
+def to_json(config: _Dataclass) -> str:
+    """Return the config as a JSON object."""
+    return json.dumps(asdict(config), indent=2)  # type: ignore[call-overload]
+
+
+def from_json(kind: type[_Config], text: str) -> _Config:
+    """Return a config from JSON, with defaults for what is missing.
+
+    Raises
+    ------
+    ValueError
+        If the text is not an object, has a key that ``kind`` does not know, or a value
+        out of range.
+    """
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"expected an object, got {type(values).__name__}")
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(f"{kind.__name__} has no {', '.join(unknown)}")
+    required = [
+        n
+        for n, f in known.items()
+        if f.default is MISSING and f.default_factory is MISSING and n not in values
+    ]
+    if required:
+        raise ValueError(f"{kind.__name__} needs {', '.join(required)}")
+    return kind(**values)

@@ -1,0 +1,196 @@
+"""Which processor the models run on, and why."""
+
+from __future__ import annotations
+
+import os
+import platform
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from napari_sac.core.errors import DeviceError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import torch
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+DEVICE_NAMES: tuple[DeviceName, ...] = get_args(DeviceName)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A processor that was found to work.
+
+    Parameters
+    ----------
+    name : {"cpu", "cuda", "mps"}
+        As torch calls it.
+    title : str
+        The hardware, for people: "NVIDIA H200", "CPU with 2 threads".
+    reason : str
+        Why it was chosen, as a phrase for people.
+    memory_bytes : int
+        Memory that was free when it was chosen: of the GPU, or of the computer.
+    bfloat16 : bool
+        Whether it computes in bfloat16 faster than in float32.
+    """
+
+    name: str
+    title: str
+    reason: str
+    memory_bytes: int
+    bfloat16: bool = False
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device to move tensors to."""
+        import torch
+
+        return torch.device(self.name)
+
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """The type for ``torch.autocast``, or None to stay in float32."""
+        import torch
+
+        return torch.bfloat16 if self.bfloat16 else None
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return a context in which the models compute in the device's best type."""
+        import torch
+
+        context: AbstractContextManager[None] = torch.autocast(
+            self.name, dtype=self.autocast_dtype, enabled=self.bfloat16
+        )
+        return context
+
+    @property
+    def batch_pixels(self) -> int:
+        """Pixels of encoder input to compute at once.
+
+        SAM's largest encoder takes about 4 kB a pixel. On a CPU larger batches are no
+        faster, and cancelling waits for the batch.
+        """
+        most = 1024**2 if self.name == "cpu" else 8 * 1024**2
+        return min(most, self.memory_bytes // 4096)
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of decoding windows to compute at once, at about 64 kB a token."""
+        most = 1 << (13 if self.name == "cpu" else 18)
+        return min(most, self.memory_bytes // 65536)
+
+
+def select_device(name: str = "auto") -> Device:
+    """Return the device of that name; ``auto`` takes CUDA, else MPS, else the CPU.
+
+    A GPU counts only if it computes: one that torch sees and cannot use (no memory
+    left, too old for this build of torch) is passed over by ``auto``.
+
+    Raises
+    ------
+    DeviceError
+        If the device asked for by name cannot be used.
+    ValueError
+        If ``name`` is not one of ``DEVICE_NAMES``.
+    """
+    if name not in DEVICE_NAMES:
+        raise ValueError(f"device must be one of {DEVICE_NAMES}, got {name!r}")
+    if name == "cpu":
+        return _cpu("asked for")
+    problems = []
+    for kind, problem_of, describe in (
+        ("cuda", _cuda_problem, _cuda),
+        ("mps", _mps_problem, _mps),
+    ):
+        if name not in ("auto", kind):
+            continue
+        problem = problem_of()
+        if problem is None:
+            return describe("asked for" if name == kind else "the fastest found")
+        if name == kind:
+            raise DeviceError(
+                f"The device {kind} cannot be used: {problem}. "
+                "Choose auto or cpu, which always works."
+            )
+        # MPS exists on Macs alone; elsewhere its absence tells nobody anything
+        if kind == "cuda" or platform.system() == "Darwin":
+            problems.append(problem)
+    return _cpu("; ".join(problems))
+
+
+def _cuda_problem() -> str | None:
+    """Return why CUDA cannot be used, or None."""
+    import torch
+
+    build = torch.version.cuda or getattr(torch.version, "hip", None)
+    if build is None:
+        return f"torch {torch.__version__} is a build for CPUs only"
+    with warnings.catch_warnings(record=True) as caught:
+        # torch tells by a warning that a driver is there but too old
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    if not available:
+        told = f" ({str(caught[0].message).splitlines()[0]})" if caught else ""
+        return f"no CUDA GPU found by torch {torch.__version__}{told}"
+    return _probe("cuda")
+
+
+def _mps_problem() -> str | None:
+    """Return why Apple's GPU cannot be used, or None."""
+    import torch
+
+    if not torch.backends.mps.is_built():
+        return f"torch {torch.__version__} is built without MPS"
+    if not torch.backends.mps.is_available():
+        return "no GPU found by MPS, which needs macOS 12.3 or later"
+    return _probe("mps")
+
+
+def _probe(name: str) -> str | None:
+    """Return what goes wrong in a first computation, or None."""
+    import torch
+
+    try:
+        total = torch.ones(8, device=name).sum().item()
+    except RuntimeError as error:
+        return f"the GPU does not compute ({str(error).splitlines()[0]})"
+    return None if total == len(range(8)) else "the GPU computes wrong numbers"
+
+
+def _cuda(reason: str) -> Device:
+    import torch
+
+    return Device(
+        name="cuda",
+        title=torch.cuda.get_device_name(),
+        reason=reason,
+        memory_bytes=torch.cuda.mem_get_info()[0],
+        bfloat16=torch.cuda.is_bf16_supported(including_emulation=False),
+    )
+
+
+def _mps(reason: str) -> Device:
+    import torch
+
+    return Device(
+        name="mps",
+        title=f"Apple GPU ({platform.processor() or platform.machine()})",
+        reason=reason,
+        memory_bytes=torch.mps.recommended_max_memory(),
+    )
+
+
+def _cpu(reason: str) -> Device:
+    import psutil  # type: ignore[import-untyped]
+    import torch
+
+    threads = torch.get_num_threads()
+    return Device(
+        name="cpu",
+        title=f"CPU with {threads} of {os.cpu_count() or threads} threads",
+        reason=reason,
+        memory_bytes=psutil.virtual_memory().available,
+    )

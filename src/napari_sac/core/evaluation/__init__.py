@@ -1,0 +1,1 @@
+"""How good labels are: matching of instances, the metrics of the papers, reports."""

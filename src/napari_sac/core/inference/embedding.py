@@ -1,0 +1,139 @@
+"""The embedding: SAM's view of an image, computed once and passed as a value."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_sac.core.inference.tiles import TileAxis, tile_axis
+from napari_sac.core.progress import Progress, ignore_progress
+
+if TYPE_CHECKING:
+    from napari_sac.core.models.registry import Model
+
+HALO_TOKENS = 5
+"""Margin of each tile: of ``sac_tiny`` more than one nucleus and a half."""
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """The image encoder's output for every tile of an image.
+
+    Parameters
+    ----------
+    key : str
+        Identifies pixels, model and scale: equal keys, equal embeddings.
+    image_shape : (int, int)
+        Height and width of the image, in its own pixels.
+    scale : float
+        Pixels of the encoder's input to a pixel of the image.
+    rows, columns : TileAxis
+        The tiles, in pixels of the encoder's input.
+    features : (rows x columns, C, g, g) float tensor
+        On the CPU, in row-major order.
+    """
+
+    key: str
+    image_shape: tuple[int, int]
+    scale: float
+    rows: TileAxis
+    columns: TileAxis
+    features: Tensor
+
+    def to_input(self, yx: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return image positions (N, 2) in pixels of the encoder's input."""
+        return (yx + 0.5) * self.scale - 0.5
+
+    def owners(self, input_yx: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Return the index of the tile that owns each position (N, 2) of the input."""
+        row = self.rows.owner(input_yx[:, 0])
+        return row * len(self.columns.origins) + self.columns.owner(input_yx[:, 1])
+
+    def tile_origins(self) -> npt.NDArray[np.int64]:
+        """Return the first pixel (y, x) of each tile (N, 2) in the encoder's input."""
+        return np.array(
+            [(y, x) for y in self.rows.origins for x in self.columns.origins], np.int64
+        )
+
+
+def embedding_key(image: npt.NDArray[np.uint8], model_key: str, scale: float) -> str:
+    """Return the key of what :func:`embed_image` would compute."""
+    digest = hashlib.sha256(np.ascontiguousarray(image).data)
+    digest.update(f"{image.shape}|{model_key}|{scale:.9g}".encode())
+    return digest.hexdigest()
+
+
+def embed_image(
+    image: npt.NDArray[np.uint8],
+    model: Model,
+    *,
+    scale: float,
+    progress: Progress = ignore_progress,
+) -> Embedding:
+    """Return the embedding of an image at a scale.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8
+        As :func:`~napari_sac.core.io.normalise_image` returns it.
+    model : Model
+    scale : float
+        Pixels of the encoder's input to a pixel of the image.
+    progress : Progress, optional
+        Told once for each batch of tiles.
+    """
+    architecture = model.spec.architecture
+    size = architecture.image_size
+    height, width = (max(1, round(n * scale)) for n in image.shape[:2])
+    halo = HALO_TOKENS * architecture.patch_size
+    rows, columns = tile_axis(height, size, halo), tile_axis(width, size, halo)
+    resized = resize_image(image, (height, width))
+    count = len(rows.origins) * len(columns.origins)
+    features = []
+    batch = max(1, model.device.batch_pixels // size**2)
+    origins = [(y, x) for y in rows.origins for x in columns.origins]
+    progress("embedding", 0, count)
+    for start in range(0, count, batch):
+        tiles = [_cut(resized, y, x, size) for y, x in origins[start : start + batch]]
+        features.append(_encode(torch.stack(tiles), model))
+        progress("embedding", min(start + batch, count), count)
+    return Embedding(
+        key=embedding_key(image, model.key, scale),
+        image_shape=(image.shape[0], image.shape[1]),
+        scale=scale,
+        rows=rows,
+        columns=columns,
+        features=torch.cat(features),
+    )
+
+
+def resize_image(image: npt.NDArray[np.uint8], shape: tuple[int, int]) -> Tensor:
+    """Return the image as a (3, h, w) uint8 tensor of the given height and width."""
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    if tuple(tensor.shape[1:]) == shape:
+        return tensor
+    return F.interpolate(tensor[None], shape, mode="bilinear", antialias=True)[0]
+
+
+def _cut(resized: Tensor, y: int, x: int, size: int) -> Tensor:
+    tile = resized[:, y : y + size, x : x + size]
+    return F.pad(
+        tile.float(),
+        (0, size - tile.shape[2], 0, size - tile.shape[1]),
+        value=torch.nan,
+    )
+
+
+def _encode(tiles: Tensor, model: Model) -> Tensor:
+    """Encode tiles (T, 3, S, S) in [0, 255]; NaN is outside the image."""
+    device = model.device.torch_device
+    pixels = (tiles.to(device) - model.sam.pixel_mean) / model.sam.pixel_std
+    with torch.inference_mode(), model.device.autocast():
+        return model.sam.image_encoder(pixels.nan_to_num(0.0)).float().cpu()

@@ -1,0 +1,428 @@
+"""Decode prompts into masks, each nucleus by the tile that owns its prompt."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.spatial import KDTree
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_sac.core.inference.window_decoding import (
+    decode_windows,
+    gather_windows,
+    window_origins,
+)
+from napari_sac.core.progress import Progress, ignore_progress
+from napari_sac.core.types import (
+    NEGATIVE,
+    POSITIVE,
+    ObjectMask,
+    Prompts,
+    PromptState,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from napari_sac.core.config import DecodeConfig
+    from napari_sac.core.inference.embedding import Embedding
+    from napari_sac.core.models.registry import Model
+
+NEIGHBOUR_REACH = 40 / 24
+"""How near, in nucleus diameters, another nucleus must be to serve as a negative."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Query:
+    """One nucleus to decode: points (N, 2) in pixels of the encoder's input."""
+
+    object_id: int
+    points: npt.NDArray[np.float64]
+    signs: npt.NDArray[np.int64]
+    tile: int
+    key: bytes
+
+    @property
+    def centre(self) -> npt.NDArray[np.float64]:
+        """The middle of the positives: where the window is laid."""
+        positives = self.points[self.signs == POSITIVE]
+        return np.asarray((positives.min(0) + positives.max(0)) / 2)
+
+
+def with_neighbour_negatives(prompts: Prompts, count: int, reach: float) -> Prompts:
+    """Return the prompts, and for each nucleus its nearest neighbours as negatives.
+
+    Negatives that follow from the neighbours are not stored but derived, so that
+    deleting or adding a nucleus changes those beside it too.
+
+    Parameters
+    ----------
+    prompts : Prompts
+    count : int
+        Negatives to add to each nucleus, at most.
+    reach : float
+        Largest distance in pixels between two neighbours.
+
+    References
+    ----------
+    PromptNucSeg (Shui et al. 2024) found that neighbours help when they serve in
+    training and in inference alike, and one more than two.
+    """
+    positives = _first_positives(prompts)
+    if count == 0 or len(positives) < 2:
+        return prompts
+    tree = KDTree(positives.yx)
+    wanted = min(count + 1, len(positives))
+    distances, rows = tree.query(positives.yx, k=wanted)
+    owner, slot = np.nonzero(
+        (distances <= reach) & (rows != np.arange(len(rows))[:, None])
+    )
+    slot_rank = slot - (rows[owner, 0] == owner)
+    owner, slot = owner[slot_rank < count], slot[slot_rank < count]
+    negatives = Prompts.from_points(
+        positives.yx[rows[owner, slot]],
+        object_id=positives.object_id[owner],
+        sign=NEGATIVE,
+        score=positives.score[owner],
+        state=PromptState.AUTO.value,
+    )
+    return Prompts.concatenate([prompts, negatives])
+
+
+def _first_positives(prompts: Prompts) -> Prompts:
+    positives = prompts.select(prompts.sign == POSITIVE)
+    _, first = np.unique(positives.object_id, return_index=True)
+    return positives.select(first)
+
+
+def active_prompts(prompts: Prompts) -> Prompts:
+    """Return the prompts that nobody rejected."""
+    return prompts.select(prompts.state != PromptState.REJECTED.value)
+
+
+def decode_prompts(
+    embedding: Embedding,
+    prompts: Prompts,
+    model: Model,
+    config: DecodeConfig,
+    *,
+    reuse: Mapping[int, ObjectMask] | None = None,
+    progress: Progress = ignore_progress,
+) -> list[ObjectMask]:
+    """Return the mask of every nucleus that has a positive prompt.
+
+    Parameters
+    ----------
+    embedding : Embedding
+        Of the image the prompts lie on, by the same model.
+    prompts : Prompts
+        Rejected ones are passed over.
+    model : Model
+    config : DecodeConfig
+    reuse : mapping of int to ObjectMask, optional
+        Masks by ``object_id``; one made from the same prompts by the same model is
+        returned as it is, so after an edit only the touched nuclei are decoded.
+    progress : Progress, optional
+
+    Returns
+    -------
+    list of ObjectMask
+        In order of ``object_id``. A mask may be empty (all logits below zero).
+    """
+    known = reuse or {}
+    queries = list(_queries(embedding, prompts, model, config))
+    fresh = [
+        q
+        for q in queries
+        if q.object_id not in known or known[q.object_id].prompt_key != q.key
+    ]
+    decoded = {q.object_id: known[q.object_id] for q in queries if q.object_id in known}
+    progress("decoding", 0, len(fresh))
+    done = 0
+    window = model.spec.window
+    grid = model.spec.architecture.grid_size
+    pending = fresh
+    while pending:
+        grown: list[_Query] = []
+        for batch in _batches(pending, window, model):
+            for query, mask in _decode_batch(batch, window, embedding, model):
+                if mask is None:
+                    grown.append(query)
+                else:
+                    decoded[query.object_id] = mask
+                    done += 1
+            progress("decoding", done, len(fresh))
+        pending = grown
+        window = min(2 * window, grid)
+    return [decoded[k] for k in sorted(decoded)]
+
+
+def _queries(
+    embedding: Embedding, prompts: Prompts, model: Model, config: DecodeConfig
+) -> Iterator[_Query]:
+    diameter = model.spec.nucleus_diameter / embedding.scale
+    together = with_neighbour_negatives(
+        active_prompts(prompts), config.neighbour_negatives, NEIGHBOUR_REACH * diameter
+    )
+    order = np.argsort(together.object_id, kind="stable")
+    table = together.select(order)
+    points = embedding.to_input(table.yx)
+    starts = np.flatnonzero(np.diff(table.object_id, prepend=-1))
+    base = f"{model.key}|{embedding.key}".encode()
+    for start, end in zip(starts, [*starts[1:], len(table)], strict=True):
+        signs = table.sign[start:end].astype(np.int64)
+        if not (signs == POSITIVE).any():
+            continue
+        own = points[start:end]
+        first = own[signs == POSITIVE][:1]
+        digest = hashlib.blake2b(base, digest_size=16)
+        digest.update(own.tobytes() + signs.tobytes())
+        yield _Query(
+            int(table.object_id[start]),
+            own,
+            signs,
+            int(embedding.owners(first)[0]),
+            digest.digest(),
+        )
+
+
+def _batches(
+    queries: Iterable[_Query], window: int, model: Model
+) -> Iterator[list[_Query]]:
+    """Return queries with equally many points, as many as fit into memory.
+
+    A point more, even one that says "no point", changes SAM's answer a little; with
+    equal numbers a nucleus gets the same mask alone and in company.
+    """
+    by_length: dict[int, list[_Query]] = {}
+    for query in queries:
+        by_length.setdefault(len(query.points), []).append(query)
+    size = max(1, model.device.batch_tokens // window**2)
+    for group in by_length.values():
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
+
+
+def _decode_batch(
+    batch: list[_Query], window: int, embedding: Embedding, model: Model
+) -> list[tuple[_Query, ObjectMask | None]]:
+    """Decode one batch; None for a mask that needs a larger window."""
+    architecture = model.spec.architecture
+    grid, patch = architecture.grid_size, architecture.patch_size
+    device = model.device.torch_device
+    tiles = np.array([q.tile for q in batch])
+    corners = embedding.tile_origins()[tiles]
+    points = np.stack([q.points for q in batch]) - corners[:, None]
+    centres = np.stack([q.centre for q in batch]) - corners
+    origins = window_origins(torch.from_numpy(centres), window, grid, patch)
+    used, position = np.unique(tiles, return_inverse=True)
+    with torch.inference_mode(), model.device.autocast():
+        features = embedding.features[torch.from_numpy(used)].to(device)
+        origins_there = origins.to(device)
+        windows = gather_windows(
+            features, torch.from_numpy(position).to(device), origins_there, window
+        )
+        logits, predicted_iou = decode_windows(
+            model.sam,
+            windows,
+            origins_there,
+            torch.from_numpy(points).float().to(device),
+            torch.from_numpy(np.stack([q.signs for q in batch])).to(device),
+            local_frame=model.spec.local_frame,
+        )
+        logits, predicted_iou = logits.float().cpu(), predicted_iou.float().cpu()
+    first = origins.numpy() * patch + corners
+    too_small = (
+        _touches_inside(logits, origins, window, grid) if window < grid else None
+    )
+    crops = _to_image(logits, first, window * patch, embedding)
+    stability = _stability(logits)
+    result: list[tuple[_Query, ObjectMask | None]] = []
+    for i, query in enumerate(batch):
+        if too_small is not None and too_small[i]:
+            result.append((query, None))
+            continue
+        origin, values = crops[i]
+        mask = ObjectMask(
+            object_id=query.object_id,
+            origin_yx=origin,
+            logits=values,
+            predicted_iou=float(predicted_iou[i].clamp(0, 1)),
+            stability_score=float(stability[i]),
+            prompt_key=query.key,
+        )
+        result.append((query, mask))
+    return result
+
+
+def _touches_inside(
+    logits: Tensor, origins: Tensor, window: int, grid: int
+) -> npt.NDArray[np.bool_]:
+    """Return which masks reach a side of their window inside the tile."""
+    inside = logits > 0
+    sides = torch.stack(
+        [
+            inside[:, 0].any(1) & (origins[:, 0] > 0),
+            inside[:, -1].any(1) & (origins[:, 0] + window < grid),
+            inside[:, :, 0].any(1) & (origins[:, 1] > 0),
+            inside[:, :, -1].any(1) & (origins[:, 1] + window < grid),
+        ]
+    )
+    return np.asarray(sides.any(0).numpy())
+
+
+def _stability(logits: Tensor) -> Tensor:
+    """Return the IoU of the masks cut at -1 and +1 (SAM's stability score)."""
+    high = (logits > 1).flatten(1).sum(1)
+    low = (logits > -1).flatten(1).sum(1)
+    return high / low.clamp(min=1)
+
+
+def _to_image(
+    logits: Tensor, first: npt.NDArray[np.int64], side: int, embedding: Embedding
+) -> list[tuple[tuple[int, int], npt.NDArray[np.float32]]]:
+    """Return the logits at the pixels of the image, cropped to where they are positive.
+
+    Parameters
+    ----------
+    logits : (P, n, n) float tensor
+        Of windows of ``side`` pixels of the encoder's input.
+    first : (P, 2) int
+        First pixel (y, x) of each window in the encoder's input.
+    """
+    scale = embedding.scale
+    shape = np.array(embedding.image_shape)
+    start = np.ceil(np.maximum(first, 0) / scale - 0.5).astype(np.int64)
+    start = np.clip(start, 0, shape - 1)
+    count = int(np.ceil(side / scale)) + 1
+    steps = np.arange(count)
+    # a window's pixel edges lie at -1 and 1: grid_sample without aligned corners
+    grid = [
+        ((start[:, i, None] + steps + 0.5) * scale - first[:, i, None]) / side * 2 - 1
+        for i in (0, 1)
+    ]
+    y, x = (torch.from_numpy(g).float() for g in grid)
+    places = torch.stack(
+        [x[:, None, :].expand(-1, count, -1), y[:, :, None].expand(-1, -1, count)],
+        dim=-1,
+    )
+    sampled = F.grid_sample(
+        logits[:, None], places, padding_mode="border", align_corners=False
+    )
+    values = sampled[:, 0].numpy()
+    end = np.minimum(np.floor((first + side) / scale - 0.5).astype(np.int64) + 1, shape)
+    return [_crop(values[i], start[i], end[i]) for i in range(len(values))]
+
+
+def _crop(
+    values: npt.NDArray[np.float32],
+    start: npt.NDArray[np.int64],
+    end: npt.NDArray[np.int64],
+) -> tuple[tuple[int, int], npt.NDArray[np.float32]]:
+    height, width = np.maximum(end - start, 1)
+    values = values[:height, :width]
+    inside = values > 0
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    if len(rows) == 0:
+        return (int(start[0]), int(start[1])), values[:1, :1].copy()
+    top, left = rows[0], columns[0]
+    cropped = values[top : rows[-1] + 1, left : columns[-1] + 1].copy()
+    return (int(start[0] + top), int(start[1] + left)), cropped
+
+
+def decode_semantic(
+    embedding: Embedding,
+    prompts: Prompts,
+    model: Model,
+    *,
+    progress: Progress = ignore_progress,
+) -> npt.NDArray[np.float32]:
+    """Return one map of mask logits: all prompts of a tile in one decoding.
+
+    Parameters
+    ----------
+    embedding : Embedding
+    prompts : Prompts
+        Rejected ones are passed over.
+    model : Model
+    progress : Progress, optional
+
+    Returns
+    -------
+    (H, W) float32
+        Positive inside nuclei. Tiles without a positive prompt are negative.
+
+    References
+    ----------
+    The output of Segment Any Cell as published is this one binary mask.
+    """
+    table = active_prompts(prompts)
+    points = embedding.to_input(table.yx)
+    architecture = model.spec.architecture
+    grid, size = architecture.grid_size, architecture.image_size
+    device = model.device.torch_device
+    result = np.full(embedding.image_shape, -np.inf, np.float32)
+    corners = embedding.tile_origins()
+    for tile, corner in enumerate(corners):
+        progress("decoding", tile, len(corners))
+        local = points - corner
+        inside = ((local >= 0) & (local < size)).all(1)
+        signs = torch.from_numpy(table.sign[inside].astype(np.int64))[None].to(device)
+        if not bool((signs == POSITIVE).any()):
+            continue
+        with torch.inference_mode(), model.device.autocast():
+            logits, _ = decode_windows(
+                model.sam,
+                embedding.features[tile][None].to(device),
+                torch.zeros(1, 2, dtype=torch.int64, device=device),
+                torch.from_numpy(local[inside]).float()[None].to(device),
+                signs,
+                local_frame=model.spec.local_frame,
+            )
+        _write_core(
+            result,
+            logits.float().cpu(),
+            tile,
+            corner,
+            embedding,
+            grid * architecture.patch_size,
+        )
+    progress("decoding", len(corners), len(corners))
+    return result
+
+
+def _write_core(
+    result: npt.NDArray[np.float32],
+    logits: Tensor,
+    tile: int,
+    corner: npt.NDArray[np.int64],
+    embedding: Embedding,
+    side: int,
+) -> None:
+    """Write the part of a tile's logits that the tile owns."""
+    height, width = embedding.image_shape
+    rows = np.arange(height)
+    columns = np.arange(width)
+    row_index, column_index = divmod(tile, len(embedding.columns.origins))
+    row_input = (rows + 0.5) * embedding.scale - 0.5
+    column_input = (columns + 0.5) * embedding.scale - 0.5
+    rows = rows[embedding.rows.owner(row_input) == row_index]
+    columns = columns[embedding.columns.owner(column_input) == column_index]
+    if len(rows) == 0 or len(columns) == 0:
+        return
+    y = ((rows + 0.5) * embedding.scale - corner[0]) / side * 2 - 1
+    x = ((columns + 0.5) * embedding.scale - corner[1]) / side * 2 - 1
+    places = np.stack(np.meshgrid(x, y), axis=-1)[None]
+    sampled = F.grid_sample(
+        logits[:, None],
+        torch.from_numpy(places).float(),
+        padding_mode="border",
+        align_corners=False,
+    )
+    result[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = sampled[0, 0].numpy()

@@ -1,0 +1,313 @@
+"""Proposals: the point prompts that the prompt generator's maps suggest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from skimage.feature import peak_local_max
+from skimage.measure import label as label_components
+from skimage.morphology import h_maxima
+from skimage.segmentation import watershed
+from torch.nn import functional as F
+
+from napari_sac.core.inference.embedding import resize_image
+from napari_sac.core.models.prompt_generator import GENERATOR_STRIDE
+from napari_sac.core.progress import Progress, ignore_progress
+from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
+
+if TYPE_CHECKING:
+    from napari_sac.core.config import ProposalConfig
+    from napari_sac.core.models.registry import Model
+
+GENERATOR_DIAMETER = 24.0
+"""Nucleus diameter, in pixels of its input, that the generator was trained at."""
+
+LOWEST_FOREGROUND = 0.25
+"""Components whose probability never passes the threshold are kept down to this one,
+with a low score, so that lowering the score threshold can bring them back."""
+
+_TILE = 1024
+_SURVEY = 512
+_SCALES = (0.15, 6.0)
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratorMaps:
+    """The prompt generator's output for a whole image.
+
+    Parameters
+    ----------
+    foreground : (h, w) float32
+        Probability of nucleus.
+    distance : (h, w) float32
+        Distance to the border over its maximum in the nucleus, in [0, 1].
+    scale : float
+        Pixels of the maps to a pixel of the image.
+    """
+
+    foreground: npt.NDArray[np.float32]
+    distance: npt.NDArray[np.float32]
+    scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class Proposals:
+    """What the generator found in an image.
+
+    Parameters
+    ----------
+    prompts : Prompts
+        Every proposal, also those below ``ProposalConfig.score_threshold``.
+    diameter : float
+        Typical nucleus diameter in pixels of the image, found or given.
+    maps : GeneratorMaps
+        What the prompts were read off.
+    """
+
+    prompts: Prompts
+    diameter: float
+    maps: GeneratorMaps
+
+    def above(self, score_threshold: float) -> Prompts:
+        """Return the prompts of the nuclei whose score is at least the threshold."""
+        return self.prompts.select(self.prompts.score >= score_threshold)
+
+
+def find_proposals(
+    image: npt.NDArray[np.uint8],
+    model: Model,
+    config: ProposalConfig,
+    *,
+    diameter: float | None = None,
+    progress: Progress = ignore_progress,
+) -> Proposals:
+    """Return a point prompt for every nucleus that the generator sees.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8
+        As :func:`~napari_sac.core.io.normalise_image` returns it.
+    model : Model
+    config : ProposalConfig
+    diameter : float, optional
+        Typical nucleus diameter in pixels; estimated from the image if not given.
+    progress : Progress, optional
+
+    References
+    ----------
+    The centroid-based and the probability-based selection of Segment Any Cell
+    (arXiv 2401.13220); how the peaks are picked is our choice.
+    """
+    if diameter is None:
+        diameter = estimate_diameter(image, model, config, progress=progress)
+    low, high = _SCALES
+    scale = float(np.clip(GENERATOR_DIAMETER / diameter, low, high))
+    maps = generator_maps(image, model, scale, progress=progress)
+    select = _centroids if config.strategy == "centroid" else _probable_points
+    return Proposals(select(maps, config), diameter, maps)
+
+
+def estimate_diameter(
+    image: npt.NDArray[np.uint8],
+    model: Model,
+    config: ProposalConfig,
+    *,
+    progress: Progress = ignore_progress,
+) -> float:
+    """Return the typical nucleus diameter in pixels of the image.
+
+    The generator looks at the image, or at up to nine samples of a large one, at three
+    scales; from the one where the nuclei it finds come nearest to the size it knows
+    best, the estimate is repeated at the scale it asks for.
+    """
+    samples = _sample_regions(image)
+    best, best_error = GENERATOR_DIAMETER, np.inf
+    tries = [1.0, 0.5, 2.0]
+    for turn in range(5):
+        progress("measuring nuclei", turn, 5)
+        if turn < len(tries):
+            scale = tries[turn]
+        else:
+            scale = float(np.clip(GENERATOR_DIAMETER / best, *_SCALES))
+        found = _found_diameter(samples, model, config, scale)
+        if found is None:
+            continue
+        error = abs(np.log(found * scale / GENERATOR_DIAMETER))
+        if error < best_error or turn >= len(tries):
+            best, best_error = found, error
+        if error < 0.15:
+            break
+    progress("measuring nuclei", 5, 5)
+    return best
+
+
+def _found_diameter(
+    samples: list[npt.NDArray[np.uint8]],
+    model: Model,
+    config: ProposalConfig,
+    scale: float,
+) -> float | None:
+    """Return the median diameter, in image pixels, of nuclei found at one scale."""
+    areas: list[npt.NDArray[np.int64]] = []
+    for sample in samples:
+        regions = generator_labels(generator_maps(sample, model, scale), config)
+        counts = np.bincount(regions.ravel())[1:]
+        areas.append(counts[counts >= 12])
+    together = np.concatenate(areas)
+    if len(together) == 0:
+        return None
+    return float(2 * np.sqrt(np.median(together) / np.pi) / scale)
+
+
+def _sample_regions(image: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+    height, width = image.shape[:2]
+    if height * width <= 4 * _SURVEY**2:
+        return [image]
+    tops = np.linspace(0, max(0, height - _SURVEY), 3).astype(int)
+    lefts = np.linspace(0, max(0, width - _SURVEY), 3).astype(int)
+    return [
+        image[y : y + _SURVEY, x : x + _SURVEY] for y in set(tops) for x in set(lefts)
+    ]
+
+
+def generator_maps(
+    image: npt.NDArray[np.uint8],
+    model: Model,
+    scale: float,
+    *,
+    progress: Progress = ignore_progress,
+) -> GeneratorMaps:
+    """Return the generator's maps of the image at a scale, tile by tile.
+
+    Each tile reads a halo of the generator's receptive field, so that the tiles change
+    nothing.
+    """
+    shape = tuple(max(1, round(n * scale)) for n in image.shape[:2])
+    resized = resize_image(image, (shape[0], shape[1]))
+    pad = [-n % GENERATOR_STRIDE for n in shape]
+    padded = F.pad(resized.float() - 127.5, (0, pad[1], 0, pad[0])) / 128
+    halo = model.generator.receptive_radius()
+    result = np.empty((2, *shape), np.float32)
+    corners = [
+        (y, x) for y in range(0, shape[0], _TILE) for x in range(0, shape[1], _TILE)
+    ]
+    for done, (y, x) in enumerate(corners):
+        progress("finding nuclei", done, len(corners))
+        top, left = max(0, y - halo), max(0, x - halo)
+        region = padded[None, :, top : y + _TILE + halo, left : x + _TILE + halo]
+        with torch.inference_mode():
+            region = region.to(
+                model.device.torch_device, memory_format=torch.channels_last
+            )
+            maps = model.generator(region)[0].sigmoid().float().cpu().numpy()
+        core = maps[:, y - top : y - top + _TILE, x - left : x - left + _TILE]
+        bottom, right = min(y + _TILE, shape[0]), min(x + _TILE, shape[1])
+        result[:, y:bottom, x:right] = core[:, : bottom - y, : right - x]
+    progress("finding nuclei", len(corners), len(corners))
+    return GeneratorMaps(result[0], result[1], scale)
+
+
+def generator_labels(
+    maps: GeneratorMaps, config: ProposalConfig
+) -> npt.NDArray[np.int32]:
+    """Return the watershed of the maps: what the generator sees without the model.
+
+    Returns
+    -------
+    (h, w) int32
+        At the maps' scale, 0 background.
+    """
+    mask = maps.foreground >= config.foreground_threshold
+    return _split(mask, maps.distance, config)
+
+
+def _split(
+    mask: npt.NDArray[np.bool_],
+    distance: npt.NDArray[np.float32],
+    config: ProposalConfig,
+) -> npt.NDArray[np.int32]:
+    """Return the components of ``mask``, cut between peaks of the distance map."""
+    smooth = ndimage.gaussian_filter(distance, 1.0)
+    smooth[~mask] = 0
+    # picking by prominence, and one peak at least for each component: measured better
+    # than plain local maxima, which find too many
+    peaks = h_maxima(smooth, max(config.prominence, 1e-3)).astype(bool) & mask
+    components = label_components(mask)
+    missing = np.ones(components.max() + 1, bool)
+    missing[components[peaks]] = False
+    missing[0] = False
+    markers = label_components(peaks | missing[components])
+    regions: npt.NDArray[np.int32] = watershed(-smooth, markers, mask=mask)
+    smallest = config.minimum_area * np.pi / 4 * GENERATOR_DIAMETER**2
+    small = np.bincount(regions.ravel()) < smallest
+    regions[small[regions]] = 0
+    return regions
+
+
+def _centroids(maps: GeneratorMaps, config: ProposalConfig) -> Prompts:
+    """Return one positive in the middle of each nucleus."""
+    sure = maps.foreground >= config.foreground_threshold
+    components = label_components(
+        maps.foreground >= min(LOWEST_FOREGROUND, config.foreground_threshold)
+    )
+    passed = np.zeros(components.max() + 1, bool)
+    passed[components[sure]] = True
+    mask = sure | ((components > 0) & ~passed[components])
+    regions = _split(mask, maps.distance, config)
+    ids = np.unique(regions)[1:]
+    if len(ids) == 0:
+        return Prompts.empty()
+    smooth = ndimage.gaussian_filter(maps.distance, 1.0)
+    points = np.array(ndimage.maximum_position(smooth, regions, ids), np.float64)
+    certainty = ndimage.mean(maps.foreground, regions, ids)
+    depth = ndimage.maximum(smooth, regions, ids)
+    score = np.clip(certainty * np.minimum(1, depth / 0.7), 0, 1)
+    return _as_prompts(points, score, maps.scale)
+
+
+def _probable_points(maps: GeneratorMaps, config: ProposalConfig) -> Prompts:
+    """Return the maxima of the foreground, each with a negative in sure background."""
+    smooth = ndimage.gaussian_filter(maps.foreground, GENERATOR_DIAMETER / 8)
+    points = peak_local_max(
+        smooth,
+        min_distance=round(GENERATOR_DIAMETER / 3),
+        threshold_abs=LOWEST_FOREGROUND,
+        exclude_border=False,
+    )
+    if len(points) == 0:
+        return Prompts.empty()
+    score = np.clip(smooth[tuple(points.T)], 0, 1)
+    positives = _as_prompts(points.astype(np.float64), score, maps.scale)
+    background = maps.foreground < 0.1
+    if not background.any():
+        return positives
+    nearest = ndimage.distance_transform_edt(
+        ~background, return_distances=False, return_indices=True
+    )
+    away = np.stack([axis[tuple(points.T)] for axis in nearest], axis=1).astype(
+        np.float64
+    )
+    near = ((away - points) ** 2).sum(1) < (2 * GENERATOR_DIAMETER) ** 2
+    negatives = _as_prompts(away, score, maps.scale, sign=NEGATIVE).select(near)
+    return Prompts.concatenate([positives, negatives])
+
+
+def _as_prompts(
+    points: npt.NDArray[np.float64],
+    score: npt.NDArray[np.floating],
+    scale: float,
+    *,
+    sign: int = POSITIVE,
+) -> Prompts:
+    """Return prompts at positions of the maps, in pixels of the image."""
+    return Prompts.from_points(
+        (points + 0.5) / scale - 0.5,
+        sign=sign,
+        score=score,
+        state=PromptState.AUTO.value,
+    )

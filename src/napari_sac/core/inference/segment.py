@@ -1,0 +1,123 @@
+"""The whole way from an image to labels, in one call."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_sac.core.config import DecodeConfig, ProposalConfig
+from napari_sac.core.inference.embedding import embed_image
+from napari_sac.core.inference.instances import assemble_labels
+from napari_sac.core.inference.predictor import decode_prompts, decode_semantic
+from napari_sac.core.inference.proposals import find_proposals
+from napari_sac.core.progress import Progress, ignore_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_sac.core.models.registry import Model
+    from napari_sac.core.types import ObjectMask, Prompts
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What :func:`segment_image` found.
+
+    Parameters
+    ----------
+    labels : (H, W) uint32
+        0 background; in instance mode the ``object_id`` of each nucleus, in semantic
+        mode 1.
+    prompts : Prompts
+        The prompts that were decoded.
+    masks : tuple of ObjectMask
+        Each nucleus's mask before they competed for pixels; empty in semantic mode.
+    diameter : float
+        Typical nucleus diameter in pixels of the image, found or given.
+    seconds : dict of str to float
+        Time spent in ``proposals``, ``embedding``, ``decoding`` and ``instances``.
+    """
+
+    labels: npt.NDArray[np.uint32]
+    prompts: Prompts
+    masks: tuple[ObjectMask, ...]
+    diameter: float
+    seconds: dict[str, float]
+
+
+def segment_image(
+    image: npt.NDArray[np.uint8],
+    model: Model,
+    proposal_config: ProposalConfig | None = None,
+    decode_config: DecodeConfig | None = None,
+    *,
+    diameter: float | None = None,
+    progress: Progress = ignore_progress,
+) -> Segmentation:
+    """Return the nuclei of an image.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8
+        As :func:`~napari_sac.core.io.normalise_image` returns it.
+    model : Model
+    proposal_config, decode_config : optional
+        Defaults if not given.
+    diameter : float, optional
+        Typical nucleus diameter in pixels; estimated from the image if not given.
+    progress : Progress, optional
+    """
+    proposing = proposal_config or ProposalConfig()
+    decoding = decode_config or DecodeConfig()
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "proposals"):
+        proposals = find_proposals(
+            image, model, proposing, diameter=diameter, progress=progress
+        )
+        prompts = proposals.above(proposing.score_threshold)
+    shape = (image.shape[0], image.shape[1])
+    if len(prompts) == 0:
+        seconds |= dict.fromkeys(("embedding", "decoding", "instances"), 0.0)
+        labels = np.zeros(shape, np.uint32)
+        return Segmentation(labels, prompts, (), proposals.diameter, seconds)
+    with _timed(seconds, "embedding"):
+        scale = embedding_scale(model, proposals.diameter)
+        embedding = embed_image(image, model, scale=scale, progress=progress)
+    masks: list[ObjectMask] = []
+    with _timed(seconds, "decoding"):
+        if decoding.mode == "semantic":
+            logits = decode_semantic(embedding, prompts, model, progress=progress)
+        else:
+            masks = decode_prompts(
+                embedding, prompts, model, decoding, progress=progress
+            )
+    with _timed(seconds, "instances"):
+        if decoding.mode == "semantic":
+            labels = (logits > 0).astype(np.uint32)
+        else:
+            labels = assemble_labels(masks, shape, decoding, prompts=prompts)
+    return Segmentation(labels, prompts, tuple(masks), proposals.diameter, seconds)
+
+
+def embedding_scale(model: Model, diameter: float) -> float:
+    """Return the scale at which nuclei have the size that the model knows best.
+
+    Parameters
+    ----------
+    model : Model
+    diameter : float
+        Typical nucleus diameter in pixels of the image.
+    """
+    return float(np.clip(model.spec.nucleus_diameter / diameter, 0.15, 6.0))
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start

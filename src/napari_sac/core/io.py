@@ -1,0 +1,499 @@
+"""Files in and out: images, instance labels and prompts; where our own files are.
+
+Reading never guesses: a file that is not one plane of pixels is refused in one
+sentence. Writing is atomic: a file of ours is either whole or not there.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import secrets
+import struct
+import warnings
+import zlib
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+import tifffile
+from PIL import Image
+
+from napari_sac.core.errors import ImageFormatError, LabelFormatError, OutputError
+from napari_sac.core.types import (
+    NEGATIVE,
+    POSITIVE,
+    AnyArray,
+    FloatArray,
+    IntArray,
+    Prompts,
+    PromptState,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+HOME_VARIABLE = "NAPARI_SAC_HOME"
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+"""Endings, in lower case, of the files that are images when a folder is read."""
+_PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
+
+PROMPT_COLUMNS = ("object_id", "y", "x", "sign", "score", "state")
+
+LOW_PERCENTILE = 0.1
+HIGH_PERCENTILE = 99.9
+_PERCENTILE_PIXELS = 1 << 20
+_BLOCK_VALUES = 1 << 22
+# beyond this size a file must be as large as the best lossless coders could make it
+_UNCHECKED_BYTES = 1 << 30
+_HIGHEST_COMPRESSION = 5000
+
+# What the decoders raise, by experiment, for files that are damaged or made to harm.
+_DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    EOFError,
+    AttributeError,
+    ImportError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def data_folder() -> Path:
+    """Return where models and adapters that the user got are kept; may not exist yet.
+
+    The environment variable ``NAPARI_SAC_HOME`` overrides the place that the operating
+    system gives to programs.
+    """
+    home = os.environ.get(HOME_VARIABLE)
+    return Path(home) if home else platformdirs.user_data_path("napari-sac", False)
+
+
+def cache_folder() -> Path:
+    """Return where files are kept that may be deleted any time; may not exist yet."""
+    home = os.environ.get(HOME_VARIABLE)
+    if home:
+        return Path(home) / "cache"
+    return platformdirs.user_cache_path("napari-sac", False)
+
+
+def read_image(path: str | Path) -> AnyArray:
+    """Return the pixels of one 2-D image file, with their stored type and range.
+
+    Parameters
+    ----------
+    path : str or Path
+        A TIFF (also OME and ImageJ), PNG, JPEG, BMP, GIF or WebP file.
+
+    Returns
+    -------
+    (H, W) or (H, W, C) array
+        Channels come last, whatever their order in the file. A palette is resolved
+        to RGB, and grey with alpha to grey.
+
+    Raises
+    ------
+    ImageFormatError
+        If the file is missing, damaged, or holds more than one plane.
+    """
+    file = Path(path)
+    try:
+        return _read_pixels(file, palette_as_rgb=True)
+    except ImageFormatError:
+        raise
+    except _DECODE_ERRORS as error:
+        raise ImageFormatError(
+            f"{file} could not be read as an image ({_reason(error)}). "
+            "Check that the file is whole, or save it again as TIFF or PNG."
+        ) from error
+
+
+def read_labels(path: str | Path) -> IntArray:
+    """Return the instance labels of a TIFF or PNG file.
+
+    Returns
+    -------
+    (H, W) integer array
+        0 is background; of the type stored in the file.
+
+    Raises
+    ------
+    LabelFormatError
+        If the file is missing, damaged, or not one plane of whole numbers from 0 up.
+    """
+    file = Path(path)
+    try:
+        labels = _read_pixels(file, palette_as_rgb=False)
+    except (ImageFormatError, *_DECODE_ERRORS) as error:
+        raise LabelFormatError(
+            f"{file} could not be read as labels ({_reason(error)}). "
+            "Save them as one TIFF or PNG plane of whole numbers."
+        ) from error
+    if labels.dtype == bool:
+        return labels.astype(np.uint8)
+    problem = None
+    if labels.ndim != 2:
+        problem = f"it has {labels.shape[-1]} channels"
+    elif not np.issubdtype(labels.dtype, np.integer):
+        problem = f"its values are {labels.dtype}"
+    elif labels.size and labels.min() < 0:
+        problem = "it has values below 0"
+    if problem:
+        raise LabelFormatError(
+            f"{file} does not hold instance labels: {problem}. "
+            "Labels are one plane of whole numbers: 0 background, one number a nucleus."
+        )
+    return labels
+
+
+def write_labels(path: str | Path, labels: npt.ArrayLike) -> None:
+    """Write instance labels as a compressed TIFF, atomically.
+
+    Parameters
+    ----------
+    path : str or Path
+        Replaced if it exists.
+    labels : (H, W) integer array
+        0 is background. Stored as uint16 when every label is below 65536, else as
+        uint32.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written; what was there before is kept.
+    """
+    values = np.asarray(labels)
+    if values.ndim != 2 or values.dtype.kind not in "iub":
+        raise ValueError(
+            f"labels must be (H, W) integers, got {values.shape} {values.dtype}"
+        )
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    if low < 0 or high > np.iinfo(np.uint32).max:
+        raise ValueError(f"labels must fit into uint32, got {low} to {high}")
+    dtype = np.uint16 if high <= np.iinfo(np.uint16).max else np.uint32
+    with atomic_path(path) as partial:
+        tifffile.imwrite(
+            partial, values.astype(dtype), compression="zlib", photometric="minisblack"
+        )
+
+
+def write_prompts(path: str | Path, prompts: Prompts) -> None:
+    """Write prompts as CSV, one row a point, atomically.
+
+    The columns are ``PROMPT_COLUMNS``; ``sign`` is ``+`` or ``-``; coordinates and
+    scores have as many digits as it takes to read the same numbers back.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written; what was there before is kept.
+    """
+    columns = zip(
+        prompts.object_id.tolist(),
+        prompts.yx.tolist(),
+        prompts.sign.tolist(),
+        prompts.score,
+        prompts.state.tolist(),
+        strict=True,
+    )
+    with (
+        atomic_path(path) as partial,
+        partial.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(PROMPT_COLUMNS)
+        for object_id, (y, x), sign, score, state in columns:
+            symbol = "+" if sign == POSITIVE else "-"
+            # str of a float32 is the shortest text that reads back as the same one
+            writer.writerow((object_id, y, x, symbol, str(score), state))
+
+
+def read_prompts(path: str | Path) -> Prompts:
+    """Return the prompts of a file that :func:`write_prompts` wrote.
+
+    Raises
+    ------
+    LabelFormatError
+        If the file is missing, has other columns, or a row with an impossible value.
+    """
+    file = Path(path)
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.reader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LabelFormatError(
+            f"{file} could not be read as prompts ({_reason(error)}). "
+            "Check that the file is there and is CSV text."
+        ) from error
+    if not rows or tuple(rows[0]) != PROMPT_COLUMNS:
+        raise LabelFormatError(
+            f"{file} is not a prompt file: its first line must be "
+            f"{','.join(PROMPT_COLUMNS)}."
+        )
+    parsed = [_parse_prompt(file, i, row) for i, row in enumerate(rows[1:], start=2)]
+    if not parsed:
+        return Prompts.empty()
+    object_id, y, x, sign, score, state = zip(*parsed, strict=True)
+    return Prompts.from_points(
+        np.column_stack([y, x]),
+        object_id=object_id,
+        sign=sign,
+        score=score,
+        state=state,
+    )
+
+
+def _parse_prompt(
+    file: Path, line: int, row: list[str]
+) -> tuple[int, float, float, int, float, str]:
+    try:
+        object_id, y, x, sign, score, state = row
+        values = (
+            int(object_id),
+            float(y),
+            float(x),
+            {"+": POSITIVE, "-": NEGATIVE}[sign],
+            float(score),
+            PromptState(state).value,
+        )
+    except (ValueError, KeyError):
+        values = None
+    if (
+        values is None
+        or not 1 <= values[0] <= np.iinfo(np.int64).max
+        or not np.isfinite(values[1:3]).all()
+        or not 0 <= values[4] <= 1
+    ):
+        raise LabelFormatError(
+            f"{file} is damaged at line {line}: {','.join(row)[:80]!r} is not "
+            "a prompt. Correct or delete that line."
+        )
+    return values
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to; it replaces ``path`` on success.
+
+    Missing folders are made. On failure the partial file is removed and what was at
+    ``path`` is kept.
+
+    Raises
+    ------
+    OutputError
+        For any ``OSError`` in the block or in the renaming.
+    """
+    target = Path(path)
+    partial = target.with_name(f".{secrets.token_hex(6)}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, target)
+    except OSError as error:
+        raise OutputError(
+            f"{target} could not be written ({_reason(error)}). Nothing there was "
+            "changed; choose a folder that you may write to and that has space left."
+        ) from error
+    finally:
+        # after success it is gone; where the folder is missing it never was
+        with suppress(OSError):
+            partial.unlink()
+
+
+def normalise_image(
+    image: npt.ArrayLike, channels: Sequence[int] | None = None
+) -> npt.NDArray[np.uint8]:
+    """Return the image as every model of this package reads it.
+
+    Intensities are stretched, all channels by the same line, so that the 0.1
+    percentile becomes 0 and the 99.9 percentile 255. Pixels that are not finite count
+    as the darkest; a constant image becomes black.
+
+    Parameters
+    ----------
+    image : (H, W) or (H, W, C) array
+        Booleans, integers or floats of any range. Three channels are RGB, four are
+        RGBA (alpha is dropped); one or two are grey.
+    channels : sequence of int, optional
+        The channels, from 0, that carry nuclei. Each is stretched by itself, and
+        their sum is the grey image. Needed for more than four channels.
+
+    Returns
+    -------
+    (H, W, 3) uint8 array
+        Grey images have three equal channels.
+
+    Raises
+    ------
+    ImageFormatError
+        If the image has no pixels, no two axes of space, values that are not real
+        numbers, or no such channels.
+    """
+    array = np.asarray(image)
+    _check_image(array)
+    planes = array[..., np.newaxis] if array.ndim == 2 else array
+    chosen = _choose_channels(planes.shape[2], channels)
+    if chosen is None:
+        return _stretch(planes[..., :3])
+    grey = _stretch(planes[..., chosen[:1]])
+    for channel in chosen[1:]:
+        # saturating sum, without a wider copy of a large image
+        other = _stretch(planes[..., channel : channel + 1])
+        np.minimum(other, 255 - grey, out=other)
+        grey += other
+    return np.repeat(grey, 3, axis=2)
+
+
+def _check_image(array: AnyArray) -> None:
+    if array.ndim not in (2, 3):
+        raise ImageFormatError(
+            f"An image of shape {array.shape} is not one plane (y, x) or "
+            "(y, x, channel). Choose one plane of it."
+        )
+    if array.size == 0:
+        raise ImageFormatError(
+            f"An image of shape {array.shape} has no pixels. Choose another image."
+        )
+    if array.dtype.kind not in "biuf":
+        raise ImageFormatError(
+            f"Pixels of type {array.dtype} are not intensities. "
+            "Convert the image to whole or floating-point numbers."
+        )
+
+
+def _choose_channels(n: int, channels: Sequence[int] | None) -> list[int] | None:
+    """Return the channels that make the grey image, or None for a colour image."""
+    if channels is None:
+        if n in (3, 4):
+            return None
+        if n > 4:
+            raise ImageFormatError(
+                f"The image has {n} channels. Say which one or two of them, "
+                "counted from 0, show nuclei."
+            )
+        return list(range(n))
+    missing = [c for c in channels if not 0 <= c < n]
+    if missing or not channels:
+        raise ImageFormatError(
+            f"There is no channel {', '.join(map(str, missing)) or 'chosen'}: "
+            f"the image has {n}, counted from 0 to {n - 1}. Choose among these."
+        )
+    return list(channels)
+
+
+def _stretch(planes: AnyArray) -> npt.NDArray[np.uint8]:
+    """Return (H, W, C) uint8, stretched by the joint percentiles of all channels."""
+    result = np.zeros(planes.shape, dtype=np.uint8)
+    low, high = _intensity_range(planes)
+    # halved, so that a range as wide as the type itself does not overflow
+    half_low, half_span = low / 2, high / 2 - low / 2
+    if half_span == 0:
+        return result
+    dtype = np.float32 if planes.dtype.itemsize <= 2 else np.float64
+    rows = max(1, _BLOCK_VALUES // (planes.shape[1] * planes.shape[2]))
+    for y in range(0, len(planes), rows):
+        block: FloatArray = planes[y : y + rows].astype(dtype)
+        block[~np.isfinite(block)] = low
+        np.clip(block, low, high, out=block)
+        result[y : y + rows] = np.rint((block / 2 - half_low) / half_span * 255)
+    return result
+
+
+def _intensity_range(planes: AnyArray) -> tuple[float, float]:
+    step = int(np.ceil(np.sqrt(planes.shape[0] * planes.shape[1] / _PERCENTILE_PIXELS)))
+    sample = _finite(planes[::step, ::step]).astype(np.float64)
+    if sample.size == 0:
+        return 0.0, 0.0
+    low, high = np.percentile(sample, (LOW_PERCENTILE, HIGH_PERCENTILE))
+    if low == high:
+        # a few small bright things on an even background lie beyond the percentiles
+        values = _finite(planes)
+        low, high = values.min(), values.max()
+    return float(low), float(high)
+
+
+def _finite(values: AnyArray) -> AnyArray:
+    return values[np.isfinite(values)]
+
+
+def _read_pixels(file: Path, *, palette_as_rgb: bool) -> AnyArray:
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "is not there"
+        raise ImageFormatError(f"{file} {what}. Choose an image file.")
+    if file.suffix.lower() in TIFF_SUFFIXES:
+        return _read_tiff(file)
+    return _read_pillow(file, palette_as_rgb=palette_as_rgb)
+
+
+def _read_tiff(file: Path) -> AnyArray:
+    with tifffile.TiffFile(file) as tiff:
+        if not tiff.series:
+            raise ImageFormatError(f"{file} has no image in it. Choose another file.")
+        series = tiff.series[0]
+        axes = series.axes
+        stacks = [
+            f"{n} along {a}"
+            for a, n in zip(axes, series.shape, strict=True)
+            if a not in "YXCS" and n > 1
+        ]
+        if stacks or "Y" not in axes or "X" not in axes or {"C", "S"} <= set(axes):
+            raise ImageFormatError(
+                f"{file} holds more than one plane ({' and '.join(stacks) or axes}). "
+                "Save the plane to segment as its own file."
+            )
+        if series.nbytes > max(
+            _UNCHECKED_BYTES, _HIGHEST_COMPRESSION * file.stat().st_size
+        ):
+            raise ImageFormatError(
+                f"{file} claims {series.nbytes:,} bytes of pixels, more than it can "
+                "hold: it is damaged. Save the image again."
+            )
+        pixels = np.asarray(series.asarray())
+    kept = [a for a in axes if a in "YXCS"]
+    plane = pixels.reshape([pixels.shape[axes.index(a)] for a in kept])
+    order = ["Y", "X", *(a for a in kept if a in "CS")]
+    return plane.transpose([kept.index(a) for a in order])
+
+
+def _read_pillow(file: Path, *, palette_as_rgb: bool) -> AnyArray:
+    with warnings.catch_warnings():
+        # about large images (twice that size is refused) and odd metadata
+        warnings.simplefilter("ignore")
+        with Image.open(file, formats=_PILLOW_FORMATS) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                raise ImageFormatError(
+                    f"{file} holds {image.n_frames} pictures. "  # type: ignore[attr-defined]
+                    "Save the one to segment as its own file."
+                )
+            return np.asarray(_as_plain_mode(image, palette_as_rgb=palette_as_rgb))
+
+
+def _as_plain_mode(image: Image.Image, *, palette_as_rgb: bool) -> Image.Image:
+    if image.mode == "P":
+        return image.convert("RGB") if palette_as_rgb else image
+    if image.mode in ("LA", "La"):
+        return image.convert("L")
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "PA", "RGBX"):
+        return image.convert("RGB")
+    return image
+
+
+def _reason(error: BaseException) -> str:
+    """Return why, without the path that the sentence around it names already."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text: Any = str(error).splitlines()
+    return text[0] if text else type(error).__name__

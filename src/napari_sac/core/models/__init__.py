@@ -1,0 +1,1 @@
+"""Segment Anything, its registry, LoRA, and the prompt generator."""

@@ -1,0 +1,354 @@
+"""An adapter: one folder with what fine-tuning changed, for one base model.
+
+``adapter_config.json`` and ``adapter_model.safetensors`` are peft's own; beside them
+lie the mask decoder, the prompt generator, and ``napari_sac.json``, which says what the
+adapter is for. Listing adapters needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_sac.core.errors import (
+    IncompatibleAdapterError,
+    ModelNotFoundError,
+    OutputError,
+    WeightsError,
+)
+from napari_sac.core.io import data_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from segment_anything.modeling import Sam
+
+    from napari_sac.core.models.prompt_generator import PromptGenerator
+
+FORMAT = 1
+"""Version of the folder's layout; a larger one is from a newer program."""
+
+INFO_FILE = "napari_sac.json"
+CONFIG_FILE = "adapter_config.json"
+LORA_FILE = "adapter_model.safetensors"
+DECODER_FILE = "mask_decoder.safetensors"
+GENERATOR_FILE = "prompt_generator.safetensors"
+WEIGHT_NAMES = (LORA_FILE, DECODER_FILE, GENERATOR_FILE)
+
+SHIPPED_ADAPTERS = Path(__file__).parent / "weights" / "adapters"
+
+_MAXIMUM_JSON_BYTES = 1 << 20
+# What peft can do beside plain LoRA, and we do not: each must be off.
+_UNSUPPORTED = (
+    "use_dora",
+    "use_rslora",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "fan_in_fan_out",
+    "lora_bias",
+)
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """What an adapter says of itself.
+
+    Parameters
+    ----------
+    name : str
+        Name of its folder.
+    path : Path
+        The folder.
+    title, description : str
+        For people.
+    base : str
+        Name of the base model.
+    base_sha256 : str
+        Hash of that model's weight file.
+    licence : str
+        Of the weights.
+    data_sha256 : str
+        Hash of the training data, or empty.
+    metrics : mapping
+        ``before`` and ``after`` training, each name to number; or empty.
+    versions : mapping of str to str
+        Programs that made it.
+    """
+
+    name: str
+    path: Path
+    title: str
+    description: str
+    base: str
+    base_sha256: str
+    licence: str
+    data_sha256: str = ""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def user_adapters() -> Path:
+    """Return the folder of the user's own adapters; it may not exist yet."""
+    return data_folder() / "adapters"
+
+
+def list_adapters(shipped: Path = SHIPPED_ADAPTERS) -> tuple[AdapterInfo, ...]:
+    """Return the adapters in the package, then the user's own, each by name.
+
+    Damaged ones are left out; :func:`find_adapter` says what is wrong with them.
+    """
+    found: dict[str, AdapterInfo] = {}
+    for folder in (shipped, user_adapters()):
+        for info_file in sorted(folder.glob(f"*/{INFO_FILE}")):
+            try:
+                info = read_adapter_info(info_file.parent)
+            except IncompatibleAdapterError:
+                continue
+            found.setdefault(info.name, info)
+    return tuple(found.values())
+
+
+def find_adapter(name: str | Path, shipped: Path = SHIPPED_ADAPTERS) -> AdapterInfo:
+    """Return the adapter of that name, or in that folder.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is none.
+    IncompatibleAdapterError
+        If it is damaged.
+    """
+    is_name = Path(name).name == str(name)
+    places = [shipped / name, user_adapters() / name] if is_name else []
+    for folder in (*places, Path(name)):
+        if folder.is_dir():
+            return read_adapter_info(folder)
+    known = ", ".join(info.name for info in list_adapters(shipped)) or "none"
+    raise ModelNotFoundError(
+        f"There is no adapter {name}. Give the path of an adapter's folder, "
+        f"or one of these names: {known}."
+    )
+
+
+def read_adapter_info(path: str | Path) -> AdapterInfo:
+    """Return what the adapter in a folder says of itself, and check that it is whole.
+
+    Raises
+    ------
+    IncompatibleAdapterError
+        If a file is missing, lies outside the folder, or is not as it should be.
+    """
+    folder = Path(path)
+    for name in (INFO_FILE, CONFIG_FILE, *WEIGHT_NAMES):
+        file = folder / name
+        if not file.is_file():
+            raise _damaged(folder, f"{name} is missing")
+        if file.resolve().parent != folder.resolve():
+            raise _damaged(folder, f"{name} is a link to a place outside it")
+    values = _read_json(folder, INFO_FILE)
+    version = values.pop("format", None)
+    if isinstance(version, int) and version > FORMAT:
+        raise IncompatibleAdapterError(
+            f"The adapter {folder} was made by a newer napari-sac (its format is "
+            f"{version}, this program knows {FORMAT}). Update napari-sac to use it."
+        )
+    if version != FORMAT:
+        raise _damaged(folder, f"{INFO_FILE} has the format {version!r}")
+    try:
+        info = AdapterInfo(name=folder.resolve().name, path=folder, **values)
+    except TypeError as error:
+        raise _damaged(folder, f"{INFO_FILE} has other fields than known") from error
+    _check_types(info)
+    return info
+
+
+def check_base(info: AdapterInfo, name: str, sha256: str) -> None:
+    """Raise unless the adapter was trained on the weights with this hash.
+
+    Raises
+    ------
+    IncompatibleAdapterError
+        Saying which model it needs.
+    """
+    if info.base_sha256 == sha256:
+        return
+    if info.base == name:
+        raise IncompatibleAdapterError(
+            f"The adapter {info.name} was trained on other weights of {name} than "
+            "those here. Get the adapter for this version, or fine-tune again."
+        )
+    raise IncompatibleAdapterError(
+        f"The adapter {info.name} was trained on {info.base} and does not fit {name}. "
+        f"Choose the model {info.base}, or another adapter."
+    )
+
+
+def save_adapter(
+    folder: str | Path, sam: Sam, generator: PromptGenerator, info: AdapterInfo
+) -> AdapterInfo:
+    """Write an adapter; it appears at ``folder``, whole, or not at all.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Replaced if an adapter is there.
+    sam : Sam
+        With injected LoRA.
+    generator : PromptGenerator
+    info : AdapterInfo
+        Its name and path are taken from ``folder``.
+
+    Returns
+    -------
+    AdapterInfo
+        As it can be read from ``folder``.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written, or something else than an adapter is there;
+        what was there is kept.
+    ValueError
+        If ``sam`` has no LoRA.
+    """
+    target = Path(folder)
+    if target.exists() and not (target / INFO_FILE).is_file():
+        raise OutputError(
+            f"{target} is there already and is no adapter. Nothing was changed; "
+            "choose another folder."
+        )
+    partial = target.with_name(f".{secrets.token_hex(6)}.part")
+    try:
+        partial.mkdir(parents=True)
+        _write_files(partial, sam, generator, info)
+        _replace_folder(partial, target)
+    except OSError as error:
+        raise OutputError(
+            f"The adapter {target} could not be written ({error.strerror or error}). "
+            "What was there is kept; choose a folder that you may write to and that "
+            "has space left."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return replace(info, name=target.resolve().name, path=target)
+
+
+def apply_adapter(sam: Sam, info: AdapterInfo) -> PromptGenerator:
+    """Merge an adapter into ``sam``, in place, and return its prompt generator.
+
+    Whether the base is the right one is for :func:`check_base`. ``sam`` is changed only
+    if everything fits.
+
+    Raises
+    ------
+    IncompatibleAdapterError
+        If a file is damaged or does not fit the sizes of ``sam``.
+    """
+    from napari_sac.core.models.lora import describe_lora_misfit, merge_lora_weights
+    from napari_sac.core.models.weight_files import (
+        describe_misfit,
+        load_into,
+        read_generator,
+        read_weights,
+    )
+
+    scale = _lora_scale(info.path)
+    try:
+        lora = read_weights(info.path / LORA_FILE)
+        decoder = read_weights(info.path / DECODER_FILE)
+        generator = read_generator(info.path / GENERATOR_FILE)
+    except WeightsError as error:
+        raise _damaged(info.path, str(error)) from error
+    problem = describe_lora_misfit(sam, lora)
+    if problem is None:
+        problem = describe_misfit(sam.mask_decoder.state_dict(), decoder)
+    if problem is not None:
+        raise _damaged(info.path, f"its weights do not fit {info.base}: {problem}")
+    merge_lora_weights(sam, lora, scale)
+    load_into(sam.mask_decoder, decoder, info.path / DECODER_FILE)
+    return generator
+
+
+def _write_files(
+    folder: Path, sam: Sam, generator: PromptGenerator, info: AdapterInfo
+) -> None:
+    from napari_sac.core.models.lora import lora_state_dict
+    from napari_sac.core.models.weight_files import write_generator, write_weights
+
+    write_weights(folder / LORA_FILE, lora_state_dict(sam), {"format": "pt"})
+    config = replace(
+        sam.peft_config["default"],
+        base_model_name_or_path=info.base,
+        inference_mode=True,
+    )
+    config.save_pretrained(folder)
+    write_weights(folder / DECODER_FILE, sam.mask_decoder.state_dict())
+    write_generator(folder / GENERATOR_FILE, generator)
+    values = {k: v for k, v in asdict(info).items() if k not in ("name", "path")}
+    text = json.dumps({"format": FORMAT, **values}, indent=2)
+    (folder / INFO_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _replace_folder(partial: Path, target: Path) -> None:
+    """Put one folder in the place of another; on failure the other one is put back."""
+    if not target.exists():
+        os.replace(partial, target)
+        return
+    old = target.with_name(f".{secrets.token_hex(6)}.old")
+    os.replace(target, old)
+    try:
+        os.replace(partial, target)
+    except OSError:
+        os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    file = folder / name
+    try:
+        if file.stat().st_size > _MAXIMUM_JSON_BYTES:
+            raise _damaged(folder, f"{name} is too large")
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(folder, f"{name} is not JSON") from error
+    if not isinstance(values, dict):
+        raise _damaged(folder, f"{name} is not a JSON object")
+    return values
+
+
+def _check_types(info: AdapterInfo) -> None:
+    texts = ("title", "description", "base", "base_sha256", "licence", "data_sha256")
+    wrong = [name for name in texts if not isinstance(getattr(info, name), str)]
+    wrong += [
+        n for n in ("metrics", "versions") if not isinstance(getattr(info, n), dict)
+    ]
+    if wrong:
+        raise _damaged(info.path, f"{INFO_FILE} has no proper {', '.join(wrong)}")
+
+
+def _lora_scale(folder: Path) -> float:
+    config = _read_json(folder, CONFIG_FILE)
+    used = [name for name in _UNSUPPORTED if config.get(name)]
+    if config.get("peft_type") != "LORA" or used or config.get("bias") != "none":
+        raise IncompatibleAdapterError(
+            f"The adapter {folder} is of a kind that napari-sac does not know ("
+            f"{', '.join(used) or config.get('peft_type')}). Use plain LoRA on q and v."
+        )
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        raise _damaged(folder, f"{CONFIG_FILE} has no proper r and lora_alpha")
+    return float(alpha) / rank
+
+
+def _damaged(folder: Path, what: str) -> IncompatibleAdapterError:
+    return IncompatibleAdapterError(
+        f"The adapter {folder} cannot be used: {what}. "
+        "Get it again from its source, or fine-tune again."
+    )

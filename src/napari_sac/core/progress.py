@@ -1,0 +1,15 @@
+"""How core tells its caller how far it is, and how the caller stops it."""
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(stage, done, total)`` from the thread that does the work.
+
+``stage`` is a short phrase for the user ("finding nuclei"), ``done`` counts up to
+``total``. A callback stops the work by raising
+:class:`~napari_sac.core.errors.Cancelled`.
+"""
+
+
+def ignore_progress(stage: str, done: int, total: int) -> None:
+    """Do nothing: the default of every ``progress`` parameter."""

@@ -1,0 +1,117 @@
+"""The joint loss: of the prompt generator's maps and of the decoded masks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from napari_sac.core.training.sampling import Crops, PromptBatch
+
+
+def generator_loss(maps: Tensor, crops: Crops) -> Tensor:
+    """Return cross-entropy + Dice of the foreground and the error of the distance.
+
+    Parameters
+    ----------
+    maps : (B, 2, S, S) float tensor
+        Logits, as :class:`~napari_sac.core.models.prompt_generator.PromptGenerator`
+        returns them.
+    crops : Crops
+        The truth; unknown pixels do not count.
+    """
+    known = crops.known.float()
+    foreground = (crops.labels > 0).float()
+    # a pixel of the gap between two nuclei is rare and decides whether they merge
+    weight = known * (1 + 3 * _gap(crops.labels))
+    logits = maps[:, 0].float()
+    entropy = F.binary_cross_entropy_with_logits(logits, foreground, reduction="none")
+    entropy = (entropy * weight).sum() / weight.sum().clamp(min=1)
+    probability = logits.sigmoid() * known
+    dice = _dice_loss(probability.flatten(1), (foreground * known).flatten(1)).mean()
+    error = F.smooth_l1_loss(
+        maps[:, 1].float().sigmoid(), crops.distance, beta=0.1, reduction="none"
+    )
+    weight = known * (0.3 + foreground)
+    distance = (error * weight).sum() / weight.sum().clamp(min=1)
+    return entropy + dice + 4 * distance
+
+
+def mask_loss(
+    logits: Tensor, predicted_iou: Tensor, truth: Tensor, valid: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of decoded masks, and their true IoU.
+
+    Parameters
+    ----------
+    logits : (P, h, w) float tensor
+    predicted_iou : (P,) float tensor
+    truth : (P, h, w) float tensor
+        In [0, 1]: the part of each mask pixel that the nucleus covers.
+    valid : (P, h, w) float tensor
+        1 where the truth is known.
+    """
+    logits = logits.float()
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    near = 0.5 + 2 * (truth > 0).float() * (truth < 1).float() + (truth > 0).float()
+    weight = valid * near
+    entropy = (entropy * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)
+    present = (truth * valid).sum((1, 2)) > 0
+    dice = _dice_loss((logits.sigmoid() * valid).flatten(1), (truth * valid).flatten(1))
+    with torch.no_grad():
+        mask, target = (logits > 0) & (valid > 0), (truth > 0.5) & (valid > 0)
+        intersection = (mask & target).sum((1, 2)).float()
+        true_iou = intersection / (mask | target).sum((1, 2)).clamp(min=1)
+    error = (predicted_iou.float() - true_iou) ** 2
+    return (2 * entropy + dice * present + error).mean(), true_iou
+
+
+def mask_targets(
+    crops: Crops, prompts: PromptBatch, origins: Tensor, side: int, cell: int
+) -> tuple[Tensor, Tensor]:
+    """Return the truth in each prompt's window, and where it is known.
+
+    Parameters
+    ----------
+    crops : Crops
+    prompts : PromptBatch
+    origins : (P, 2) int64 tensor
+        First pixel (y, x) of each window in its crop.
+    side : int
+        Side of the windows in pixels.
+    cell : int
+        Pixels to a mask pixel; ``side`` is a multiple of it.
+
+    Returns
+    -------
+    truth, valid : (P, side / cell, side / cell) float tensors
+    """
+    steps = torch.arange(side)
+    rows = (origins[:, 0, None] + steps)[:, :, None]
+    columns = (origins[:, 1, None] + steps)[:, None, :]
+    index = prompts.image_index[:, None, None]
+    labels = crops.labels[index, rows, columns]
+    inside = (labels == prompts.label[:, None, None]) & (labels > 0)
+    known = crops.known[index, rows, columns].float()
+    return (
+        F.avg_pool2d(inside.float()[:, None], cell)[:, 0],
+        (F.avg_pool2d(known[:, None], cell)[:, 0] > 0.99).float(),
+    )
+
+
+def _dice_loss(probability: Tensor, truth: Tensor) -> Tensor:
+    """Return 1 - Dice for each row (Milletari et al. 2016)."""
+    overlap = 2 * (probability * truth).sum(1)
+    return 1 - (overlap + 1) / (probability.sum(1) + truth.sum(1) + 1)
+
+
+def _gap(labels: Tensor) -> Tensor:
+    """Return 1 where two different nuclei lie within 3 pixels of a pixel, else 0."""
+    values = labels.float()[:, None]
+    highest = F.max_pool2d(values, 5, stride=1, padding=2)
+    no_label = torch.where(values > 0, values, torch.full_like(values, torch.inf))
+    lowest = -F.max_pool2d(-no_label, 5, stride=1, padding=2)
+    return ((highest > lowest) & torch.isfinite(lowest)).float()[:, 0]

@@ -1,0 +1,44 @@
+"""What the networks are trained towards, computed once for each image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+if TYPE_CHECKING:
+    from napari_sac.core.types import IntArray
+
+
+def distance_to_border(labels: IntArray) -> npt.NDArray[np.float32]:
+    """Return each pixel's distance to its nucleus's border, over the nucleus's maximum.
+
+    Parameters
+    ----------
+    labels : (H, W) int
+        Instance labels, 0 background.
+
+    Returns
+    -------
+    (H, W) float32
+        In [0, 1]: 0 in the background, 1 at the innermost pixel of each nucleus.
+    """
+    distance = np.zeros(labels.shape, np.float32)
+    for index, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is None:
+            continue
+        mask = np.pad(labels[box] == index, 1)
+        inside = ndimage.distance_transform_edt(mask)[1:-1, 1:-1]
+        distance[box] += (inside / inside.max()).astype(np.float32)
+    return distance
+
+
+def typical_diameter(labels: IntArray) -> float | None:
+    """Return the median diameter of the nuclei as circles, in pixels, or None."""
+    areas = np.bincount(labels.ravel())[1:]
+    areas = areas[areas > 0]
+    if len(areas) == 0:
+        return None
+    return float(2 * np.sqrt(np.median(areas) / np.pi))

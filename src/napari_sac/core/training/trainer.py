@@ -1,0 +1,413 @@
+"""One training loop for the base model and for adapters: crops in, weights out.
+
+Which parameters learn is decided by the caller (``requires_grad``), and so is which
+batch normalisations follow the data (``train()`` and ``eval()``).
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_sac.core.datasets.pairs import find_pairs, load_pair
+from napari_sac.core.errors import LabelFormatError
+from napari_sac.core.inference.window_decoding import (
+    decode_windows,
+    gather_windows,
+    window_origins,
+)
+from napari_sac.core.io import normalise_image
+from napari_sac.core.training.losses import generator_loss, mask_loss, mask_targets
+from napari_sac.core.training.sampling import (
+    Crops,
+    PromptBatch,
+    TrainingImage,
+    draw_crops,
+    draw_prompts,
+    prepare_image,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from segment_anything.modeling import Sam
+
+    from napari_sac.core.models.prompt_generator import PromptGenerator
+    from napari_sac.core.models.registry import ModelSpec
+
+SEMANTIC_WEIGHT = 0.15
+"""Of the loss of the one decoding with all prompts, beside that of single nuclei."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how fast to train.
+
+    Parameters
+    ----------
+    steps : int
+        The training ends after so many steps, or after ``max_minutes``.
+    max_minutes : float
+        0 for no limit. The learning rate falls with whichever is used up sooner.
+    batch_size, prompts_per_crop : int
+        Crops a step, and prompts on each at most.
+    learning_rate : float
+        Highest rate, after ``warm_up_steps``; it falls along a cosine.
+    weight_decay : float
+        On weight matrices.
+    averaging : float
+        The weights that are kept are running averages with this decay.
+    seed : int
+    bfloat16 : bool
+        Whether to compute in bfloat16 where that is safe: several times faster on
+        processors that have it.
+    """
+
+    steps: int = 6000
+    max_minutes: float = 0.0
+    batch_size: int = 8
+    prompts_per_crop: int = 16
+    learning_rate: float = 8e-4
+    warm_up_steps: int = 150
+    weight_decay: float = 0.03
+    averaging: float = 0.998
+    seed: int = 0
+    bfloat16: bool = True
+
+
+@dataclass(eq=False)
+class TrainingState:
+    """All that a checkpoint holds: networks, optimizer, averages, how far it is.
+
+    ``auxiliary`` reads dense maps off the embedding while the base model is trained,
+    and is thrown away afterwards; None for adapters.
+    """
+
+    spec: ModelSpec
+    sam: Sam
+    generator: PromptGenerator
+    auxiliary: nn.Module | None
+    optimizer: torch.optim.Optimizer
+    averages: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 0
+    seconds: float = 0.0
+
+    def networks(self) -> nn.ModuleDict:
+        """Return what is saved, under stable names."""
+        parts: dict[str, nn.Module] = {"sam": self.sam, "generator": self.generator}
+        if self.auxiliary is not None:
+            parts["auxiliary"] = self.auxiliary
+        return nn.ModuleDict(parts)
+
+    def use_averages(self) -> None:
+        """Put the running averages in the place of the weights, in place."""
+        self.networks().load_state_dict(self.averages, strict=False)
+
+
+def make_optimizer(
+    modules: Sequence[nn.Module], config: TrainingConfig
+) -> torch.optim.Optimizer:
+    """Return AdamW over what requires gradients; only matrices decay."""
+    trained = [p for m in modules for p in m.parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        [
+            {
+                "params": [p for p in trained if p.ndim > 1],
+                "weight_decay": config.weight_decay,
+            },
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        betas=(0.9, 0.98),
+    )
+
+
+def train(
+    state: TrainingState,
+    images: list[TrainingImage],
+    output: Path,
+    config: TrainingConfig,
+) -> None:
+    """Train, in place, until the steps or the minutes are used up.
+
+    A ``checkpoint.pt`` in ``output`` is taken up where it ends. It is written every 100
+    steps, and a line of ``curve.csv`` every 20.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    checkpoint = output / "checkpoint.pt"
+    if checkpoint.exists():
+        load_checkpoint(state, checkpoint)
+    rng = np.random.default_rng([config.seed, state.step])
+    recent: list[dict[str, float]] = []
+    last = time.monotonic()
+    while (done := _fraction(state, config)) < 1:
+        rate = _learning_rate(state.step, done, config)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        size = state.spec.architecture.image_size
+        crops = draw_crops(images, config.batch_size, size, rng)
+        prompts = draw_prompts(crops, config.prompts_per_crop, rng)
+        if (prompts.label > 0).any():
+            recent.append(train_step(state, crops, prompts, config))
+            update_averages(state, config.averaging)
+        state.step += 1
+        now = time.monotonic()
+        state.seconds, last = state.seconds + now - last, now
+        if state.step % 20 == 0 and recent:
+            _log(output / "curve.csv", state, rate, recent)
+            recent = []
+        if state.step % 100 == 0:
+            save_checkpoint(state, checkpoint)
+    save_checkpoint(state, checkpoint)
+
+
+def train_step(
+    state: TrainingState, crops: Crops, prompts: PromptBatch, config: TrainingConfig
+) -> dict[str, float]:
+    """Do one step of all networks and return the parts of the loss."""
+    architecture = state.spec.architecture
+    # every fourth step sees the larger window that a large nucleus grows into
+    wide = state.step % 4 == 3 and 2 * state.spec.window <= architecture.grid_size
+    window = state.spec.window * (2 if wide else 1)
+    if wide:
+        prompts = _every_third(prompts)
+    image = (crops.image - state.sam.pixel_mean) / state.sam.pixel_std
+    image = image.contiguous(memory_format=torch.channels_last)
+    whole = _whole_crop_prompt(crops, prompts, state.step % len(crops.labels))
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+        maps = state.generator((crops.image - 127.5) / 128)
+        features = state.sam.image_encoder(image)
+        origins = window_origins(
+            prompts.points_yx[:, 0],
+            window,
+            architecture.grid_size,
+            architecture.patch_size,
+        )
+        windows = gather_windows(features, prompts.image_index, origins, window)
+        frame = state.spec.local_frame
+        logits, predicted_iou = decode_windows(
+            state.sam,
+            windows,
+            origins,
+            prompts.points_yx,
+            prompts.signs,
+            local_frame=frame,
+        )
+        whole_logits, whole_iou = decode_windows(
+            state.sam,
+            features[whole.image_index],
+            torch.zeros(1, 2, dtype=torch.int64),
+            whole.points_yx,
+            whole.signs,
+            local_frame=frame,
+        )
+    cell = architecture.patch_size // 4
+    truth, valid = mask_targets(
+        crops,
+        prompts,
+        origins * architecture.patch_size,
+        window * architecture.patch_size,
+        cell,
+    )
+    of_masks, true_iou = mask_loss(logits, predicted_iou, truth, valid)
+    foreground, known = (
+        F.avg_pool2d(plane.float()[whole.image_index, None], cell)[:, 0]
+        for plane in (crops.labels > 0, crops.known)
+    )
+    of_whole, _ = mask_loss(whole_logits, whole_iou, foreground, (known > 0.99).float())
+    parts = {
+        "maps": generator_loss(maps, crops),
+        "masks": of_masks,
+        "semantic": SEMANTIC_WEIGHT * of_whole,
+    }
+    if state.auxiliary is not None:
+        dense = F.pixel_shuffle(state.auxiliary(features.float()), 4)
+        parts["auxiliary"] = auxiliary_loss(dense, crops, state.spec.nucleus_diameter)
+    state.optimizer.zero_grad()
+    torch.stack(list(parts.values())).sum().backward()
+    nn.utils.clip_grad_norm_(state.sam.parameters(), 1.0)
+    nn.utils.clip_grad_norm_(state.generator.parameters(), 2.0)
+    state.optimizer.step()
+    logged = {name: value.item() for name, value in parts.items()}
+    return logged | {"iou": true_iou[prompts.label > 0].mean().item()}
+
+
+def auxiliary_loss(maps: Tensor, crops: Crops, nucleus_diameter: float) -> Tensor:
+    """Return the loss of dense maps (B, 4, S / 2, S / 2) read off the embedding.
+
+    Foreground, distance to the border and the way to the nucleus's middle: without
+    them the encoder learns next to nothing for hundreds of steps.
+    """
+    cell = crops.labels.shape[-1] // maps.shape[-1]
+    labels = crops.labels[:, ::cell, ::cell]
+    known = crops.known[:, ::cell, ::cell].float()
+    foreground = (labels > 0).float()
+    entropy = F.binary_cross_entropy_with_logits(
+        maps[:, 0], foreground, reduction="none"
+    )
+    distance = F.avg_pool2d(crops.distance[:, None], cell)[:, 0]
+    error = (maps[:, 1].sigmoid() - distance).abs()
+    offsets = torch.stack([_offsets_to_middle(one) for one in labels])
+    offsets = offsets * cell / nucleus_diameter
+    away = F.smooth_l1_loss(maps[:, 2:], offsets, beta=0.1, reduction="none").sum(1)
+    total = entropy + 2 * error + 2 * away * foreground
+    return (total * known).sum() / known.sum().clamp(min=1)
+
+
+def _offsets_to_middle(labels: Tensor) -> Tensor:
+    """Return (2, h, w): the way (y, x) from each pixel to its nucleus's mean."""
+    height, width = labels.shape
+    flat = labels.ravel()
+    count = torch.bincount(flat).clamp(min=1)
+    y = torch.arange(height).float()[:, None].expand(height, width).ravel()
+    x = torch.arange(width).float()[None].expand(height, width).ravel()
+    parts = [(torch.bincount(flat, c) / count)[flat] - c for c in (y, x)]
+    return torch.stack(parts).reshape(2, height, width)
+
+
+def _every_third(prompts: PromptBatch) -> PromptBatch:
+    keep = torch.arange(len(prompts.label)) % 3 == 0
+    return PromptBatch(
+        prompts.image_index[keep],
+        prompts.label[keep],
+        prompts.points_yx[keep],
+        prompts.signs[keep],
+    )
+
+
+def _whole_crop_prompt(crops: Crops, prompts: PromptBatch, i: int) -> PromptBatch:
+    """Return all positives of crop ``i`` as one prompt for every nucleus."""
+    rows = (prompts.image_index == i) & (prompts.label > 0)
+    points = prompts.points_yx[rows, 0][None]
+    signs = torch.ones(points.shape[:2], dtype=torch.int64)
+    if points.shape[1] == 0:
+        points, signs = torch.zeros(1, 1, 2), torch.full((1, 1), -1)
+    return PromptBatch(torch.tensor([i]), torch.tensor([1]), points, signs)
+
+
+def update_averages(state: TrainingState, decay: float) -> None:
+    """Move the running averages of the weights, which are what is kept in the end."""
+    decay = min(decay, (1 + state.step) / (10 + state.step))
+    for name, value in state.networks().state_dict().items():
+        if not value.dtype.is_floating_point:
+            continue
+        if name not in state.averages:
+            state.averages[name] = value.detach().clone()
+        else:
+            state.averages[name].lerp_(value.detach(), 1 - decay)
+
+
+def save_checkpoint(state: TrainingState, path: Path) -> None:
+    """Write all that is needed to go on, atomically."""
+    temporary = path.with_suffix(".part")
+    torch.save(
+        {
+            "networks": state.networks().state_dict(),
+            "optimizer": state.optimizer.state_dict(),
+            "averages": state.averages,
+            "step": state.step,
+            "seconds": state.seconds,
+        },
+        temporary,
+    )
+    os.replace(temporary, path)
+
+
+def load_checkpoint(state: TrainingState, path: Path) -> None:
+    """Take up the training where ``path`` left it."""
+    saved: dict[str, Any] = torch.load(path, weights_only=True)
+    state.networks().load_state_dict(saved["networks"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.averages = saved["averages"]
+    state.step, state.seconds = saved["step"], saved["seconds"]
+
+
+def load_training_images(
+    folders: Sequence[Path], nucleus_diameter: float
+) -> list[TrainingImage]:
+    """Return the training images of folders with ``images`` and ``labels``.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Of each, the images that ``splits.csv`` (columns ``id`` and ``split``) calls
+        ``train``; without that file all whose name does not begin with ``test``.
+    nucleus_diameter : float
+        Each image is resampled so that its typical nucleus has this diameter.
+
+    Raises
+    ------
+    LabelFormatError
+        If there is nothing to train on.
+    """
+    images = []
+    for folder in folders:
+        names = _training_names(folder)
+        for pair in find_pairs(folder / "images", folder / "labels"):
+            if (
+                pair.name in names
+                if names is not None
+                else not pair.name.startswith("test")
+            ):
+                loaded = load_pair(pair)
+                images.append(
+                    prepare_image(
+                        normalise_image(loaded.image), loaded.labels, nucleus_diameter
+                    )
+                )
+    if not images:
+        raise LabelFormatError(
+            f"There are no training images in {', '.join(map(str, folders))}. "
+            "Each needs an images and a labels folder with files of the same names."
+        )
+    return images
+
+
+def _training_names(folder: Path) -> set[str] | None:
+    splits = folder / "splits.csv"
+    if not splits.exists():
+        return None
+    with splits.open(newline="", encoding="utf-8") as file:
+        return {row["id"] for row in csv.DictReader(file) if row["split"] == "train"}
+
+
+def _fraction(state: TrainingState, config: TrainingConfig) -> float:
+    of_steps = state.step / config.steps
+    of_time = state.seconds / (60 * config.max_minutes) if config.max_minutes else 0.0
+    return max(of_steps, of_time)
+
+
+def _learning_rate(step: int, done: float, config: TrainingConfig) -> float:
+    warm = min(1.0, (step + 1) / config.warm_up_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    return config.learning_rate * warm * (0.02 + 0.98 * cosine)
+
+
+def _log(
+    path: Path, state: TrainingState, rate: float, recent: list[dict[str, float]]
+) -> None:
+    row: dict[str, float] = {
+        "step": state.step,
+        "seconds": round(state.seconds, 1),
+        "rate": rate,
+    }
+    for name in recent[0]:
+        row[name] = round(float(np.nanmean([one[name] for one in recent])), 4)
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, row)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    sys.stderr.write(" ".join(f"{k}={v:.4g}" for k, v in row.items()) + "\n")

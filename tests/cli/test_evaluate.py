@@ -1,0 +1,56 @@
+"""``napari-sac evaluate``: flags, table, JSON."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from napari_sac.cli import evaluate
+from napari_sac.core.errors import LabelFormatError
+from napari_sac.core.io import write_labels
+
+
+def _run(*argv):
+    parser = argparse.ArgumentParser()
+    evaluate.add_parser(parser.add_subparsers(dest="command"))
+    return evaluate.run(parser.parse_args(["evaluate", *map(str, argv)]))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    labels = np.array([[1, 1, 0, 2, 2]])
+    write_labels(tmp_path / "prediction" / "cells_labels.tif", labels)
+    write_labels(tmp_path / "truth" / "cells.tif", labels)
+    return tmp_path / "prediction", tmp_path / "truth"
+
+
+def test_prints_the_table(folders, capsys):
+    assert _run("--prediction", folders[0], "--truth", folders[1]) == 0
+
+    image, mean = capsys.readouterr().out.splitlines()[1:]
+    assert image.split() == ["cells", *["1.000"] * 9]
+    assert mean.startswith("mean of 1")
+
+
+def test_writes_json_where_asked(folders, tmp_path, capsys):
+    target = tmp_path / "scores.json"
+
+    _run("--prediction", folders[0], "--truth", folders[1], "--json", target)
+
+    assert json.loads(target.read_text())["mean"]["aji"] == 1
+    assert "cells" in capsys.readouterr().out
+
+
+def test_a_missing_folder_is_an_error_that_names_it(folders, tmp_path):
+    with pytest.raises(LabelFormatError, match="nowhere is not there"):
+        _run("--prediction", folders[0], "--truth", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("flags", [[], ["--truth", "x"], ["--prediction", "x"]])
+def test_both_folders_are_required(flags, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        _run(*flags)
+
+    assert stopped.value.code == 2
+    assert "required" in capsys.readouterr().err

@@ -1,0 +1,129 @@
+"""Pairs of image and label files."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_sac.core.datasets.pairs import (
+    ImageLabelPair,
+    LabelledImage,
+    find_pairs,
+    load_pair,
+)
+from napari_sac.core.errors import ImageFormatError, LabelFormatError
+from napari_sac.core.io import write_labels
+
+
+@pytest.fixture
+def folders(tmp_path):
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    images.mkdir()
+    labels.mkdir()
+    return images, labels
+
+
+def _save_image(path, shape=(4, 6)):
+    Image.fromarray(np.full(shape, 9, dtype=np.uint8)).save(path)
+
+
+def test_files_pair_by_stem_with_or_without_the_ending_of_segment(folders):
+    images, labels = folders
+    _save_image(images / "b.png")
+    _save_image(images / "a.v2.PNG")
+    write_labels(labels / "b.tif", np.zeros((4, 6), int))
+    write_labels(labels / "a.v2_labels.tif", np.zeros((4, 6), int))
+
+    assert find_pairs(images, labels) == (
+        ImageLabelPair("a.v2", images / "a.v2.PNG", labels / "a.v2_labels.tif"),
+        ImageLabelPair("b", images / "b.png", labels / "b.tif"),
+    )
+
+
+def test_an_image_that_is_itself_called_labels_pairs_with_its_own_name(folders):
+    images, labels = folders
+    for name in ("x", "x_labels"):
+        _save_image(images / f"{name}.png")
+        write_labels(labels / f"{name}.tif", np.zeros((4, 6), int))
+
+    pairs = find_pairs(str(images), str(labels))
+
+    assert [(p.name, p.labels.name) for p in pairs] == [
+        ("x", "x.tif"),
+        ("x_labels", "x_labels.tif"),
+    ]
+
+
+def test_other_files_are_passed_over(folders):
+    images, labels = folders
+    _save_image(images / "a.png")
+    write_labels(labels / "a.tif", np.zeros((4, 6), int))
+    for path in (images / ".DS_Store", images / "._a.png", labels / "a_prompts.csv"):
+        path.write_bytes(b"")
+    (images / "folder.png").mkdir()
+
+    assert len(find_pairs(images, labels)) == 1
+
+
+def test_partners_that_are_missing_are_counted_and_the_first_named(folders):
+    images, labels = folders
+    for i in range(8):
+        _save_image(images / f"{i}.png")
+    write_labels(labels / "z.tif", np.zeros((4, 6), int))
+
+    with pytest.raises(LabelFormatError) as error:
+        find_pairs(images, labels)
+
+    message = str(error.value)
+    assert "no labels for 0.png, 1.png, 2.png, 3.png, 4.png and 3 more" in message
+    assert "no image for z.tif" in message
+
+
+def test_two_files_of_one_name_are_refused(folders):
+    images, labels = folders
+    _save_image(images / "a.png")
+    write_labels(labels / "a.tif", np.zeros((4, 6), int))
+    write_labels(labels / "a_labels.tif", np.zeros((4, 6), int))
+    with pytest.raises(LabelFormatError, match=r"a\.tif and a_labels\.tif"):
+        find_pairs(images, labels)
+
+    _save_image(images / "a.bmp")
+    with pytest.raises(LabelFormatError, match=r"a\.bmp and a\.png"):
+        find_pairs(images, labels)
+
+
+def test_folders_that_are_none_or_empty(folders):
+    images, labels = folders
+    with pytest.raises(ImageFormatError, match="no images in"):
+        find_pairs(images, labels)
+    with pytest.raises(ImageFormatError, match="nowhere is not there"):
+        find_pairs(images / "nowhere", labels)
+
+    _save_image(images / "a.png")
+    with pytest.raises(LabelFormatError, match="no labels in"):
+        find_pairs(images, labels)
+    with pytest.raises(LabelFormatError, match="is a file"):
+        find_pairs(images, images / "a.png")
+
+
+def test_load_pair_returns_pixels_as_stored(folders):
+    images, labels = folders
+    _save_image(images / "a.png", (4, 6, 3))
+    write_labels(labels / "a.tif", np.eye(4, 6, dtype=int) * 70_000)
+
+    loaded = load_pair(find_pairs(images, labels)[0])
+
+    assert loaded.name == "a"
+    assert loaded.image.shape == (4, 6, 3)
+    assert loaded.image.max() == 9
+    assert loaded.labels.max() == 70_000
+
+
+def test_labels_of_another_size_than_their_image_are_refused(folders):
+    images, labels = folders
+    _save_image(images / "a.png")
+    write_labels(labels / "a.tif", np.zeros((6, 4), int))
+
+    with pytest.raises(LabelFormatError, match=r"labels are 6 x 4, a\.png is 4 x 6"):
+        load_pair(find_pairs(images, labels)[0])
+    with pytest.raises(ValueError, match="the image is"):
+        LabelledImage("a", np.zeros((4, 6)), np.zeros((6, 4), int))

@@ -1,0 +1,109 @@
+"""The device is chosen by what works here, and says why."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from napari_sac.core.device import DEVICE_NAMES, Device, select_device
+from napari_sac.core.errors import DeviceError
+
+CUDA = torch.cuda.is_available()
+MPS = torch.backends.mps.is_available()
+
+
+def test_cpu_always_works():
+    device = select_device("cpu")
+    assert device.name == "cpu"
+    assert device.reason == "asked for"
+    assert device.memory_bytes > 2**20
+    assert device.torch_device == torch.device("cpu")
+    assert device.autocast_dtype is None
+    assert str(torch.get_num_threads()) in device.title
+
+
+def test_auto_takes_the_best_that_computes():
+    device = select_device("auto")
+    assert device.name == ("cuda" if CUDA else "mps" if MPS else "cpu")
+    assert torch.ones(3, device=device.torch_device).sum() == 3
+
+
+@pytest.mark.skipif(CUDA or MPS, reason="tells why no GPU is used")
+def test_auto_says_why_not_a_gpu():
+    reason = select_device("auto").reason
+    assert torch.__version__ in reason
+    if torch.version.cuda is None:
+        assert "CPUs only" in reason
+    else:
+        assert "no CUDA GPU" in reason
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("cuda", marks=pytest.mark.skipif(CUDA, reason="has CUDA")),
+        pytest.param("mps", marks=pytest.mark.skipif(MPS, reason="has MPS")),
+    ],
+)
+def test_missing_device_is_an_error_with_a_way_out(name):
+    with pytest.raises(DeviceError, match=f"{name} cannot be used.*cpu"):
+        select_device(name)
+
+
+def test_cpu_build_of_torch_is_named(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", None, raising=False)
+    assert "build for CPUs only" in select_device("auto").reason or MPS
+    with pytest.raises(DeviceError, match="build for CPUs only"):
+        select_device("cuda")
+
+
+@pytest.mark.skipif(CUDA or MPS, reason="needs a GPU that does not compute")
+def test_gpu_that_is_seen_but_does_not_compute_is_passed_over(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    device = select_device("auto")
+    assert device.name == "cpu"
+    assert "does not compute" in device.reason
+
+
+def test_unknown_names_are_wrong_calls():
+    with pytest.raises(ValueError, match="tpu"):
+        select_device("tpu")
+    assert DEVICE_NAMES == ("auto", "cpu", "cuda", "mps")
+
+
+def test_bfloat16_is_the_autocast_type_where_it_is_fast():
+    device = Device("cuda", "a GPU", "asked for", 2**30, bfloat16=True)
+    assert device.autocast_dtype == torch.bfloat16
+
+
+def test_autocast_changes_the_type_only_where_it_helps():
+    a = torch.ones(2, 2)
+    with Device("cpu", "", "", 2**30).autocast():
+        assert (a @ a).dtype == torch.float32
+    with Device("cpu", "", "", 2**30, bfloat16=True).autocast():
+        assert (a @ a).dtype == torch.bfloat16
+
+
+def test_batches_grow_with_memory_up_to_a_limit():
+    small, large, huge = (
+        Device("cuda", "", "", memory) for memory in (2**31, 2**33, 2**45)
+    )
+    assert 0 < small.batch_tokens < large.batch_tokens < huge.batch_tokens < 2**20
+    assert 0 < small.batch_pixels < large.batch_pixels <= huge.batch_pixels < 2**25
+    assert Device("cpu", "", "", 2**45).batch_tokens < huge.batch_tokens
+
+
+def test_import_leaves_torch_out():
+    code = "import sys, napari_sac.core.device; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not CUDA, reason="needs a CUDA GPU")
+def test_cuda_tells_its_name_and_memory():
+    device = select_device("cuda")
+    assert device.title == torch.cuda.get_device_name()
+    assert device.memory_bytes > 2**28

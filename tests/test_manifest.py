@@ -1,0 +1,45 @@
+"""What napari is told about the plugin is there."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+from npe2 import PluginManifest
+
+
+@pytest.fixture(scope="module")
+def manifest() -> PluginManifest:
+    # From the installed package, as napari finds it.
+    return PluginManifest.from_distribution("napari-sac")
+
+
+def test_every_python_name_resolves(manifest: PluginManifest) -> None:
+    commands = manifest.contributions.commands
+    assert commands
+    for command in commands:
+        module, _, attribute = command.python_name.partition(":")
+        assert callable(getattr(importlib.import_module(module), attribute)), command.id
+
+
+def test_every_contribution_names_a_command(manifest: PluginManifest) -> None:
+    contributions = manifest.contributions
+    known = {command.id for command in contributions.commands}
+    used = {widget.command for widget in contributions.widgets or ()}
+    used |= {
+        s.command for s in contributions.sample_data or () if hasattr(s, "command")
+    }
+    for items in (contributions.menus or {}).values():
+        used |= {item.command for item in items if hasattr(item, "command")}
+    assert used
+    assert used <= known
+
+
+def test_npe2_validates(manifest: PluginManifest) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "npe2", "validate", manifest.name],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
