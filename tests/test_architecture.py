@@ -1,6 +1,7 @@
 """The rules of docs/explanation/architecture.md that a machine can check."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import napari_sac
+from napari_sac.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(napari_sac.__file__).parent
@@ -98,3 +100,21 @@ def test_every_folder_is_explained() -> None:
     assert PACKAGE / "core" in folders
     missing = [p.name for p in folders if f"`{p.name}/`" not in text]
     assert missing == []
+
+
+def test_every_flag_is_in_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "reference" / "cli.md").read_text("utf-8")
+    for command in ("demo", "segment", "evaluate", "models", "doctor"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
+        assert "--debug" in flags
+        section = text.split(f"## `{command}`")[1].split("\n## ")[0]
+        assert sorted(f for f in flags if f not in section + "--debug") == []
+
+
+def test_shipped_weights_stay_small() -> None:
+    folder = PACKAGE / "core" / "models" / "weights"
+    sizes = [p.stat().st_size for p in folder.rglob("*") if p.is_file()]
+    assert sizes
+    assert sum(sizes) < 30e6

@@ -184,7 +184,7 @@ def _mps(reason: str) -> Device:
 
 
 def _cpu(reason: str) -> Device:
-    import psutil  # type: ignore[import-untyped]
+    import psutil
     import torch
 
     threads = torch.get_num_threads()

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 import tifffile
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from napari_sac.core.errors import ImageFormatError, LabelFormatError, OutputError
 from napari_sac.core.types import (
@@ -493,6 +493,8 @@ def _as_plain_mode(image: Image.Image, *, palette_as_rgb: bool) -> Image.Image:
 
 def _reason(error: BaseException) -> str:
     """Return why, without the path that the sentence around it names already."""
+    if isinstance(error, UnidentifiedImageError):
+        return "its content is no image"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text: Any = str(error).splitlines()

@@ -79,7 +79,7 @@ def tuned(base):
     with torch.no_grad():
         for name, parameter in sam.named_parameters():
             if ".lora_" in name or name.startswith("mask_decoder."):
-                parameter += 0.1 * torch.randn(parameter.shape)
+                parameter.add_(0.1 * torch.randn(parameter.shape))
     return sam
 
 
@@ -150,6 +150,12 @@ def test_other_folders_are_not_replaced(tmp_path, tuned, generator):
     assert [p.name for p in (tmp_path / "holiday").iterdir()] == ["photo.jpg"]
 
 
+def test_empty_folder_is_filled(tmp_path, tuned, generator):
+    (tmp_path / "he").mkdir()
+    save_adapter(tmp_path / "he", tuned, generator, INFO)
+    assert sorted(p.name for p in (tmp_path / "he").iterdir()) == FILES
+
+
 def test_place_that_cannot_be_written_is_one_clear_error(tmp_path, tuned, generator):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="could not be written"):
@@ -173,7 +179,7 @@ def test_links_out_of_the_folder_are_refused(tmp_path, saved, name):
 
 def test_newer_formats_ask_for_an_update(saved):
     edit_json(saved, "napari_sac.json", format=2, new_field=1)
-    with pytest.raises(IncompatibleAdapterError, match="newer napari-sac.*Update"):
+    with pytest.raises(IncompatibleAdapterError, match=r"newer napari-sac.*Update"):
         read_adapter_info(saved)
 
 
@@ -220,7 +226,9 @@ def test_truncated_weights_leave_the_model_as_it_was(saved, base, name):
     assert all(torch.equal(before[k], v) for k, v in base.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "mask_decoder.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["adapter_model.safetensors", "mask_decoder.safetensors"]
+)
 def test_weights_of_another_size_leave_the_model_as_it_was(saved, base, name):
     before = {k: v.clone() for k, v in base.state_dict().items()}
     write_weights(saved / name, {"a": torch.zeros(3)})
@@ -250,7 +258,13 @@ def test_lora_that_we_cannot_merge_is_refused(saved, base, values):
 def test_adapters_are_listed_by_name_without_the_damaged(home, tmp_path, saved):
     shipped = tmp_path / "shipped"
     mine = home / "adapters"
-    for target in (shipped / "he", mine / "b", mine / "a", mine / "he", mine / "broken"):
+    for target in (
+        shipped / "he",
+        mine / "b",
+        mine / "a",
+        mine / "he",
+        mine / "broken",
+    ):
         shutil.copytree(saved, target)
     (mine / "broken" / "mask_decoder.safetensors").unlink()
     (mine / "empty").mkdir()
@@ -262,7 +276,7 @@ def test_adapters_are_listed_by_name_without_the_damaged(home, tmp_path, saved):
     assert find_adapter(mine / "he", shipped).path == mine / "he"
     with pytest.raises(IncompatibleAdapterError, match="mask_decoder"):
         find_adapter("broken", shipped)
-    with pytest.raises(ModelNotFoundError, match="no adapter nothing.*he, a, b"):
+    with pytest.raises(ModelNotFoundError, match=r"no adapter nothing.*he, a, b"):
         find_adapter("nothing", shipped)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from segment_anything.modeling import Sam
 
 from napari_sac.core.models.attention import (
     SplitAttention,
@@ -16,6 +16,9 @@ from napari_sac.core.models.attention import (
     split_qkv,
 )
 from napari_sac.core.models.sam import SAC_TINY, VIT_B, build_sam
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
 
 
 def with_random_positions(sam: Sam) -> Sam:
@@ -52,7 +55,7 @@ def test_one_attention_equals_stock(tokens: tuple[int, int], rel_pos: bool) -> N
 
 
 def test_vit_b_encoder_equals_stock() -> None:
-    """Windowed and global blocks, at the size and with the padding of the real model."""
+    """Windowed and global blocks, at the size and padding of the real model."""
     torch.manual_seed(0)
     stock = with_random_positions(build_sam(VIT_B, split=False)).image_encoder
     image = torch.randn(1, 3, VIT_B.image_size, VIT_B.image_size)

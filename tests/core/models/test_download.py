@@ -163,7 +163,7 @@ def test_refusal_is_told(server, tmp_path, status):
 
 def test_no_network_is_told(server, tmp_path):
     server.url = "http://127.0.0.1:1/weights.pth"
-    with pytest.raises(DownloadError, match="no connection.*Check the network"):
+    with pytest.raises(DownloadError, match=r"no connection.*Check the network"):
         fetch(server, tmp_path / "weights.pth")
     assert list(tmp_path.iterdir()) == []
 
@@ -183,7 +183,7 @@ def test_cancel_keeps_what_came(server, tmp_path):
 def test_full_disk_is_told_before(server, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(9, 9, 1 << 20))
-    with pytest.raises(DownloadError, match="has 1 MB left.*NAPARI_SAC_HOME"):
+    with pytest.raises(DownloadError, match=r"has 1 MB left.*NAPARI_SAC_HOME"):
         fetch(server, tmp_path / "weights.pth")
     assert server.asked == []
 

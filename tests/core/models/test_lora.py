@@ -71,8 +71,14 @@ def test_only_q_and_v_have_lora(sam):
         for matrix in "AB"
     }
     weights = dict(sam.named_parameters())
-    assert weights["image_encoder.blocks.1.attn.q.lora_A.default.weight"].shape == (4, 32)
-    assert weights["image_encoder.blocks.1.attn.v.lora_B.default.weight"].shape == (32, 4)
+    assert weights["image_encoder.blocks.1.attn.q.lora_A.default.weight"].shape == (
+        4,
+        32,
+    )
+    assert weights["image_encoder.blocks.1.attn.v.lora_B.default.weight"].shape == (
+        32,
+        4,
+    )
 
 
 def test_chosen_blocks_alone_have_lora(sam):

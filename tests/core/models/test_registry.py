@@ -21,7 +21,7 @@ from napari_sac.core.models.adapter import AdapterInfo, save_adapter
 from napari_sac.core.models.lora import inject_lora
 from napari_sac.core.models.prompt_generator import PromptGenerator
 from napari_sac.core.models.registry import (
-    _deduce_architecture,
+    deduce_architecture,
     download_model,
     get_spec,
     import_model,
@@ -101,7 +101,7 @@ def test_architectures_have_the_size_of_metas_files(name):
 
 
 def test_unknown_names_say_what_there_is():
-    with pytest.raises(ModelNotFoundError, match="no model vit_x.*sac_tiny.*import"):
+    with pytest.raises(ModelNotFoundError, match=r"no model vit_x.*sac_tiny.*import"):
         get_spec("vit_x")
     with pytest.raises(ModelNotFoundError, match="vit_x"):
         load_model("vit_x")
@@ -126,7 +126,7 @@ def test_files_are_where_the_variable_says(home, shipped):
 
 
 def test_loaded_model_equals_the_stock_build(shipped):
-    """Loading goes by way of "meta", split attention and float32; nothing may be lost."""
+    """Loading goes by way of "meta", split attention and float32 and loses nothing."""
     model = load_model(device="cpu", shipped=shipped)
     stock = build_sam(SAC_TINY, split=False)
     weights = read_weights(shipped / "sac_tiny.safetensors")
@@ -134,9 +134,16 @@ def test_loaded_model_equals_the_stock_build(shipped):
     image = torch.randn(1, 3, 256, 256)
     with torch.inference_mode():
         torch.testing.assert_close(
-            model.sam.image_encoder(image), stock.image_encoder(image), rtol=1e-4, atol=1e-5
+            model.sam.image_encoder(image),
+            stock.image_encoder(image),
+            rtol=1e-4,
+            atol=1e-5,
         )
-    tensors = [*model.sam.parameters(), *model.sam.buffers(), *model.generator.buffers()]
+    tensors = [
+        *model.sam.parameters(),
+        *model.sam.buffers(),
+        *model.generator.buffers(),
+    ]
     assert not any(t.is_meta or t.requires_grad for t in tensors)
     assert {t.dtype for t in tensors} == {torch.float32, torch.int64}
     assert torch.equal(model.sam.pixel_mean, stock.pixel_mean)
@@ -331,7 +338,7 @@ def test_cancelled_import_leaves_nothing_behind(home, tiny_file):
 def test_metas_architectures_are_told_apart_by_their_shapes(tmp_path, name):
     with torch.device("meta"):
         weights = build_sam(get_spec(name).architecture, split=False).state_dict()
-    assert _deduce_architecture(tmp_path, weights) == name
+    assert deduce_architecture(tmp_path, weights) == name
 
 
 def test_strange_files_among_the_imported_are_ignored(home, tiny_file):

@@ -57,6 +57,14 @@ def test_written_tensors_come_back_with_metadata(tmp_path, tensors):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_others_may_read_what_they_may_read_elsewhere(tmp_path, tensors):
+    """On a cluster the weights lie in a shared folder."""
+    write_weights(tmp_path / "w.safetensors", tensors)
+    (tmp_path / "plain").touch()
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
 def test_views_and_parameters_can_be_written(tmp_path):
     whole = nn.Parameter(torch.arange(12.0).reshape(4, 3))
     views = {"top": whole[:2], "bottom": whole[2:], "turned": whole.T, "all": whole}

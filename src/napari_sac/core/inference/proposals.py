@@ -283,7 +283,8 @@ def _probable_points(maps: GeneratorMaps, config: ProposalConfig) -> Prompts:
         return Prompts.empty()
     score = np.clip(smooth[tuple(points.T)], 0, 1)
     positives = _as_prompts(points.astype(np.float64), score, maps.scale)
-    background = maps.foreground < 0.1
+    # of the smooth map: a negative right at a border would say little
+    background = smooth < 0.1
     if not background.any():
         return positives
     nearest = ndimage.distance_transform_edt(

@@ -197,7 +197,7 @@ def save_adapter(
     Parameters
     ----------
     folder : str or Path
-        Replaced if an adapter is there.
+        Replaced if an adapter or an empty folder is there.
     sam : Sam
         With injected LoRA.
     generator : PromptGenerator
@@ -218,7 +218,7 @@ def save_adapter(
         If ``sam`` has no LoRA.
     """
     target = Path(folder)
-    if target.exists() and not (target / INFO_FILE).is_file():
+    if not _may_replace(target):
         raise OutputError(
             f"{target} is there already and is no adapter. Nothing was changed; "
             "choose another folder."
@@ -293,6 +293,12 @@ def _write_files(
     values = {k: v for k, v in asdict(info).items() if k not in ("name", "path")}
     text = json.dumps({"format": FORMAT, **values}, indent=2)
     (folder / INFO_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _may_replace(target: Path) -> bool:
+    if target.is_dir():
+        return (target / INFO_FILE).is_file() or not any(target.iterdir())
+    return not target.exists()
 
 
 def _replace_folder(partial: Path, target: Path) -> None:

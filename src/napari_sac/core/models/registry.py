@@ -143,7 +143,7 @@ def _meta_model(
 ) -> ModelSpec:
     return ModelSpec(
         name=name,
-        title=f"SAM {name.replace('vit_', 'ViT-').upper().replace('VIT', 'ViT')}",
+        title=f"SAM ViT-{name[-1].upper()}",
         description=f"Meta's Segment Anything, {words}. It was not trained on nuclei, "
         "so expect to correct more, or use it with an adapter. Downloaded once, "
         f"{size_bytes >> 20} MB.",
@@ -303,7 +303,7 @@ def import_model(
     _check_new_name(chosen)
     progress(f"reading {path.name}", 0, 3)
     weights = read_weights(path)
-    kind = _deduce_architecture(path, weights)
+    kind = deduce_architecture(path, weights)
     progress(f"checking {path.name}", 1, 3)
     note = {"format": _NOTE_FORMAT, "architecture": kind, "source": path.name}
     note["sha256"] = file_hash(path)
@@ -371,6 +371,38 @@ def weights_sha256(spec: ModelSpec, shipped: Path = SHIPPED_WEIGHTS) -> str:
     from napari_sac.core.models.weight_files import file_hash
 
     return file_hash(weights_path(spec, shipped))
+
+
+def deduce_architecture(path: Path, weights: Mapping[str, Tensor]) -> ArchitectureName:
+    """Return which architecture has exactly these names and shapes.
+
+    Raises
+    ------
+    WeightsError
+        If none has; ``path`` is named, and what differs from the nearest.
+    """
+    import torch
+
+    from napari_sac.core.models.sam import build_sam
+    from napari_sac.core.models.weight_files import describe_misfit
+
+    problems = {}
+    for spec in _REGISTERED:
+        with torch.device("meta"):
+            expected = build_sam(spec.architecture, split=False).state_dict()
+        problem = describe_misfit(expected, weights)
+        if problem is None:
+            return spec.name  # type: ignore[return-value]
+        shared = sum(
+            name in weights and weights[name].shape == tensor.shape
+            for name, tensor in expected.items()
+        )
+        problems[spec.name] = (shared / len(expected), problem)
+    nearest = max(problems, key=lambda name: problems[name][0])
+    raise WeightsError(
+        f"{path} is not a SAM that this program knows ({', '.join(problems)}). "
+        f"Nearest is {nearest}, but {problems[nearest][1]}."
+    )
 
 
 def _load_sam(architecture: SamArchitecture, path: Path) -> Sam:
@@ -478,29 +510,3 @@ def _check_new_name(name: str) -> None:
         raise WeightsError(
             f"There is a model {name} already, and it was kept. Give another name."
         )
-
-
-def _deduce_architecture(path: Path, weights: Mapping[str, Tensor]) -> ArchitectureName:
-    """Return which architecture has exactly these names and shapes."""
-    import torch
-
-    from napari_sac.core.models.sam import build_sam
-    from napari_sac.core.models.weight_files import describe_misfit
-
-    problems = {}
-    for spec in _REGISTERED:
-        with torch.device("meta"):
-            expected = build_sam(spec.architecture, split=False).state_dict()
-        problem = describe_misfit(expected, weights)
-        if problem is None:
-            return spec.name  # type: ignore[return-value]
-        shared = sum(
-            name in weights and weights[name].shape == tensor.shape
-            for name, tensor in expected.items()
-        )
-        problems[spec.name] = (shared / len(expected), problem)
-    nearest = max(problems, key=lambda name: problems[name][0])
-    raise WeightsError(
-        f"{path} is not a SAM that this program knows ({', '.join(problems)}). "
-        f"Nearest is {nearest}, but {problems[nearest][1]}."
-    )

@@ -105,8 +105,12 @@ def write_weights(
     """
     plain = {name: _own_storage(tensor) for name, tensor in tensors.items()}
     with atomic_path(path) as partial:
+        # safetensors makes files that nobody else may read, whatever the umask
+        partial.touch()
+        mode = partial.stat().st_mode
         try:
             safetensors.torch.save_file(plain, partial, dict(metadata or {}))
+            partial.chmod(mode)
         except SafetensorError as error:
             raise OutputError(
                 f"{path} could not be written ({error}). Nothing there was changed; "

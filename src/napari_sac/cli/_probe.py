@@ -1,0 +1,43 @@
+"""Questions of ``doctor`` that may crash: asked in a process of their own.
+
+``python -m napari_sac.cli._probe device|opengl`` prints the answer as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+
+def ask_device() -> dict[str, str]:
+    """Return the device that ``auto`` takes, and torch's own version."""
+    from napari_sac.core.device import select_device
+
+    device = dataclasses.asdict(select_device())
+    memory = f"{device.pop('memory_bytes') / 2**30:.1f} GB free"
+    return {"memory": memory} | {name: str(value) for name, value in device.items()}
+
+
+def ask_opengl() -> dict[str, str]:
+    """Return who draws, from a context that Qt opens without a window."""
+    import qtpy
+    from OpenGL import GL
+    from qtpy.QtGui import QGuiApplication, QOffscreenSurface, QOpenGLContext
+
+    # kept in a name: Qt takes the application down with its last reference
+    application = QGuiApplication([])
+    surface = QOffscreenSurface()
+    surface.create()
+    context = QOpenGLContext()
+    if not context.create() or not context.makeCurrent(surface):
+        raise RuntimeError("no OpenGL context can be made")
+    names = {"vendor": GL.GL_VENDOR, "renderer": GL.GL_RENDERER, "version": GL.GL_VERSION}
+    answer = {name: GL.glGetString(what).decode() for name, what in names.items()}
+    platform = application.platformName()
+    return {"qt": f"{qtpy.API_NAME} {qtpy.QT_VERSION}, {platform}"} | answer
+
+
+if __name__ == "__main__":
+    ask = {"device": ask_device, "opengl": ask_opengl}[sys.argv[1]]
+    sys.stdout.write(json.dumps(ask()))

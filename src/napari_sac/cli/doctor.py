@@ -1,0 +1,159 @@
+"""``napari-sac doctor``: what people paste into a bug report.
+
+It must answer on a broken installation, so what may crash is asked in another process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from napari_sac.cli.models import describe_state
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    # What add_subparsers returns; the class has no public name.
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+Report = dict[str, dict[str, str]]
+"""Section to name to value; every value is text for people."""
+
+_PACKAGES = (
+    "napari-sac",
+    "napari",
+    "npe2",
+    "torch",
+    "torchvision",
+    "segment-anything",
+    "peft",
+    "safetensors",
+    "numpy",
+    "scikit-image",
+    "tifffile",
+    "QtPy",
+)
+_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
+_PROBE_SECONDS = 120
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command and its flags."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="show versions, device, models and display, for a bug report",
+        description="Show what this installation consists of and what it runs on.",
+    )
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report and return 0."""
+    report = examine()
+    text = json.dumps(report, indent=2) if args.json else _format(report)
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def examine() -> Report:
+    """Return what this installation consists of and what it runs on."""
+    return {
+        "versions": _versions(),
+        "device": _ask("device"),
+        "models": _models(),
+        "adapters": _adapters(),
+        "folders": _folders(),
+        "qt": {name: _version(name) for name in _BINDINGS}
+        | {"QT_API": os.environ.get("QT_API", "not set")},
+        "opengl": _opengl(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    system = {
+        "python": f"{platform.python_version()} at {sys.executable}",
+        "system": f"{platform.platform()}, {os.cpu_count()} processors",
+    }
+    return system | {name: _version(name) for name in _PACKAGES}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _models() -> dict[str, str]:
+    from napari_sac.core.models.registry import model_specs, weights_path
+
+    return {
+        spec.name: f"{describe_state(spec)}, at {weights_path(spec)}"
+        for spec in model_specs()
+    }
+
+
+def _adapters() -> dict[str, str]:
+    from napari_sac.core.models.adapter import list_adapters
+
+    found = {info.name: f"for {info.base}, at {info.path}" for info in list_adapters()}
+    return found or {"adapters": "none"}
+
+
+def _folders() -> dict[str, str]:
+    from napari_sac.core.io import cache_folder, data_folder
+
+    return {
+        "data": _describe_folder(data_folder()),
+        "cache": _describe_folder(cache_folder()),
+    }
+
+
+def _describe_folder(folder: Path) -> str:
+    nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(nearest).free >> 30
+    state = "" if folder.exists() else ", not made yet"
+    locked = "" if os.access(nearest, os.W_OK) else ", CANNOT BE WRITTEN"
+    return f"{folder} ({free} GB free{state}{locked})"
+
+
+def _opengl() -> dict[str, str]:
+    if sys.platform == "linux" and not any(
+        os.environ.get(name)
+        for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    ):
+        return {"display": "no display"}
+    return _ask("opengl")
+
+
+def _ask(question: str) -> dict[str, str]:
+    """Return the answer of a process of its own, or how it failed."""
+    command = [sys.executable, "-m", "napari_sac.cli._probe", question]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"FAILED": str(error)}
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        last = done.stderr.strip().splitlines()[-1:] or ["no output"]
+        return {"FAILED": f"{last[0]} (exit status {done.returncode})"}
+    return {str(name): str(value) for name, value in answer.items()}
+
+
+def _format(report: Report) -> str:
+    lines = []
+    for section, values in report.items():
+        width = max(map(len, values))
+        lines.append(section)
+        lines += [f"  {name:{width}}  {value}" for name, value in values.items()]
+    return "\n".join(lines)

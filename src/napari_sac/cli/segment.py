@@ -1,0 +1,298 @@
+"""``napari-sac segment``: images in, labels and prompts out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_sac.core.config import DecodeConfig, ProposalConfig
+from napari_sac.core.device import DEVICE_NAMES
+from napari_sac.core.errors import ImageFormatError, NapariSacError, OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from napari_sac.core.inference.segment import Segmentation
+    from napari_sac.core.models.registry import Model
+    from napari_sac.core.progress import Progress
+
+    # What add_subparsers returns; the class has no public name.
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_DECODE_OPTIONS = {"mode": "--mode"}
+_PROPOSAL_OPTIONS = {"strategy": "--strategy", "score_threshold": "--threshold"}
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command and its flags."""
+    parser = subparsers.add_parser(
+        "segment",
+        help="find and segment the nuclei of images",
+        description="Write STEM_labels.tif (0 background, one number a nucleus) and "
+        "STEM_prompts.csv (object_id,y,x,sign,score,state) for every image.",
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="INPUT",
+        help="an image, or a folder of images",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the results; it is made if need be",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="as 'napari-sac models' lists them; by default the one that the adapter "
+        "was trained on, or sac_tiny",
+    )
+    parser.add_argument(
+        "--adapter", metavar="NAME|DIR", help="a fine-tuned adapter, such as he"
+    )
+    parser.add_argument(
+        "--device",
+        choices=DEVICE_NAMES,
+        default="auto",
+        help="by default the fastest there is",
+    )
+    parser.add_argument(
+        "--diameter",
+        type=_positive,
+        metavar="PIXELS",
+        help="typical diameter of a nucleus; by default estimated from each image",
+    )
+    parser.add_argument(
+        "--channels",
+        type=_channels,
+        metavar="N[,N]",
+        help="the channels, counted from 0, that show nuclei; by default all of grey "
+        "and colour images",
+    )
+    for name, flag in _DECODE_OPTIONS.items():
+        _add_option(parser, flag, DecodeConfig, name)
+    for name, flag in _PROPOSAL_OPTIONS.items():
+        _add_option(parser, flag, ProposalConfig, name)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segment every image; return 1 if one failed, 2 if the arguments make no sense."""
+    files = _list_files(args.inputs)
+    problem = _find_problem(files)
+    if problem:
+        _say(f"napari-sac segment: {problem}")
+        return 2
+    _make_folder(args.output)
+    model = _load(args)
+    failed = []
+    for i, file in enumerate(files):
+        heading = f"[{i + 1}/{len(files)}] {file.name}"
+        try:
+            outcome = _segment_file(file, args, model, _progress(heading))
+        # torch raises RuntimeError where memory is short; the next image may be small
+        except (NapariSacError, MemoryError, RuntimeError) as error:
+            if args.debug:
+                traceback.print_exc()
+            failed.append(str(file))
+            outcome = f"FAILED: {str(error) or type(error).__name__}"
+        _say(f"{heading}: {outcome}")
+    if failed:
+        _say(
+            f"napari-sac segment: {len(failed)} of {len(files)} images failed, "
+            f"the others are in {args.output}: {', '.join(failed)}"
+        )
+    return 1 if failed else 0
+
+
+def _load(args: argparse.Namespace) -> Model:
+    from napari_sac.core.models.adapter import find_adapter
+    from napari_sac.core.models.registry import DEFAULT_MODEL, load_model
+
+    name = args.model
+    if name is None:
+        name = (
+            DEFAULT_MODEL if args.adapter is None else find_adapter(args.adapter).base
+        )
+    model = load_model(
+        name, adapter=args.adapter, device=args.device, progress=_progress(name)
+    )
+    adapter = f" with {model.adapter.name}" if model.adapter else ""
+    device = model.device
+    _say(f"{name}{adapter} on {device.title} ({device.name}: {device.reason})")
+    return model
+
+
+def _segment_file(
+    file: Path, args: argparse.Namespace, model: Model, progress: Progress
+) -> str:
+    """Write the results of one image and return what was found, in words."""
+    from napari_sac.core.inference.segment import segment_image
+    from napari_sac.core.io import (
+        normalise_image,
+        read_image,
+        write_labels,
+        write_prompts,
+    )
+
+    start = time.perf_counter()
+    found = segment_image(
+        normalise_image(read_image(file), args.channels),
+        model,
+        ProposalConfig(**{name: getattr(args, name) for name in _PROPOSAL_OPTIONS}),
+        DecodeConfig(**{name: getattr(args, name) for name in _DECODE_OPTIONS}),
+        diameter=args.diameter,
+        progress=progress,
+    )
+    # the labels last: where they are, the prompts are too
+    write_prompts(args.output / f"{file.stem}_prompts.csv", found.prompts)
+    write_labels(args.output / f"{file.stem}_labels.tif", found.labels)
+    seconds = time.perf_counter() - start
+    return f"{_describe(found, args.mode)}, {seconds:.1f} s"
+
+
+def _describe(found: Segmentation, mode: str) -> str:
+    if mode == "semantic":
+        return f"{(found.labels > 0).mean():.1%} of the image is nuclei"
+    count = len(set(found.labels[found.labels > 0].tolist()))
+    return f"{count} nuclei of about {found.diameter:.0f} pixels"
+
+
+def _list_files(inputs: Iterable[Path]) -> list[Path]:
+    """Return the image files, each once."""
+    files: dict[Path, Path] = {}
+    for place in inputs:
+        for file in _images_in(place) if place.is_dir() else [place]:
+            files.setdefault(file.resolve(), file)
+    return list(files.values())
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """Return the images of a folder; say which of its files are left out."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise ImageFormatError(
+            f"The folder {folder} cannot be read ({error.strerror}). "
+            "Nothing was segmented; choose another."
+        ) from error
+    images = []
+    for file in entries:
+        reason = _why_no_image(file)
+        if reason is None:
+            images.append(file)
+        elif not file.name.startswith("."):
+            _say(f"left out {file}: {reason}")
+    return images
+
+
+def _why_no_image(file: Path) -> str | None:
+    from napari_sac.core.datasets.pairs import LABELS_ENDING
+    from napari_sac.core.io import IMAGE_SUFFIXES
+
+    if file.is_dir():
+        return "a folder in a folder"
+    if file.name.startswith(".") or file.suffix.lower() not in IMAGE_SUFFIXES:
+        return "not an image by its name"
+    return "labels by its name" if file.stem.endswith(LABELS_ENDING) else None
+
+
+def _find_problem(files: Sequence[Path]) -> str | None:
+    """Return why these files cannot be segmented together, or None."""
+    if not files:
+        return "there is no image in the folders given"
+    stems: dict[str, Path] = {}
+    for file in files:
+        # some file systems do not tell a.png from A.png
+        other = stems.setdefault(file.stem.casefold(), file)
+        if other is not file:
+            return (
+                f"{other} and {file} would both be written as {file.stem}_labels.tif. "
+                "Rename one, or segment them into different folders."
+            )
+    return None
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The folder {folder} cannot be made ({error.strerror}). Nothing was "
+            "written; choose another --output."
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise OutputError(
+            f"The folder {folder} cannot be written to. Choose another --output."
+        )
+
+
+def _progress(heading: str) -> Progress:
+    """Return a callback that shows the stage where a person is looking."""
+
+    def show(stage: str, done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{heading}: {stage} {done}/{total}\x1b[K\r")
+            sys.stderr.flush()
+
+    return show
+
+
+def _say(line: str) -> None:
+    clear = "\x1b[K" if sys.stderr.isatty() else ""
+    sys.stderr.write(f"{line}{clear}\n")
+
+
+def _add_option(
+    parser: argparse.ArgumentParser, flag: str, kind: type[Any], name: str
+) -> None:
+    """Add a flag with the default, the range and the words of a config's field."""
+    field = next(f for f in dataclasses.fields(kind) if f.name == name)
+    choices = field.metadata.get("choices")
+    words = f"{field.metadata['tooltip']} Default: {field.default}."
+    parser.add_argument(
+        flag,
+        dest=name,
+        default=field.default,
+        choices=choices,
+        type=str if choices else _checked(kind, name, type(field.default)),
+        metavar=None if choices else field.metadata["label"].upper().replace(" ", "_"),
+        help=words.replace("%", "%%"),
+    )
+
+
+def _checked(kind: type[Any], name: str, convert: type[Any]) -> Callable[[str], Any]:
+    """Return a parser of one field's values, which the config itself checks."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = convert(text)
+            kind(**{name: value})
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        return value
+
+    return parse
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _channels(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 0 or 0,2")
+    return [int(part) for part in parts]

@@ -1,0 +1,329 @@
+"""What the buttons start: from a plane to proposals, and from prompts to labels.
+
+These functions run in a worker's thread and touch nothing that a viewer shows: they
+take all they need in a request, and return what the session then puts into its layers.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_sac.viewer.layers import (
+    LabelChange,
+    build_labels,
+    build_points,
+    find_change,
+    fits,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+    from napari.layers import Labels, Points
+
+    from napari_sac.core.config import DecodeConfig, ProposalConfig
+    from napari_sac.core.inference.embedding import Embedding
+    from napari_sac.core.models.registry import Model
+    from napari_sac.core.progress import Progress
+    from napari_sac.core.types import AnyArray, IntArray, ObjectMask, Prompts
+    from napari_sac.viewer.planes import ImagePlane
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model to use, and where.
+
+    Parameters
+    ----------
+    name : str
+        A model of the registry.
+    adapter : Path or None
+        Folder of an adapter.
+    device : {"auto", "cpu", "cuda", "mps"}
+    """
+
+    name: str
+    adapter: Path | None = None
+    device: str = "auto"
+
+    def load(self, progress: Progress) -> Model:
+        """Return the model; imports torch. Errors are those of ``load_model``."""
+        from napari_sac.core.models.registry import load_model
+
+        return load_model(
+            self.name, adapter=self.adapter, device=self.device, progress=progress
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model in memory, and the choice it was loaded for."""
+
+    choice: ModelChoice
+    model: Model
+
+
+@dataclass(frozen=True, eq=False)
+class FindRequest:
+    """What :func:`find_nuclei` needs.
+
+    Parameters
+    ----------
+    plane : ImagePlane
+    choice : ModelChoice
+    loaded : LoadedModel or None
+        The model used last.
+    config : ProposalConfig
+    diameter : float or None
+        Typical nucleus diameter in pixels, or None to estimate it.
+    """
+
+    plane: ImagePlane
+    choice: ModelChoice
+    loaded: LoadedModel | None
+    config: ProposalConfig
+    diameter: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What :func:`find_nuclei` found.
+
+    Parameters
+    ----------
+    prompts : Prompts
+        All proposals, whatever their score.
+    diameter : float
+        Typical nucleus diameter in pixels, found or given.
+    loaded : LoadedModel
+    points : Points
+        A layer with the proposals of sufficient score, for an image that has none.
+    seconds : dict of str to float
+    """
+
+    prompts: Prompts
+    diameter: float
+    loaded: LoadedModel
+    points: Points
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentRequest:
+    """What :func:`segment` needs.
+
+    Parameters
+    ----------
+    plane : ImagePlane
+    prompts : Prompts
+    choice : ModelChoice
+    loaded : LoadedModel or None
+    config : DecodeConfig
+    diameter : float
+    embedding : Embedding or None
+        The one used last; used again if it fits.
+    masks : mapping of int to ObjectMask
+        The masks of the last time; those of unchanged nuclei are used again.
+    labels : array or None
+        What the Labels layer shows now, if there is one.
+    """
+
+    plane: ImagePlane
+    prompts: Prompts
+    choice: ModelChoice
+    loaded: LoadedModel | None
+    config: DecodeConfig
+    diameter: float
+    embedding: Embedding | None = None
+    masks: Mapping[int, ObjectMask] = field(default_factory=dict)
+    labels: AnyArray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Segmented:
+    """What :func:`segment` made.
+
+    Parameters
+    ----------
+    labels : (H, W) uint32
+        0 background, otherwise the ``object_id``; in semantic mode 1.
+    layer : Labels or None
+        A new layer with them, if there was none that they fit into.
+    change : LabelChange or None
+        Else what differs from what that layer had.
+    masks : dict of int to ObjectMask
+    embedding : Embedding
+    loaded : LoadedModel
+    nuclei, recomputed : int
+        How many nuclei have a label, and how many were decoded for it.
+    seconds : dict of str to float
+    """
+
+    labels: IntArray
+    layer: Labels | None
+    change: LabelChange | None
+    masks: dict[int, ObjectMask]
+    embedding: Embedding
+    loaded: LoadedModel
+    nuclei: int
+    recomputed: int
+    seconds: dict[str, float]
+
+
+def find_nuclei(request: FindRequest, progress: Progress) -> Found:
+    """Return a proposal for every nucleus that the prompt generator sees.
+
+    Raises
+    ------
+    NapariSacError
+        Of the image, the model, the device; ``Cancelled`` from ``progress``.
+    """
+    watch = _Stopwatch()
+    loaded = _load(request.choice, request.loaded, progress)
+    watch.lap("model")
+    from napari_sac.core.inference.proposals import find_proposals
+
+    image = _read(request.plane, progress)
+    watch.lap("image")
+    proposals = find_proposals(
+        image,
+        loaded.model,
+        request.config,
+        diameter=request.diameter,
+        progress=progress,
+    )
+    visible = proposals.above(request.config.score_threshold)
+    points = build_points(request.plane, visible, proposals.diameter)
+    watch.lap("proposals")
+    return Found(proposals.prompts, proposals.diameter, loaded, points, watch.seconds)
+
+
+def segment(request: SegmentRequest, progress: Progress) -> Segmented:
+    """Return the labels of the prompts; only what changed is computed again.
+
+    Raises
+    ------
+    NapariSacError
+        As :func:`find_nuclei`.
+    """
+    watch = _Stopwatch()
+    loaded = _load(request.choice, request.loaded, progress)
+    watch.lap("model")
+    image = _read(request.plane, progress)
+    watch.lap("image")
+    embedding = _embed(image, loaded.model, request, progress)
+    watch.lap("embedding")
+    if request.config.mode == "semantic":
+        labels = _decode_semantic(embedding, loaded.model, request, progress)
+        masks = []
+        watch.lap("decoding")
+    else:
+        masks = _decode(embedding, loaded.model, request, progress)
+        watch.lap("decoding")
+        progress("drawing the labels", 0, 0)
+        labels = _assemble(masks, request)
+    nuclei = int(np.count_nonzero(np.unique(labels)))
+    layer, change = _difference(request, labels)
+    watch.lap("instances")
+    return Segmented(
+        labels=labels,
+        layer=layer,
+        change=change,
+        masks={m.object_id: m for m in masks},
+        embedding=embedding,
+        loaded=loaded,
+        nuclei=nuclei,
+        recomputed=sum(request.masks.get(m.object_id) is not m for m in masks),
+        seconds=watch.seconds,
+    )
+
+
+def _embed(
+    image: npt.NDArray[np.uint8],
+    model: Model,
+    request: SegmentRequest,
+    progress: Progress,
+) -> Embedding:
+    from napari_sac.core.inference.embedding import embed_image, embedding_key
+    from napari_sac.core.inference.segment import embedding_scale
+
+    scale = embedding_scale(model, request.diameter)
+    known = request.embedding
+    if known is not None and known.key == embedding_key(image, model.key, scale):
+        return known
+    return embed_image(image, model, scale=scale, progress=progress)
+
+
+def _decode(
+    embedding: Embedding, model: Model, request: SegmentRequest, progress: Progress
+) -> list[ObjectMask]:
+    from napari_sac.core.inference.predictor import decode_prompts
+
+    return decode_prompts(
+        embedding,
+        request.prompts,
+        model,
+        request.config,
+        reuse=request.masks,
+        progress=progress,
+    )
+
+
+def _decode_semantic(
+    embedding: Embedding, model: Model, request: SegmentRequest, progress: Progress
+) -> IntArray:
+    from napari_sac.core.inference.predictor import decode_semantic
+
+    logits = decode_semantic(embedding, request.prompts, model, progress=progress)
+    return (logits > 0).astype(np.uint32)
+
+
+def _assemble(masks: list[ObjectMask], request: SegmentRequest) -> IntArray:
+    from napari_sac.core.inference.instances import assemble_labels
+
+    return assemble_labels(
+        masks, request.plane.shape, request.config, prompts=request.prompts
+    )
+
+
+def _difference(
+    request: SegmentRequest, labels: IntArray
+) -> tuple[Labels | None, LabelChange | None]:
+    before = request.labels
+    if before is None or not fits(before, labels):
+        return build_labels(request.plane, labels), None
+    return None, find_change(before, labels)
+
+
+def _load(
+    choice: ModelChoice, loaded: LoadedModel | None, progress: Progress
+) -> LoadedModel:
+    if loaded is not None and loaded.choice == choice:
+        return loaded
+    progress("loading the model", 0, 0)
+    return LoadedModel(choice, choice.load(progress))
+
+
+def _read(plane: ImagePlane, progress: Progress) -> npt.NDArray[np.uint8]:
+    progress("reading the image", 0, 0)
+    return plane.read()
+
+
+class _Stopwatch:
+    """How long each stage took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Note the time since the last stage as that of this one."""
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now

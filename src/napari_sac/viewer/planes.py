@@ -1,0 +1,169 @@
+"""The plane of an image layer that is segmented: which pixels, and where they lie.
+
+A layer may be two-dimensional, a stack, multichannel or multiscale; what leaves here is
+always one plane of pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sac.core.errors import ImageFormatError
+from napari_sac.core.io import normalise_image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+    from napari.layers import Image
+
+    from napari_sac.core.types import AnyArray
+
+MAX_PIXELS = 400_000_000
+"""Largest plane that is read into memory; four times 10,000 x 10,000."""
+
+_CHANNEL_LABELS = ("c", "ch", "channel", "channels")
+_MOST_CHANNELS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePlane:
+    """One plane of an image layer, not read yet.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+    data : array-like
+        The pixels of the layer at full resolution; numpy, dask or zarr.
+    index : tuple of int
+        Position along the axes before the last two; empty for a 2-D image.
+    channel_axis : int or None
+        Which of those axes holds channels.
+    channels : tuple of int
+        The channels along that axis that show nuclei; empty for the plane as shown.
+    """
+
+    layer: Image
+    data: Any
+    index: tuple[int, ...]
+    channel_axis: int | None = None
+    channels: tuple[int, ...] = ()
+
+    @property
+    def position(self) -> tuple[int, ...]:
+        """The index without chosen channels: at one position lie the same nuclei."""
+        if self.channel_axis is None or not self.channels:
+            return self.index
+        return self.index[: self.channel_axis] + self.index[self.channel_axis + 1 :]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        rows = len(self.index)
+        return int(self.data.shape[rows]), int(self.data.shape[rows + 1])
+
+    def read(self) -> npt.NDArray[np.uint8]:
+        """Return the pixels as every model reads them.
+
+        Returns
+        -------
+        (H, W, 3) uint8
+            As :func:`~napari_sac.core.io.normalise_image` returns them.
+
+        Raises
+        ------
+        ImageFormatError
+            If the plane has no pixels, too many, or values that are not intensities.
+        """
+        height, width = self.shape
+        if height * width > MAX_PIXELS:
+            raise ImageFormatError(
+                f"{self.layer.name} is {height:,} x {width:,} pixels, more than fit in "
+                "memory at once. Nothing was changed; crop the region of interest."
+            )
+        if self.channel_axis is None or not self.channels:
+            return normalise_image(_as_array(self.data[self.index]))
+        planes = [_as_array(self.data[self._at(c)]) for c in self.channels]
+        return normalise_image(
+            np.stack(planes, axis=-1), channels=range(len(self.channels))
+        )
+
+    def _at(self, channel: int) -> tuple[int, ...]:
+        index = list(self.index)
+        index[self.channel_axis or 0] = channel
+        return tuple(index)
+
+
+def current_plane(
+    layer: Image, point: Sequence[float], channels: tuple[int, ...] = ()
+) -> ImagePlane:
+    """Return the plane of the layer that a viewer shows.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+    point : sequence of float
+        Where the viewer's sliders stand, in world coordinates: ``viewer.dims.point``.
+    channels : tuple of int, optional
+        Channels that show nuclei, if the layer has an axis of channels.
+    """
+    data = layer.data[0] if layer.multiscale else layer.data
+    before = layer.ndim - 2
+    world = np.zeros(layer.ndim)
+    known = np.asarray(point, float)[-layer.ndim :]
+    world[layer.ndim - len(known) :] = known
+    place = np.rint(np.asarray(layer.world_to_data(world))[:before]).astype(int)
+    limits = np.asarray(data.shape[:before]) - 1
+    index = tuple(int(i) for i in np.clip(place, 0, np.maximum(limits, 0)))
+    return ImagePlane(layer, data, index, channel_axis(layer), channels)
+
+
+def channel_axis(layer: Image) -> int | None:
+    """Return which axis of the layer holds channels, or None.
+
+    It is the one labelled so; without labels, the only leading axis if it is short.
+    Axes of RGB do not count.
+    """
+    before = layer.ndim - 2
+    if layer.rgb or before < 1:
+        return None
+    shape = (layer.data[0] if layer.multiscale else layer.data).shape
+    labels = [str(label).lower() for label in layer.axis_labels[:before]]
+    for axis, label in enumerate(labels):
+        if label in _CHANNEL_LABELS:
+            return axis
+    # napari numbers the axes that nobody labelled: -3, -2, -1
+    named = not labels[0].lstrip("-").isdigit()
+    if before == 1 and shape[0] <= _MOST_CHANNELS and not named:
+        return 0
+    return None
+
+
+def channel_count(layer: Image) -> int:
+    """Return how many channels there are to choose from; 0 where there is no choice."""
+    axis = channel_axis(layer)
+    if axis is None:
+        return 0
+    return int((layer.data[0] if layer.multiscale else layer.data).shape[axis])
+
+
+def plane_geometry(layer: Image) -> dict[str, Any]:
+    """Return the arguments that put a 2-D layer where the planes of an image lie."""
+    geometry: dict[str, Any] = {
+        "scale": tuple(layer.scale[-2:]),
+        "translate": tuple(layer.translate[-2:]),
+        "units": tuple(layer.units[-2:]),
+        "axis_labels": tuple(layer.axis_labels[-2:]),
+    }
+    if layer.ndim == 2:
+        geometry["rotate"] = layer.rotate
+        geometry["shear"] = layer.shear
+    geometry["affine"] = np.asarray(layer.affine)[-3:, -3:]
+    return geometry
+
+
+def _as_array(values: Any) -> AnyArray:
+    return np.asarray(values)

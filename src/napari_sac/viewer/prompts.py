@@ -1,0 +1,224 @@
+"""What can be done to prompts, and how they look as a Points layer.
+
+Every edit takes a table of prompts and returns a new one, so that nothing but the
+session decides which table counts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.spatial import KDTree
+
+from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pandas as pd
+
+    from napari_sac.core.types import BoolArray
+
+    Rows = npt.NDArray[np.intp]
+
+# Of Okabe and Ito, which people with any colour vision tell apart.
+STATE_COLOURS = {
+    PromptState.AUTO: "#F0E442",
+    PromptState.ACCEPTED: "#009E73",
+    PromptState.ADDED: "#56B4E9",
+    PromptState.MOVED: "#E69F00",
+    PromptState.REJECTED: "#D55E00",
+}
+STATE_TITLES = {
+    PromptState.AUTO: "found",
+    PromptState.ACCEPTED: "accepted",
+    PromptState.ADDED: "added",
+    PromptState.MOVED: "moved",
+    PromptState.REJECTED: "rejected",
+}
+SIGN_SYMBOLS = {POSITIVE: "disc", NEGATIVE: "hbar"}
+SIGN_TEXTS = {POSITIVE: "+", NEGATIVE: "-"}
+
+COLUMNS = ("object_id", "sign", "state", "score")
+"""The features of the Points layer, in the order of napari's table."""
+
+SIZE_OF_DIAMETER = 0.4
+"""Size of a point, in nucleus diameters: easy to hit, and the nucleus stays visible."""
+
+_SMALLEST_SIZE = 3.0
+
+
+def point_size(diameter: float) -> float:
+    """Return the size of the points, in pixels of the image."""
+    return max(_SMALLEST_SIZE, SIZE_OF_DIAMETER * diameter)
+
+
+def features_table(prompts: Prompts) -> pd.DataFrame:
+    """Return the table that napari shows beside the points."""
+    import pandas as pd
+
+    signs = np.where(prompts.sign == POSITIVE, SIGN_TEXTS[POSITIVE], SIGN_TEXTS[0])
+    columns: dict[str, Any] = {
+        "object_id": prompts.object_id,
+        "sign": signs.astype(object),
+        "state": prompts.state.astype(object),
+        "score": prompts.score,
+    }
+    return pd.DataFrame({name: columns[name] for name in COLUMNS})
+
+
+def read_features(features: pd.DataFrame, prompts: Prompts) -> Prompts:
+    """Return the prompts with what a person typed into napari's table of features.
+
+    A cell that makes no sense counts as not edited.
+    """
+    import pandas as pd
+
+    if len(features) != len(prompts) or not set(COLUMNS) <= set(features.columns):
+        return prompts
+    object_id = pd.to_numeric(features["object_id"], errors="coerce").to_numpy(float)
+    score = pd.to_numeric(features["score"], errors="coerce").to_numpy(float)
+    sign = features["sign"].astype(str).str.strip().to_numpy()
+    state = features["state"].astype(str).str.strip().to_numpy()
+    known_id = np.isfinite(object_id) & (object_id >= 1) & (object_id < 2**31)
+    known_score = (score >= 0) & (score <= 1)
+    known_sign = np.isin(sign, list(SIGN_TEXTS.values()))
+    known_state = np.isin(state, [s.value for s in PromptState])
+    positive = np.where(sign == SIGN_TEXTS[POSITIVE], POSITIVE, NEGATIVE)
+    typed = Prompts.from_points(
+        prompts.yx,
+        object_id=np.where(known_id, np.nan_to_num(object_id), prompts.object_id),
+        sign=np.where(known_sign, positive, prompts.sign),
+        score=np.where(known_score, score, prompts.score),
+        state=np.where(known_state, state, prompts.state),
+    )
+    edited = np.any([getattr(typed, c) != getattr(prompts, c) for c in COLUMNS], axis=0)
+    if not edited.any():
+        return prompts
+    untold = np.flatnonzero(edited & (typed.state == PromptState.AUTO.value))
+    turned = np.flatnonzero(typed.sign != prompts.sign)
+    return attach_negatives(_with(typed, untold, state=PromptState.ADDED), turned)
+
+
+def next_id(*tables: Prompts) -> int:
+    """Return an object id that none of the tables has."""
+    return 1 + max((int(t.object_id.max()) for t in tables if len(t)), default=0)
+
+
+def accept(prompts: Prompts, rows: Rows) -> Prompts:
+    """Return the prompts with those rows accepted, also if they were rejected."""
+    return _with(prompts, rows, state=PromptState.ACCEPTED)
+
+
+def reject(prompts: Prompts, rows: Rows) -> Prompts:
+    """Return the prompts with those rows rejected: they stay, and make no mask."""
+    return _with(prompts, rows, state=PromptState.REJECTED)
+
+
+def negate(prompts: Prompts, rows: Rows, new_id: int) -> Prompts:
+    """Return the prompts with the sign of those rows turned over.
+
+    A point that becomes negative belongs to the nearest nucleus from then on; one that
+    becomes positive is a nucleus of its own, numbered from ``new_id``.
+    """
+    sign = np.where(prompts.sign[rows] == POSITIVE, NEGATIVE, POSITIVE)
+    object_id = prompts.object_id[rows]
+    object_id[sign == POSITIVE] = new_id + np.arange(np.sum(sign == POSITIVE))
+    changed = _with(
+        prompts, rows, sign=sign, object_id=object_id, state=PromptState.ADDED
+    )
+    return attach_negatives(changed, rows)
+
+
+def add(
+    prompts: Prompts, yx: npt.NDArray[np.float64], sign: int, new_id: int
+) -> Prompts:
+    """Return the prompts and, after them, points (N, 2) that a person set."""
+    added = Prompts.from_points(
+        yx,
+        object_id=new_id + np.arange(len(yx)),
+        sign=sign,
+        state=PromptState.ADDED.value,
+    )
+    rows = len(prompts) + np.arange(len(yx))
+    return attach_negatives(Prompts.concatenate([prompts, added]), rows)
+
+
+def move(prompts: Prompts, rows: Rows, yx: npt.NDArray[np.float64]) -> Prompts:
+    """Return the prompts with those rows at other positions (N, 2)."""
+    return attach_negatives(_with(prompts, rows, yx=yx, state=PromptState.MOVED), rows)
+
+
+def delete(prompts: Prompts, rows: Rows) -> Prompts:
+    """Return the prompts without those rows."""
+    kept = np.ones(len(prompts), bool)
+    kept[rows] = False
+    return prompts.select(kept)
+
+
+def attach_negatives(prompts: Prompts, rows: Rows) -> Prompts:
+    """Return the prompts with the negatives among those rows given to their nuclei.
+
+    Their nucleus is the one with the nearest positive point that nobody rejected.
+    Where there is none they stay as they are.
+    """
+    usable = (prompts.sign == POSITIVE) & (prompts.state != PromptState.REJECTED.value)
+    negatives = rows[prompts.sign[rows] == NEGATIVE]
+    if not usable.any() or len(negatives) == 0:
+        return prompts
+    owners = np.flatnonzero(usable)
+    _, nearest = KDTree(prompts.yx[owners]).query(prompts.yx[negatives])
+    return _with(prompts, negatives, object_id=prompts.object_id[owners[nearest]])
+
+
+def touched_rows(prompts: Prompts) -> BoolArray:
+    """Return which rows belong to a nucleus that a person has touched."""
+    decided = prompts.state != PromptState.AUTO.value
+    return np.isin(prompts.object_id, prompts.object_id[decided])
+
+
+def split_by_score(
+    shown: Prompts, hidden: Prompts, threshold: float
+) -> tuple[Prompts, Prompts]:
+    """Return which prompts are shown at a score threshold, and which are hidden.
+
+    What a person touched is always shown, and comes last, so that it lies on top.
+    """
+    touched = touched_rows(shown)
+    found = Prompts.concatenate([shown.select(~touched), hidden])
+    high = found.score >= threshold
+    visible = Prompts.concatenate([found.select(high), shown.select(touched)])
+    return visible, found.select(~high)
+
+
+def add_proposals(shown: Prompts, proposals: Prompts, diameter: float) -> Prompts:
+    """Return what a person touched, and new proposals where there is nothing of it.
+
+    Proposals nearer than half a nucleus to a touched point are the same nucleus again.
+    Their ids are counted on from the ones in use.
+    """
+    touched = shown.select(touched_rows(shown))
+    first = next_id(touched) - 1
+    fresh = Prompts(
+        proposals.object_id + first,
+        proposals.yx,
+        proposals.sign,
+        proposals.score,
+        proposals.state,
+    )
+    if len(touched) == 0 or len(fresh) == 0:
+        return Prompts.concatenate([fresh, touched])
+    distance, _ = KDTree(touched.yx).query(fresh.yx)
+    repeated = fresh.object_id[(distance < diameter / 2) & (fresh.sign == POSITIVE)]
+    kept = ~np.isin(fresh.object_id, repeated)
+    return Prompts.concatenate([fresh.select(kept), touched])
+
+
+def _with(prompts: Prompts, rows: Rows, **columns: Any) -> Prompts:
+    """Return the prompts with values of some columns replaced in those rows."""
+    tables = {name: getattr(prompts, name) for name in (*COLUMNS, "yx")}
+    for name, values in columns.items():
+        changed = tables[name].copy()
+        changed[rows] = values
+        tables[name] = changed
+    return Prompts(**tables)

@@ -1,0 +1,96 @@
+"""The images of *File > Open Sample > Segment Any Cell*."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from napari_sac.core.datasets import dsb2018, monuseg
+from napari_sac.core.errors import Cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from napari_sac.core.datasets.archive import RemoteArchive
+    from napari_sac.core.datasets.pairs import LabelledImage
+    from napari_sac.core.progress import Progress
+
+    LayerData = tuple[Any, dict[str, Any], str]
+
+MONUSEG_MICROMETRES = 0.25
+"""Size of a pixel of MoNuSeg, which was scanned at 40 x."""
+
+
+def immunohistochemistry() -> list[LayerData]:
+    """Return stained tissue that scikit-image brings along; no network is needed."""
+    from skimage import data
+
+    image = data.immunohistochemistry()
+    return [(image, {"name": "immunohistochemistry", "rgb": True}, "image")]
+
+
+def dsb2018_samples(
+    cache: Path | None = None, archive: RemoteArchive = dsb2018.DSB2018
+) -> list[LayerData]:
+    """Return an image of each kind in the 2018 Data Science Bowl, and its true labels.
+
+    Raises
+    ------
+    DownloadError
+        If there is no network; the message says so, and where else to get the file.
+    """
+    with _activity() as progress:
+        samples = dsb2018.fetch_samples(cache, progress, archive)
+    return _as_layers(samples, dsb2018.SAMPLES, {})
+
+
+def monuseg_samples(
+    cache: Path | None = None, archive: RemoteArchive = monuseg.MONUSEG_TRAINING
+) -> list[LayerData]:
+    """Return tissue from MoNuSeg 2018, and its true labels.
+
+    Raises
+    ------
+    DownloadError
+        If there is no network; the message says so, and where else to get the file.
+    """
+    with _activity() as progress:
+        samples = monuseg.fetch_samples(cache, progress, archive)
+    scale = (MONUSEG_MICROMETRES, MONUSEG_MICROMETRES)
+    return _as_layers(samples, monuseg.SAMPLES, {"scale": scale, "units": ("um", "um")})
+
+
+def _as_layers(
+    samples: tuple[LabelledImage, ...],
+    titles: Mapping[str, str],
+    geometry: dict[str, Any],
+) -> list[LayerData]:
+    """Return an image and hidden labels for each sample; only the first is shown."""
+    layers: list[LayerData] = []
+    for i, sample in enumerate(samples):
+        title = titles[sample.name]
+        image, labels = {"name": title}, {"name": f"{title}, true nuclei"}
+        shown = {"visible": i == 0} | geometry
+        layers.append((sample.image, image | shown, "image"))
+        layers.append((sample.labels, labels | geometry | {"visible": False}, "labels"))
+    return layers
+
+
+@contextmanager
+def _activity() -> Iterator[Progress]:
+    """Show a bar in napari's activity dock, where the user can cancel."""
+    from napari.utils import cancelable_progress
+
+    with cancelable_progress(total=0, desc="sample images") as bar:
+
+        def show(stage: str, done: int, total: int) -> None:
+            if bar.is_canceled:
+                raise Cancelled("The download was cancelled; nothing was kept.")
+            if bar.desc != stage:
+                bar.set_description(stage)
+            if bar.total != total:
+                bar.reset(total)
+            bar.update(done - bar.n)
+
+        yield show

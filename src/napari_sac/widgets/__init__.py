@@ -1,0 +1,1 @@
+"""The docks: thin Qt around the session; nothing is computed here."""

@@ -1,0 +1,58 @@
+"""A form built from a config dataclass, which knows labels, ranges and defaults."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from magicgui.widgets import Container, create_widget
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from qtpy.QtWidgets import QWidget
+
+_Config = TypeVar("_Config")
+
+_RANGE_OPTIONS = ("min", "max", "step")
+
+
+class ConfigForm(Generic[_Config]):
+    """Inputs for the fields of a config.
+
+    Parameters
+    ----------
+    kind : type
+        A dataclass of :mod:`napari_sac.core.config`.
+    without : collection of str
+        Fields that are shown elsewhere, or not at all.
+    """
+
+    def __init__(self, kind: type[_Config], without: Collection[str] = ()) -> None:
+        self._kind = kind
+        self._inputs = Container(
+            widgets=[_input(f) for f in fields(kind) if f.name not in without]  # type: ignore[arg-type]
+        )
+        self._inputs.margins = (0, 0, 0, 0)
+
+    @property
+    def native(self) -> QWidget:
+        """The Qt widget."""
+        native: QWidget = self._inputs.native
+        return native
+
+    def config(self, **others: Any) -> _Config:
+        """Return the config as it stands in the form, with other fields as given."""
+        return self._kind(**self._inputs.asdict(), **others)
+
+
+def _input(field: Any) -> Any:
+    """Return the input of one field."""
+    told = field.metadata
+    options = {name: told[name] for name in _RANGE_OPTIONS if name in told}
+    options["tooltip"] = told["tooltip"]
+    if "choices" in told:
+        options["choices"] = told["choices"]
+    return create_widget(
+        value=field.default, name=field.name, label=told["label"], options=options
+    )

@@ -1,0 +1,130 @@
+"""Which image, and which of its channels, shows the nuclei."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari.layers import Image
+from qtpy.QtCore import Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import QFormLayout, QWidget
+
+from napari_sac.viewer.planes import ImagePlane, channel_count, current_plane
+from napari_sac.widgets._panel import combo
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.utils.events import Event
+
+
+class ImagePanel(QWidget):
+    """Choice of an image layer and of up to two channels.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+
+    Attributes
+    ----------
+    changed : Signal
+        Another image, other channels, or another plane.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._layers: list[Image] = []
+        self.image = combo("The image layer in which to look for nuclei.")
+        self.first = combo("The channel that shows nuclei.")
+        self.second = combo("A second channel that shows nuclei; it is added.")
+        self._form = QFormLayout(self)
+        self._form.setContentsMargins(0, 0, 0, 0)
+        self._form.addRow("Image", self.image)
+        self._form.addRow("Channel", self.first)
+        self._form.addRow("and", self.second)
+        for box in (self.image, self.first, self.second):
+            box.currentIndexChanged.connect(self._on_choice)
+
+    def follow_viewer(self) -> None:
+        """List the viewer's images, from now on."""
+        events = self._viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered):
+            event.connect(self.refresh)
+        self._viewer.dims.events.point.connect(self._on_point)
+        self.refresh()
+
+    def leave_viewer(self) -> None:
+        """Listen to the viewer no more."""
+        events = self._viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered):
+            event.disconnect(self.refresh)
+        self._viewer.dims.events.point.disconnect(self._on_point)
+        for layer in self._layers:
+            layer.events.name.disconnect(self.refresh)
+        self._layers = []
+
+    def layer(self) -> Image | None:
+        """Return the chosen layer."""
+        index = self.image.currentIndex()
+        return self._layers[index] if 0 <= index < len(self._layers) else None
+
+    def plane(self) -> ImagePlane | None:
+        """Return the plane of the chosen layer that the viewer shows."""
+        layer = self.layer()
+        if layer is None:
+            return None
+        return current_plane(layer, self._viewer.dims.point, self._channels())
+
+    def choose(self, layer: Image) -> None:
+        """Choose a layer of the viewer."""
+        self.image.setCurrentIndex(self._layers.index(layer))
+
+    def refresh(self, event: Event | None = None) -> None:
+        """List the images that the viewer has now; keep the choice if it is there."""
+        chosen = self.layer()
+        before = self._layers
+        self._layers = [x for x in self._viewer.layers if isinstance(x, Image)][::-1]
+        for layer in set(self._layers).difference(before):
+            layer.events.name.connect(self.refresh)
+        for layer in set(before).difference(self._layers):
+            layer.events.name.disconnect(self.refresh)
+        blocked = self.image.blockSignals(True)
+        self.image.clear()
+        self.image.addItems([layer.name for layer in self._layers])
+        if chosen in self._layers:
+            self.image.setCurrentIndex(self._layers.index(chosen))
+        self.image.blockSignals(blocked)
+        if self.layer() is not chosen:
+            self._list_channels()
+        self._show_channels()
+        self.changed.emit()
+
+    def _channels(self) -> tuple[int, ...]:
+        first, second = self.first.currentIndex() - 1, self.second.currentIndex() - 1
+        if first < 0:
+            return ()
+        return (first,) if second in (-1, first) else (first, second)
+
+    def _list_channels(self) -> None:
+        layer = self.layer()
+        names = [f"{i}" for i in range(channel_count(layer) if layer else 0)]
+        for box, none in ((self.first, "as shown"), (self.second, "no other")):
+            blocked = box.blockSignals(True)
+            box.clear()
+            box.addItems([none, *names])
+            box.blockSignals(blocked)
+
+    def _show_channels(self) -> None:
+        several = self.first.count() > 1
+        self._form.setRowVisible(self.first, several)
+        self._form.setRowVisible(self.second, several and self.first.currentIndex() > 0)
+
+    def _on_choice(self) -> None:
+        if self.sender() is self.image:
+            self._list_channels()
+        self._show_channels()
+        self.changed.emit()
+
+    def _on_point(self, event: Event) -> None:
+        self.changed.emit()

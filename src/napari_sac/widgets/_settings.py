@@ -1,0 +1,34 @@
+"""What the user has set in napari's Preferences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from napari.settings import get_plugin_settings
+
+_PLUGIN = "napari-sac"
+
+
+@dataclass(frozen=True)
+class ComputeSettings:
+    """The category *Compute*; the defaults are those of ``napari.yaml``.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda", "mps"}
+        What a dock chooses when it is opened.
+    cache_mb : int
+        Memory for embeddings.
+    """
+
+    device: str = "auto"
+    cache_mb: int = 2048
+
+
+def compute_settings() -> ComputeSettings:
+    """Return the settings; the defaults if napari does not know the plugin."""
+    plugins = get_plugin_settings()
+    if _PLUGIN not in plugins:
+        return ComputeSettings()
+    compute = plugins[_PLUGIN].compute
+    return ComputeSettings(compute.device, compute.cache_mb)

@@ -1,0 +1,287 @@
+"""The one place where threads start: it runs a job, tells how far it is, shows errors.
+
+What runs in the thread takes a progress callback and touches no layer. Results and
+errors arrive on the window's thread; those of a cancelled job are dropped.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import threading
+import time
+import traceback
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from napari.qt.threading import create_worker
+from napari.utils import cancelable_progress
+from napari.utils.notifications import notification_manager, show_error
+from qtpy.QtCore import (
+    QObject,
+    Qt,
+    Signal,  # type: ignore[attr-defined]
+)
+
+from napari_sac.core.errors import Cancelled, NapariSacError
+from napari_sac.widgets._gentle_import import import_torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_sac.core.progress import Progress
+
+_T = TypeVar("_T")
+
+_REPORT_SECONDS = 0.05
+_JOIN_SECONDS = 2.0
+_PACKAGES = ("napari-sac", "napari", "torch", "numpy", "qtpy")
+
+
+class Worker(QObject):
+    """Runs one job at a time for a dock.
+
+    Parameters
+    ----------
+    parent : QObject
+        When it is deleted the job is cancelled.
+
+    Attributes
+    ----------
+    busy_changed : Signal(bool)
+    progressed : Signal(str, int, int)
+        What is being done, how much of it is done, out of how much; 0 if not known.
+    failed : Signal(str, str)
+        A sentence for the user, and a report for the developers (empty for what the
+        user can mend).
+    cancelled : Signal(str)
+        Title of the job.
+    """
+
+    busy_changed = Signal(bool)
+    progressed = Signal(str, int, int)
+    failed = Signal(str, str)
+    cancelled = Signal(str)
+
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
+        self._job: _Job[Any] | None = None
+        self._bar: cancelable_progress | None = None
+        self._running = _Running()
+        # not a method: those of a QObject that is being deleted are not called
+        self.destroyed.connect(partial(_Running.stop, self._running))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is running, or being cancelled."""
+        return self._job is not None
+
+    def start(
+        self,
+        title: str,
+        work: Callable[[Progress], _T],
+        on_done: Callable[[_T], None],
+    ) -> None:
+        """Run ``work`` in a thread, then ``on_done`` with its result in this one.
+
+        Parameters
+        ----------
+        title : str
+            What the job does, for the user: "Finding nuclei".
+        work : callable
+            Given a :data:`~napari_sac.core.progress.Progress`, which raises
+            ``Cancelled`` to stop it.
+        on_done : callable
+            Not called for a job that failed or was cancelled.
+
+        Raises
+        ------
+        RuntimeError
+            If a job is running.
+        """
+        if self._job is not None:
+            raise RuntimeError(f"{self._job.title} is still running")
+        job = _Job(title, work, on_done)
+        self._job = self._running.job = job
+        job.relay.progressed.connect(
+            self._on_progressed, Qt.ConnectionType.QueuedConnection
+        )
+        job.relay.finished.connect(
+            self._on_finished, Qt.ConnectionType.QueuedConnection
+        )
+        self.busy_changed.emit(True)
+        thread = create_worker(job)
+        # napari cancels by this when its window closes
+        job.is_quit = partial(getattr, thread, "abort_requested")
+        self._bar = job.bar = cancelable_progress(total=0, desc=title)
+        thread.start()
+
+    def cancel(self) -> None:
+        """Ask the job to stop; its result will be dropped."""
+        if self._job is not None:
+            self._job.cancelled.set()
+            self.progressed.emit("Cancelling", 0, 0)
+
+    def stop(self) -> None:
+        """Cancel, and wait a moment for the thread to end."""
+        self._running.stop()
+
+    def _on_progressed(self, stage: str, done: int, total: int) -> None:
+        job, bar = self._job, self._bar
+        if job is None or bar is None or job.cancelled.is_set():
+            return
+        self.progressed.emit(stage, done, total)
+        # each step lets napari process events, among them the end of this job
+        for step in (
+            partial(bar.set_description, stage),
+            partial(bar.reset, total),
+            partial(bar.update, done),
+        ):
+            if self._bar is bar:
+                step()
+
+    def _on_finished(self) -> None:
+        job, bar = self._job, self._bar
+        if job is None or not job.finished.is_set():
+            return
+        self._job = self._bar = None
+        self._running.job = None
+        if bar is not None:
+            bar.close()
+        self.busy_changed.emit(False)
+        try:
+            self._deliver(job)
+        except Exception as error:
+            self._show_unexpected(job.title, error)
+        finally:
+            job.clear()
+
+    def _deliver(self, job: _Job[Any]) -> None:
+        if job.is_cancelled() or isinstance(job.error, Cancelled):
+            self.cancelled.emit(job.title)
+        elif isinstance(job.error, NapariSacError):
+            self.failed.emit(str(job.error), "")
+            show_error(str(job.error))
+        elif job.error is not None:
+            self._show_unexpected(job.title, job.error)
+        else:
+            job.on_done(job.result)
+
+    def _show_unexpected(self, title: str, error: Exception) -> None:
+        self.failed.emit(_sentence(title, error), _report(title, error))
+        notification_manager.receive_error(type(error), error, error.__traceback__)
+
+
+class _Running:
+    """The job of a worker, known also when the worker is gone."""
+
+    def __init__(self) -> None:
+        self.job: _Job[Any] | None = None
+
+    def stop(self, *_: object) -> None:
+        job, self.job = self.job, None
+        if job is not None:
+            job.cancelled.set()
+            job.on_done = _ignore
+            if job.started.is_set():
+                job.finished.wait(_JOIN_SECONDS)
+
+
+class _Relay(QObject):
+    """Carries what the thread says to the window's thread; it belongs to the job."""
+
+    progressed = Signal(str, int, int)
+    finished = Signal()
+
+
+class _Job(Generic[_T]):
+    """What a thread runs, and what came of it."""
+
+    def __init__(
+        self, title: str, work: Callable[[Progress], _T], on_done: Callable[[_T], None]
+    ) -> None:
+        self.title = title
+        self.work: Callable[[Progress], _T] | None = work
+        self.on_done: Callable[[Any], None] = on_done
+        self.result: _T | None = None
+        self.error: Exception | None = None
+        self.relay = _Relay()
+        self.bar: cancelable_progress | None = None
+        self.is_quit: Callable[[], bool] = bool
+        self.started = threading.Event()
+        self.cancelled = threading.Event()
+        self.finished = threading.Event()
+        self._last = ("", 0.0)
+
+    def __str__(self) -> str:
+        # napari shows it when its window is closed meanwhile
+        return f"Segment Any Cell: {self.title}"
+
+    def __call__(self) -> None:
+        """Run in the thread; nothing is raised there."""
+        self.started.set()
+        try:
+            self._report("Starting", 0, 0)
+            import_torch()
+            if self.work is not None:
+                self.result = self.work(self._report)
+        except Exception as error:
+            self.error = error
+        self.work = None
+        if self.is_cancelled():
+            self.result = None
+        self.finished.set()
+        self.relay.finished.emit()
+
+    def is_cancelled(self) -> bool:
+        """Whether somebody asked the job to stop: in the dock, or in napari."""
+        return (
+            self.cancelled.is_set()
+            or self.is_quit()
+            or (self.bar is not None and self.bar.is_canceled)
+        )
+
+    def clear(self) -> None:
+        """Let go of everything large: napari keeps the job until its window closes."""
+        self.work = self.result = self.error = self.bar = None
+        self.on_done = _ignore
+        self.is_quit = bool
+
+    def _report(self, stage: str, done: int, total: int) -> None:
+        if self.is_cancelled():
+            raise Cancelled(f"{self.title} was cancelled.")
+        now = time.monotonic()
+        last_stage, last_time = self._last
+        if stage == last_stage and now - last_time < _REPORT_SECONDS:
+            return
+        self._last = (stage, now)
+        self.relay.progressed.emit(stage, done, total)
+
+
+def _ignore(_: object) -> None:
+    """Do nothing with a result."""
+
+
+def _sentence(title: str, error: Exception) -> str:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return (
+            f"{title} needs more memory than there is. Points and labels were kept. "
+            "Choose a smaller model, the cpu, or crop the image."
+        )
+    return (
+        f"{title} stopped by an error that the program did not expect "
+        f"({type(error).__name__}). Points and labels were kept. "
+        "Try again; if it comes back, send us the report."
+    )
+
+
+def _report(title: str, error: Exception) -> str:
+    """Return what the developers want to know, as text to paste."""
+    lines = [f"{title} failed", f"Python {platform.python_version()}, {sys.platform}"]
+    for package in _PACKAGES:
+        try:
+            lines.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            lines.append(f"{package} not installed")
+    return "\n".join([*lines, "", *traceback.format_exception(error)])

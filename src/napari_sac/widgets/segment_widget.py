@@ -1,0 +1,307 @@
+"""The dock *Segment nuclei*: from an image to points, and from points to labels.
+
+It reads the form, starts the worker and hands results to the session; nothing else.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import fields
+from functools import partial
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtWidgets import QDoubleSpinBox, QLabel, QPushButton, QVBoxLayout, QWidget
+from superqt import QCollapsible, QLabeledDoubleSlider
+
+from napari_sac.core.config import DecodeConfig, ProposalConfig
+from napari_sac.core.types import NEGATIVE, POSITIVE
+from napari_sac.viewer.inference import (
+    FindRequest,
+    Found,
+    Segmented,
+    SegmentRequest,
+    find_nuclei,
+    segment,
+)
+from napari_sac.viewer.session import AnnotationSession
+from napari_sac.widgets._config_form import ConfigForm
+from napari_sac.widgets._image_panel import ImagePanel
+from napari_sac.widgets._legend import Legend
+from napari_sac.widgets._model_panel import ModelPanel
+from napari_sac.widgets._panel import combo, form, note, scrollable, section
+from napari_sac.widgets._settings import compute_settings
+from napari_sac.widgets._status_panel import StatusPanel
+from napari_sac.widgets._wording import (
+    IMAGE_GONE,
+    NO_IMAGE,
+    NO_POINTS,
+    POINTS_GONE,
+    describe_cancelled,
+    describe_count,
+    describe_diameter,
+    describe_found,
+    describe_segmented,
+)
+from napari_sac.widgets._worker import Worker
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.planes import ImagePlane
+
+_SIGNS = (POSITIVE, NEGATIVE)
+
+
+class SegmentWidget(QWidget):
+    """Find nuclei, correct the points, segment.
+
+    Parameters
+    ----------
+    napari_viewer : ViewerModel
+        The name is how napari knows what to pass.
+    """
+
+    def __init__(self, napari_viewer: ViewerModel) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._position: tuple[object, ...] = ()
+        self._connected = False
+        settings = compute_settings()
+        self.session = AnnotationSession.of(napari_viewer)
+        self.session.cache_bytes = settings.cache_mb << 20
+        self.worker = Worker(self)
+        self.images = ImagePanel(napari_viewer)
+        self.models = ModelPanel(settings.device)
+        self.diameter = _diameter_box()
+        self.measured = note()
+        self.find_button = QPushButton("Find nuclei")
+        self.why_not_find = note()
+        self.threshold = _threshold_slider()
+        self.count = note()
+        self.added_sign = combo("What the points are that you add with napari's tool.")
+        self.added_sign.addItems(["a nucleus", "not this nucleus"])
+        self.segment_button = QPushButton("Segment")
+        self.why_not_segment = note()
+        self.status = StatusPanel()
+        self.proposal_form = ConfigForm(ProposalConfig, without=("score_threshold",))
+        self.decode_form = ConfigForm(DecodeConfig)
+        # a slider moves faster than thousands of points can be drawn
+        self._filter_soon = QTimer(self)
+        self._filter_soon.setSingleShot(True)
+        self._lay_out()
+        self._connect_inside()
+        self._connect_outside()
+        ref = weakref.ref(self)
+        self.destroyed.connect(lambda: _leave(ref()))
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Leave the viewer when the dock is closed, come back when it is docked."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is None:
+                self.leave()
+            else:
+                self._connect_outside()
+
+    def leave(self) -> None:
+        """Cancel what is running, and listen to the viewer no more."""
+        if self._connected:
+            self._connected = False
+            self.images.leave_viewer()
+            self.session.changed.disconnect(self._refresh)
+            self.worker.stop()
+
+    def _connect_outside(self) -> None:
+        if not self._connected:
+            self._connected = True
+            self.images.follow_viewer()
+            self.session.changed.connect(self._refresh)
+            self._refresh()
+
+    def _connect_inside(self) -> None:
+        self.find_button.clicked.connect(self._on_find)
+        self.segment_button.clicked.connect(self._on_segment)
+        self.images.changed.connect(self._on_image_changed)
+        self.threshold.valueChanged.connect(lambda: self._filter_soon.start(0))
+        self._filter_soon.timeout.connect(self._on_threshold)
+        self.added_sign.currentIndexChanged.connect(self._on_added_sign)
+        self.status.cancel_requested.connect(self.worker.cancel)
+        self.worker.busy_changed.connect(self._on_busy_changed)
+        self.worker.progressed.connect(self.status.show_progress)
+        self.worker.failed.connect(self.status.say_error)
+        self.worker.cancelled.connect(self._on_cancelled)
+
+    def _on_find(self) -> None:
+        plane = self.images.plane()
+        if plane is None:
+            return
+        request = FindRequest(
+            plane,
+            self.models.choice(),
+            self.session.loaded,
+            self.proposal_form.config(score_threshold=self.threshold.value()),
+            self._chosen_diameter(),
+        )
+        work = partial(find_nuclei, request)
+        self.worker.start("Finding nuclei", work, partial(self._show_found, plane))
+
+    def _show_found(self, plane: ImagePlane, found: Found) -> None:
+        if plane.layer not in self._viewer.layers:
+            self.status.say_error(IMAGE_GONE, "")
+            return
+        threshold = self.threshold.value()
+        annotation = self.session.show_proposals(plane, found, threshold)
+        self.status.say(describe_found(found, annotation))
+
+    def _on_segment(self) -> None:
+        plane, annotation = self.images.plane(), self._annotation()
+        if plane is None or annotation is None:
+            return
+        self.session.sync(annotation)
+        request = SegmentRequest(
+            plane,
+            annotation.prompts,
+            self.models.choice(),
+            self.session.loaded,
+            self.decode_form.config(),
+            self._chosen_diameter() or annotation.diameter,
+            annotation.embedding,
+            annotation.masks,
+            None if annotation.labels is None else annotation.labels.data,
+        )
+        done = partial(self._show_segmented, annotation, request)
+        self.worker.start("Segmenting", partial(segment, request), done)
+
+    def _show_segmented(
+        self, annotation: Annotation, request: SegmentRequest, segmented: Segmented
+    ) -> None:
+        if request.plane.layer not in self._viewer.layers:
+            self.status.say_error(IMAGE_GONE, "")
+            return
+        if annotation not in self.session.annotations:
+            self.status.say_error(POINTS_GONE, "")
+            return
+        self.session.show_labels(annotation, request.plane, segmented)
+        semantic = request.config.mode == "semantic"
+        self.status.say(describe_segmented(segmented, semantic=semantic))
+
+    def _on_threshold(self) -> None:
+        annotation = self._annotation()
+        if annotation is not None:
+            self.session.set_threshold(annotation, self.threshold.value())
+
+    def _on_added_sign(self, index: int) -> None:
+        self.session.added_sign = _SIGNS[index]
+
+    def _on_busy_changed(self, busy: bool) -> None:
+        self.status.show_busy(busy)
+        self._refresh()
+
+    def _on_cancelled(self, title: str) -> None:
+        self.status.say(describe_cancelled(title))
+
+    def _on_image_changed(self) -> None:
+        plane = self.images.plane()
+        position = () if plane is None else (plane.layer, plane.position)
+        if position != self._position:
+            self._position = position
+            if plane is not None:
+                self.session.follow(plane)
+        self._refresh()
+
+    def _annotation(self) -> Annotation | None:
+        plane = self.images.plane()
+        return None if plane is None else self.session.find(plane)
+
+    def _chosen_diameter(self) -> float | None:
+        return self.diameter.value() or None
+
+    def _refresh(self) -> None:
+        """Make the dock say what is the case."""
+        plane, annotation = self.images.plane(), self._annotation()
+        loaded = self.session.loaded
+        self.models.show_device(None if loaded is None else loaded.model)
+        _allow(self.find_button, self.why_not_find, plane is not None)
+        _allow(self.segment_button, self.why_not_segment, annotation is not None)
+        if self.worker.busy:
+            self.find_button.setEnabled(False)
+            self.segment_button.setEnabled(False)
+        self.count.setVisible(annotation is not None)
+        self.measured.setVisible(annotation is not None)
+        if plane is not None and annotation is not None:
+            self.count.setText(describe_count(annotation))
+            self.measured.setText(describe_diameter(annotation.diameter, plane))
+            self._show_threshold(annotation.threshold)
+
+    def _show_threshold(self, threshold: float) -> None:
+        if not self._filter_soon.isActive():
+            blocked = self.threshold.blockSignals(True)
+            self.threshold.setValue(threshold)
+            self.threshold.blockSignals(blocked)
+
+    def _lay_out(self) -> None:
+        self.why_not_find.setText(NO_IMAGE)
+        self.why_not_segment.setText(NO_POINTS)
+        advanced = QCollapsible("Advanced")
+        advanced.addWidget(self.proposal_form.native)
+        advanced.addWidget(self.decode_form.native)
+        inside = QWidget()
+        layout = QVBoxLayout(inside)
+        layout.setSpacing(10)
+        for part in (
+            section("Image", self.images),
+            section("Model", self.models),
+            section(
+                "Find",
+                form(("Nucleus diameter", self.diameter)),
+                self.measured,
+                self.find_button,
+                self.why_not_find,
+                form(("Minimum score", self.threshold)),
+                self.count,
+            ),
+            section("Correct", Legend(), form(("New points are", self.added_sign))),
+            section("Segment", self.segment_button, self.why_not_segment),
+        ):
+            layout.addLayout(part)
+        layout.addWidget(advanced)
+        layout.addStretch()
+        whole = QVBoxLayout(self)
+        whole.addWidget(scrollable(inside), 1)
+        whole.addWidget(self.status)
+
+
+def _leave(widget: SegmentWidget | None) -> None:
+    if widget is not None:
+        widget.leave()
+
+
+def _allow(button: QPushButton, reason: QLabel, allowed: bool) -> None:
+    """Enable a button, or disable it and show the reason why."""
+    button.setEnabled(allowed)
+    reason.setVisible(not allowed)
+
+
+def _diameter_box() -> QDoubleSpinBox:
+    box = QDoubleSpinBox()
+    box.setRange(0, 2000)
+    box.setDecimals(1)
+    box.setSuffix(" px")
+    box.setSpecialValueText("measure")
+    box.setToolTip(
+        "Typical diameter of a nucleus in pixels. At 0 it is measured in the image."
+    )
+    return box
+
+
+def _threshold_slider() -> QLabeledDoubleSlider:
+    option = next(f for f in fields(ProposalConfig) if f.name == "score_threshold")
+    slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
+    slider.setRange(option.metadata["min"], option.metadata["max"])
+    slider.setSingleStep(option.metadata["step"])
+    slider.setDecimals(2)
+    slider.setValue(option.default)
+    slider.setToolTip(option.metadata["tooltip"])
+    return slider

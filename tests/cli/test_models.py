@@ -1,0 +1,81 @@
+"""``napari-sac models`` lists, imports, and has what is there already."""
+
+import os
+
+import pytest
+import torch
+
+from napari_sac.cli.main import main
+from napari_sac.core.models.registry import get_spec, model_specs, weights_path
+from napari_sac.core.models.sam import SAC_TINY, build_sam
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAPARI_SAC_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["models", "list"]])
+def test_all_models_are_listed_with_licence_and_state(capsys, arguments):
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    for spec in model_specs():
+        assert f"\n{spec.name}  (" in out
+        assert spec.description in out
+        assert spec.licence in out
+    assert "vit_b  (not downloaded, 357 MB)" in out
+    assert "\nAdapters\n" in out
+
+
+def test_imported_model_is_listed_as_ready(capsys, tmp_path):
+    file = tmp_path / "their_sam.pth"
+    torch.save(build_sam(SAC_TINY, split=False).state_dict(), file)
+    assert main(["models", "import", str(file), "--name", "mine"]) == 0
+    assert capsys.readouterr().out == "mine is built like sac_tiny and ready to use.\n"
+    assert main(["models"]) == 0
+    assert "mine  (ready)" in capsys.readouterr().out
+
+
+class RunsWhenUnpickled:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_hostile_file_is_one_line_and_does_nothing(capsys, tmp_path, home):
+    torch.save({"a": RunsWhenUnpickled(tmp_path / "executed")}, tmp_path / "sam.pth")
+    assert main(["models", "import", str(tmp_path / "sam.pth")]) == 1
+    err = capsys.readouterr().err
+    assert "holds code" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "executed").exists()
+    assert not home.exists()
+
+
+def test_downloaded_model_is_not_downloaded_again(capsys):
+    spec = get_spec("vit_b")
+    path = weights_path(spec)
+    path.parent.mkdir(parents=True)
+    with path.open("wb") as file:
+        file.truncate(spec.size_bytes)
+    assert main(["models", "download", "vit_b"]) == 0
+    assert capsys.readouterr().out == f"vit_b is at {path}\n"
+    assert main(["models"]) == 0
+    assert "vit_b  (ready)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["download"], "download needs a NAME"),
+        (["import"], "import needs a FILE"),
+        (["list", "vit_b"], "list takes no vit_b"),
+        (["download", "vit_b", "--name", "x"], "--name is for import"),
+    ],
+)
+def test_arguments_that_do_not_fit_end_with_status_2(capsys, arguments, words):
+    assert main(["models", *arguments]) == 2
+    assert words in capsys.readouterr().err

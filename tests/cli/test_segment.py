@@ -1,0 +1,193 @@
+"""``napari-sac segment``: every file is written or named, and the status says which."""
+
+import shutil
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from napari_sac.cli.main import main
+from napari_sac.core.io import read_labels, read_prompts
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAPARI_SAC_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def folder(tmp_path, nuclei):
+    """Two images of the same nuclei: 8-bit colour and 16-bit grey."""
+    place = tmp_path / "images"
+    place.mkdir()
+    Image.fromarray(nuclei.image).save(place / "a.png")
+    tifffile.imwrite(place / "b.tif", nuclei.image[..., 0].astype(np.uint16) * 37)
+    return place
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "out" / "deeper"
+
+
+def segment(*arguments):
+    return main(["segment", *map(str, arguments), "--device", "cpu"])
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_folder_becomes_labels_and_prompts(folder, output, nuclei, capsys):
+    assert segment(folder, "--output", output) == 0
+    assert names(output) == [
+        "a_labels.tif", "a_prompts.csv", "b_labels.tif", "b_prompts.csv",
+    ]  # fmt: skip
+    for stem in "ab":
+        labels = read_labels(output / f"{stem}_labels.tif")
+        prompts = read_prompts(output / f"{stem}_prompts.csv")
+        assert labels.shape == nuclei.labels.shape
+        assert labels.dtype == np.uint16
+        assert 10 <= len(np.unique(labels)) - 1 <= 14
+        assert set(np.unique(labels)) <= {0, *prompts.object_id.tolist()}
+        inside = nuclei.labels[tuple(np.rint(prompts.yx).astype(int).T)] > 0
+        assert inside.mean() > 0.8
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert lines[0].startswith("sac_tiny on CPU")
+    assert lines[1].startswith("[1/2] a.png: ")
+    assert lines[2].startswith("[2/2] b.tif: ")
+    assert "nuclei of about" in lines[1]
+    assert len(lines) == 3
+
+
+def test_bad_files_are_named_and_the_others_done(folder, output, capsys):
+    (folder / "aa_broken.png").write_bytes(b"no image")
+    tifffile.imwrite(folder / "stack.tif", np.zeros((5, 9, 9), np.uint8))
+    missing = folder / "missing.tif"
+    assert segment(folder, missing, "--output", output) == 1
+    assert names(output) == [
+        "a_labels.tif", "a_prompts.csv", "b_labels.tif", "b_prompts.csv",
+    ]  # fmt: skip
+    lines = capsys.readouterr().err.splitlines()
+    assert "aa_broken.png: FAILED: " in lines[2]
+    assert "3 of 5 images failed" in lines[-1]
+    for name in ("aa_broken.png", "stack.tif", "missing.tif"):
+        assert str(folder / name) in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+
+
+def test_debug_shows_where_a_file_failed(tmp_path, output, capsys):
+    assert segment(tmp_path / "x.png", "--output", output, "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_is_left_out_of_a_folder_is_told(folder, output, capsys):
+    (folder / "notes.txt").write_text("")
+    (folder / ".hidden").write_text("")
+    (folder / "old").mkdir()
+    shutil.copy(folder / "b.tif", folder / "a_labels.tif")
+    assert segment(folder, "--output", folder) == 0
+    assert segment(folder, "--output", output) == 0
+    err = capsys.readouterr().err
+    for name in ("notes.txt", "old", "a_labels.tif", "a_prompts.csv"):
+        assert f"left out {folder / name}: " in err
+    assert ".hidden" not in err
+    assert len(names(output)) == 4
+
+
+def test_images_without_nuclei_have_empty_results(tmp_path, output):
+    Image.fromarray(np.zeros((1, 1), np.uint8)).save(tmp_path / "one.png")
+    tifffile.imwrite(tmp_path / "nan.tif", np.full((30, 20), np.nan, np.float32))
+    assert segment(tmp_path / "one.png", tmp_path / "nan.tif", "--output", output) == 0
+    assert not read_labels(output / "nan_labels.tif").any()
+    assert read_labels(output / "one_labels.tif").shape == (1, 1)
+    assert len(read_prompts(output / "one_prompts.csv")) == 0
+
+
+def test_semantic_mode_writes_one_mask(folder, output, nuclei, capsys):
+    assert segment(folder / "a.png", "--output", output, "--mode", "semantic") == 0
+    labels = read_labels(output / "a_labels.tif")
+    assert set(np.unique(labels)) == {0, 1}
+    overlap = ((labels > 0) & (nuclei.labels > 0)).sum()
+    assert 2 * overlap / ((labels > 0).sum() + (nuclei.labels > 0).sum()) > 0.7
+    assert "of the image is nuclei" in capsys.readouterr().err
+
+
+def test_flags_reach_the_engine(folder, output, nuclei, capsys):
+    two = np.zeros((*nuclei.labels.shape, 5), np.uint8)
+    two[..., 3] = nuclei.image[..., 0]
+    tifffile.imwrite(folder / "five.tif", two, metadata={"axes": "YXC"})
+    flags = ["--channels", "3", "--diameter", "21", "--strategy", "probability"]
+    assert segment(folder / "five.tif", "--output", output, *flags) == 0
+    assert "of about 21 pixels" in capsys.readouterr().err
+    assert len(np.unique(read_labels(output / "five_labels.tif"))) > 5
+    assert segment(folder / "a.png", "--output", output, "--threshold", "1") == 0
+    assert len(read_prompts(output / "a_prompts.csv")) == 0
+
+
+def test_channels_must_be_chosen_where_there_are_many(tmp_path, output, capsys):
+    image = np.zeros((8, 9, 6), np.uint16)
+    tifffile.imwrite(tmp_path / "six.tif", image, metadata={"axes": "YXC"})
+    assert segment(tmp_path / "six.tif", "--output", output) == 1
+    assert "6 channels" in capsys.readouterr().err
+
+
+def test_same_image_twice_is_done_once(folder, output, capsys):
+    again = folder / ".." / "images" / "a.png"
+    assert segment(folder / "a.png", again, "--output", output) == 0
+    assert "[1/1]" in capsys.readouterr().err
+
+
+def test_two_images_with_one_name_end_with_status_2(folder, output, capsys):
+    shutil.copy(folder / "a.png", folder / "A.PNG")
+    shutil.copy(folder / "b.tif", folder / "b.tiff")
+    assert segment(folder / "b.tif", folder / "b.tiff", "--output", output) == 2
+    assert "would both be written as b_labels.tif" in capsys.readouterr().err
+    assert segment(folder, "--output", output) == 2
+    assert not output.exists()
+
+
+def test_folder_without_images_ends_with_status_2(tmp_path, output, capsys):
+    (tmp_path / "empty").mkdir()
+    assert segment(tmp_path / "empty", "--output", output) == 2
+    assert "no image in the folders" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--threshold", "5"], "must be at most 1.0"),
+        (["--threshold", "much"], "could not convert"),
+        (["--mode", "panoptic"], "invalid choice"),
+        (["--device", "tpu"], "invalid choice"),
+        (["--diameter", "0"], "not above 0"),
+        (["--diameter", "nan"], "not above 0"),
+        (["--channels", "1;2"], "not like 0 or 0,2"),
+        (["--channels", "-1"], "not like 0 or 0,2"),
+    ],
+)
+def test_wrong_values_end_with_status_2(folder, output, capsys, flags, words):
+    with pytest.raises(SystemExit) as stop:
+        main(["segment", str(folder), "--output", str(output), *flags])
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_output_that_is_a_file_is_told_before_the_work(folder, capsys):
+    assert segment(folder, "--output", folder / "a.png") == 1
+    err = capsys.readouterr().err
+    assert "cannot be made" in err
+    assert err.count("\n") == 1
+
+
+def test_unknown_model_and_adapter_are_one_line(folder, output, capsys):
+    assert segment(folder, "--output", output, "--model", "nope") == 1
+    assert "There is no model nope" in capsys.readouterr().err
+    assert segment(folder, "--output", output, "--adapter", "nope") == 1
+    err = capsys.readouterr().err
+    assert "There is no adapter nope" in err
+    assert err.count("\n") == 1

@@ -1,0 +1,82 @@
+"""Masks compete for pixels; duplicates and poor ones fall, a person's never do."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from napari_sac.core.config import DecodeConfig
+from napari_sac.core.inference.instances import assemble_labels, inside
+from napari_sac.core.types import ObjectMask, Prompts
+
+
+def square(
+    object_id: int,
+    origin: tuple[int, int],
+    side: int = 10,
+    logit: float = 2.0,
+    iou: float = 0.9,
+) -> ObjectMask:
+    logits = np.full((side, side), logit, np.float32)
+    return ObjectMask(object_id, origin, logits, iou, 1.0, b"")
+
+
+def labels_of(
+    masks: list[ObjectMask], states: dict[int, str] | None = None
+) -> npt.NDArray[np.uint32]:
+    ids = [m.object_id for m in masks]
+    prompts = Prompts.from_points(
+        np.zeros((len(ids), 2)),
+        object_id=ids,
+        state=[(states or {}).get(k, "auto") for k in ids],
+    )
+    return assemble_labels(masks, (40, 40), DecodeConfig(), prompts=prompts)
+
+
+def test_labels_are_the_object_ids() -> None:
+    labels = labels_of([square(7, (0, 0)), square(3, (20, 20))])
+    assert labels.dtype == np.uint32
+    assert set(np.unique(labels)) == {0, 3, 7}
+    assert (labels[:10, :10] == 7).all()
+
+
+def test_the_surer_mask_gets_the_shared_pixels() -> None:
+    labels = labels_of([square(1, (0, 0), logit=1), square(2, (0, 7), logit=3)])
+    assert (labels[:10, :7] == 1).all()
+    assert (labels[:10, 7:17] == 2).all()
+
+
+def test_of_duplicates_the_better_stays() -> None:
+    labels = labels_of([square(1, (0, 0), iou=0.6), square(2, (1, 1), iou=0.8)])
+    assert set(np.unique(labels)) == {0, 2}
+
+
+def test_a_mask_inside_a_better_one_is_a_duplicate() -> None:
+    labels = labels_of([square(1, (0, 0), side=20), square(2, (5, 5), side=6, iou=0.5)])
+    assert set(np.unique(labels)) == {0, 1}
+
+
+@pytest.mark.parametrize("state", ["accepted", "added", "moved"])
+def test_what_a_person_decided_stays(state: str) -> None:
+    poor = square(1, (0, 0), iou=0.01)
+    duplicate = square(2, (21, 21), iou=0.2)
+    better = square(3, (20, 20), iou=0.9)
+    labels = labels_of([poor, duplicate, better], {1: state, 2: state})
+    assert {1, 2} <= set(np.unique(labels))
+
+
+def test_poor_and_empty_masks_are_left_out() -> None:
+    labels = labels_of([square(1, (0, 0), iou=0.1), square(2, (20, 20), logit=-1)])
+    assert not labels.any()
+
+
+def test_a_mask_is_one_part_without_holes() -> None:
+    logits = np.full((9, 14), -1, np.float32)
+    logits[1:8, 1:8] = 1
+    logits[4, 4] = -1
+    logits[2, 12] = 1
+    result = inside(ObjectMask(1, (0, 0), logits, 1, 1, b""))
+    assert result[4, 4]
+    assert not result[2, 12]
+    assert result.sum() == 49

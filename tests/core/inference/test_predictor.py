@@ -1,0 +1,205 @@
+"""Prompts become masks: each nucleus by its own window, only what changed again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from synthetic import Nuclei, build_tiny_model
+
+from napari_sac.core.config import DecodeConfig
+from napari_sac.core.inference import predictor
+from napari_sac.core.inference.embedding import Embedding, embed_image
+from napari_sac.core.inference.predictor import (
+    decode_prompts,
+    decode_semantic,
+    with_neighbour_negatives,
+)
+from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts
+
+if TYPE_CHECKING:
+    from napari_sac.core.models.registry import Model
+
+ALONE = DecodeConfig(neighbour_negatives=0)
+
+
+@pytest.fixture
+def embedding(tiny_model: Model, nuclei: Nuclei) -> Embedding:
+    return embed_image(nuclei.image, tiny_model, scale=1.0)
+
+
+@pytest.fixture
+def prompts(nuclei: Nuclei) -> Prompts:
+    middles = [
+        np.argwhere(nuclei.labels == k).mean(0)
+        for k in range(1, nuclei.labels.max() + 1)
+    ]
+    return Prompts.from_points(np.array(middles))
+
+
+def test_one_mask_for_each_nucleus_with_a_positive(
+    tiny_model: Model, embedding: Embedding, prompts: Prompts
+) -> None:
+    state, sign = prompts.state.copy(), prompts.sign.copy()
+    state[2], sign[3] = "rejected", NEGATIVE
+    edited = replace(prompts, state=state, sign=sign)
+    masks = decode_prompts(embedding, edited, tiny_model, ALONE)
+    ids = [m.object_id for m in masks]
+    assert ids == [k for k in range(1, 13) if k not in (3, 4)]
+    for mask in masks:
+        end = np.add(mask.origin_yx, mask.logits.shape)
+        assert (np.array(mask.origin_yx) >= 0).all()
+        assert (end <= embedding.image_shape).all()
+        assert 0 <= mask.predicted_iou <= 1
+        assert 0 <= mask.stability_score <= 1
+
+
+def test_alone_and_in_company_a_nucleus_gets_the_same_mask(
+    tiny_model: Model, embedding: Embedding, prompts: Prompts
+) -> None:
+    together = decode_prompts(embedding, prompts, tiny_model, ALONE)
+    for row in (0, 7):
+        (alone,) = decode_prompts(embedding, prompts.select([row]), tiny_model, ALONE)
+        assert alone.origin_yx == together[row].origin_yx
+        np.testing.assert_allclose(alone.logits, together[row].logits, atol=1e-4)
+        assert alone.prompt_key == together[row].prompt_key
+
+
+def test_only_what_changed_is_decoded_again(
+    tiny_model: Model, embedding: Embedding, prompts: Prompts
+) -> None:
+    before = {
+        m.object_id: m for m in decode_prompts(embedding, prompts, tiny_model, ALONE)
+    }
+    moved = replace(prompts, yx=prompts.yx + np.eye(12)[4][:, None] * 3)
+    told: list[tuple[int, int]] = []
+    after = decode_prompts(
+        embedding,
+        moved,
+        tiny_model,
+        ALONE,
+        reuse=before,
+        progress=lambda stage, done, total: told.append((done, total)),
+    )
+    assert told[0] == (0, 1)
+    assert told[-1] == (1, 1)
+    same = [m.object_id for m in after if m is before[m.object_id]]
+    assert same == [k for k in range(1, 13) if k != 5]
+
+
+def test_another_model_or_image_reuses_nothing(
+    tiny_model: Model, embedding: Embedding, prompts: Prompts
+) -> None:
+    before = {
+        m.object_id: m for m in decode_prompts(embedding, prompts, tiny_model, ALONE)
+    }
+    other = build_tiny_model(1)
+    after = decode_prompts(embedding, prompts, other, ALONE, reuse=before)
+    assert not any(m is before[m.object_id] for m in after)
+
+
+def test_deleting_a_neighbour_frees_the_nucleus_beside_it(
+    tiny_model: Model, embedding: Embedding
+) -> None:
+    prompts = Prompts.from_points([[50, 50], [50, 70], [120, 150]])
+    config = DecodeConfig(neighbour_negatives=1)
+    before = {
+        m.object_id: m for m in decode_prompts(embedding, prompts, tiny_model, config)
+    }
+    after = decode_prompts(
+        embedding, prompts.select([0, 2]), tiny_model, config, reuse=before
+    )
+    assert [m is before[m.object_id] for m in after] == [False, True]
+
+
+def test_neighbours_become_negatives() -> None:
+    prompts = Prompts.from_points([[0, 0], [0, 10], [0, 18], [90, 90]])
+    result = with_neighbour_negatives(prompts, 1, reach=12)
+    added = result.select(slice(4, None))
+    assert (added.sign == NEGATIVE).all()
+    pairs = {int(k): tuple(p) for k, p in zip(added.object_id, added.yx, strict=True)}
+    assert pairs == {1: (0, 10), 2: (0, 18), 3: (0, 10)}
+
+
+def test_two_points_at_one_place_are_each_others_neighbours() -> None:
+    prompts = Prompts.from_points([[5, 5], [5, 5], [5, 5]])
+    result = with_neighbour_negatives(prompts, 1, reach=12)
+    added = result.select(result.sign == NEGATIVE)
+    assert sorted(added.object_id) == [1, 2, 3]
+
+
+def test_a_mask_that_fills_its_window_grows(
+    tiny_model: Model,
+    embedding: Embedding,
+    prompts: Prompts,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every mask is everywhere: windows must double up to the tile, and then stop."""
+    sizes: list[int] = []
+    stock = predictor.decode_windows
+
+    def everywhere(sam, windows, *rest, **options):  # type: ignore[no-untyped-def]
+        sizes.append(windows.shape[-1])
+        logits, iou = stock(sam, windows, *rest, **options)
+        return logits.abs() + 1, iou
+
+    monkeypatch.setattr(predictor, "decode_windows", everywhere)
+    (mask,) = decode_prompts(embedding, prompts.select([0]), tiny_model, ALONE)
+    assert sizes == [4, 8]
+    assert min(mask.logits.shape) > 32
+
+
+@pytest.mark.parametrize("scale", [0.37, 1.0, 2.6])
+def test_logits_land_where_they_belong(
+    tiny_model: Model, nuclei: Nuclei, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disc in the window comes out as that disc in the image, at any scale."""
+    import torch
+
+    centre = np.array([71.0, 93.0])
+    embedding = embed_image(nuclei.image, tiny_model, scale=scale)
+    radius = 9.0
+
+    def disc(sam, windows, origins, points, signs, **options):  # type: ignore[no-untyped-def]
+        side = windows.shape[-1] * 4
+        cells = (torch.arange(side) + 0.5) * 2 - 0.5
+        y = origins[:, 0, None] * 8 + cells - points[:, 0, 0, None]
+        x = origins[:, 1, None] * 8 + cells - points[:, 0, 1, None]
+        away = (y[:, :, None] ** 2 + x[:, None, :] ** 2).sqrt()
+        return radius - away, torch.ones(len(windows))
+
+    monkeypatch.setattr(predictor, "decode_windows", disc)
+    (mask,) = decode_prompts(embedding, Prompts.from_points(centre), tiny_model, ALONE)
+    y, x = np.nonzero(mask.logits > 0)
+    middle = np.array([y.mean(), x.mean()]) + mask.origin_yx
+    np.testing.assert_allclose(middle, centre, atol=0.3)
+    diameter = 2 * np.sqrt(len(y) / np.pi)
+    assert diameter == pytest.approx(2 * radius / scale, rel=0.1)
+
+
+def test_prompts_outside_the_image_are_no_crash(
+    tiny_model: Model, embedding: Embedding
+) -> None:
+    far = Prompts.from_points([[-30.0, 5.0], [500.0, 500.0], [159.4, 199.4]])
+    masks = decode_prompts(embedding, far, tiny_model, DecodeConfig())
+    for mask in masks:
+        assert (
+            np.add(mask.origin_yx, mask.logits.shape) <= embedding.image_shape
+        ).all()
+
+
+def test_semantic_mode_decodes_all_prompts_of_a_tile_at_once(
+    tiny_model: Model, embedding: Embedding, prompts: Prompts
+) -> None:
+    calls: list[str] = []
+    logits = decode_semantic(
+        embedding, prompts, tiny_model, progress=lambda *a: calls.append(a[0])
+    )
+    assert logits.shape == embedding.image_shape
+    assert np.isfinite(logits).all()
+    assert calls
+    nothing = decode_semantic(embedding, Prompts.empty(), tiny_model)
+    assert (nothing < 0).all()
+    assert POSITIVE == 1

@@ -1,0 +1,122 @@
+"""Maps become one prompt for each nucleus, at any scale, tiled or not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from synthetic import Nuclei, build_tiny_model, draw_nuclei
+
+from napari_sac.core.config import ProposalConfig
+from napari_sac.core.inference import proposals as module
+from napari_sac.core.inference.proposals import (
+    GeneratorMaps,
+    Proposals,
+    estimate_diameter,
+    find_proposals,
+    generator_labels,
+    generator_maps,
+)
+from napari_sac.core.types import NEGATIVE, POSITIVE
+
+if TYPE_CHECKING:
+    from napari_sac.core.models.registry import Model
+
+
+def assert_one_point_in_each(proposals: Proposals, nuclei: Nuclei) -> None:
+    positives = proposals.prompts.select(proposals.prompts.sign == POSITIVE)
+    rows, columns = np.round(positives.yx).astype(int).T
+    hit = nuclei.labels[rows, columns]
+    assert sorted(hit) == list(range(1, nuclei.labels.max() + 1))
+
+
+@pytest.mark.parametrize("strategy", ["centroid", "probability"])
+@pytest.mark.parametrize("radius", [7.0, 11.0, 24.0])
+def test_one_positive_in_each_nucleus(
+    disc_model: Model, strategy: str, radius: float
+) -> None:
+    nuclei = draw_nuclei((200, 260), count=6, radius=radius)
+    config = ProposalConfig(strategy=strategy)
+    found = find_proposals(nuclei.image, disc_model, config, diameter=2 * radius)
+    assert_one_point_in_each(found, nuclei)
+    assert (found.prompts.score > 0.3).all()
+
+
+def test_negatives_of_the_probability_strategy_lie_in_the_background(
+    disc_model: Model, nuclei: Nuclei
+) -> None:
+    config = ProposalConfig(strategy="probability")
+    prompts = find_proposals(nuclei.image, disc_model, config, diameter=20).prompts
+    negatives = prompts.select(prompts.sign == NEGATIVE)
+    assert set(negatives.object_id) == set(prompts.object_id)
+    rows, columns = np.round(negatives.yx).astype(int).T
+    assert (nuclei.labels[rows, columns] == 0).all()
+
+
+@pytest.mark.parametrize("radius", [8.0, 12.0, 22.0])
+def test_the_diameter_is_estimated(disc_model: Model, radius: float) -> None:
+    nuclei = draw_nuclei((240, 240), count=8, radius=radius)
+    found = estimate_diameter(nuclei.image, disc_model, ProposalConfig())
+    assert found == pytest.approx(1.8 * radius, rel=0.15)
+
+
+def test_touching_nuclei_are_split_where_the_distance_map_falls() -> None:
+    y, x = np.mgrid[:40, :80]
+    depths = [
+        np.clip(top - np.hypot(y - 20, x - c) / 14, 0, 1)
+        for c, top in ((28, 1.0), (52, 0.98))
+    ]
+    distance = np.maximum(*depths).astype(np.float32)
+    maps = GeneratorMaps((distance > 0).astype(np.float32), distance, 1.0)
+    assert generator_labels(maps, ProposalConfig(prominence=0.1)).max() == 2
+    assert generator_labels(maps, ProposalConfig(prominence=0.9)).max() == 1
+
+
+def test_a_component_without_a_peak_still_gets_a_prompt() -> None:
+    foreground = np.zeros((40, 40), np.float32)
+    foreground[10:30, 10:30] = 1
+    maps = GeneratorMaps(foreground, np.zeros_like(foreground), 1.0)
+    labels = generator_labels(maps, ProposalConfig())
+    assert (labels > 0).sum() == 400
+
+
+def test_the_threshold_only_hides() -> None:
+    """All down to a low score is kept: a slider needs no recomputation."""
+    foreground = np.zeros((40, 80), np.float32)
+    foreground[10:30, 10:30] = 0.9
+    foreground[10:30, 50:70] = 0.4
+    maps = GeneratorMaps(foreground, (foreground > 0).astype(np.float32), 1.0)
+    found = Proposals(module._centroids(maps, ProposalConfig()), 20.0, maps)
+    assert len(found.prompts) == 2
+    assert len(found.above(0.6)) == 1
+    assert len(found.above(0.0)) == 2
+
+
+def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_tiny_model()
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (150, 700, 3), dtype=np.uint8)
+    whole = generator_maps(image, model, 1.0)
+    monkeypatch.setattr(module, "_TILE", 64)
+    tiled = generator_maps(image, model, 1.0)
+    np.testing.assert_allclose(tiled.foreground, whole.foreground, atol=1e-5)
+    np.testing.assert_allclose(tiled.distance, whole.distance, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (3, 2), (17, 33)])
+def test_any_size(disc_model: Model, shape: tuple[int, int]) -> None:
+    image = np.zeros((*shape, 3), np.uint8)
+    found = find_proposals(image, disc_model, ProposalConfig())
+    assert len(found.prompts) == 0
+    assert found.diameter > 0
+
+
+def test_a_uniform_bright_image_is_no_crash(disc_model: Model) -> None:
+    image = np.full((50, 60, 3), 255, np.uint8)
+    for strategy in ("centroid", "probability"):
+        config = replace(ProposalConfig(), strategy=strategy)
+        assert isinstance(find_proposals(image, disc_model, config), Proposals)
+    assert torch.get_num_threads() > 0
