@@ -4,7 +4,7 @@ from napari_sac import __version__
 
 project = "napari-sac"
 author = "napari-sac developers"
-copyright = "napari-sac developers"  # noqa: A001
+copyright = "napari-sac developers"
 release = __version__
 
 extensions = [

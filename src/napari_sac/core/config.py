@@ -139,7 +139,7 @@ class DecodeConfig:
 
 def check_ranges(config: _Dataclass) -> None:
     """Raise ``ValueError`` if a field is outside its range or not among its choices."""
-    for f in fields(config):  # type: ignore[arg-type]
+    for f in fields(config):
         value = getattr(config, f.name)
         choices = f.metadata.get("choices")
         if choices is not None and value not in choices:
@@ -153,7 +153,7 @@ def check_ranges(config: _Dataclass) -> None:
 
 def to_json(config: _Dataclass) -> str:
     """Return the config as a JSON object."""
-    return json.dumps(asdict(config), indent=2)  # type: ignore[call-overload]
+    return json.dumps(asdict(config), indent=2)
 
 
 def from_json(kind: type[_Config], text: str) -> _Config:
@@ -168,7 +168,7 @@ def from_json(kind: type[_Config], text: str) -> _Config:
     values = json.loads(text)
     if not isinstance(values, dict):
         raise ValueError(f"expected an object, got {type(values).__name__}")
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    known = {f.name: f for f in fields(kind)}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ValueError(f"{kind.__name__} has no {', '.join(unknown)}")

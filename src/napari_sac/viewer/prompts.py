@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.spatial import KDTree
 
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
 
@@ -167,7 +166,10 @@ def attach_negatives(prompts: Prompts, rows: Rows) -> Prompts:
     if not usable.any() or len(negatives) == 0:
         return prompts
     owners = np.flatnonzero(usable)
-    _, nearest = KDTree(prompts.yx[owners]).query(prompts.yx[negatives])
+    nearest = [
+        np.argmin(((prompts.yx[owners] - prompts.yx[row]) ** 2).sum(axis=1))
+        for row in negatives
+    ]
     return _with(prompts, negatives, object_id=prompts.object_id[owners[nearest]])
 
 
@@ -208,6 +210,9 @@ def add_proposals(shown: Prompts, proposals: Prompts, diameter: float) -> Prompt
     )
     if len(touched) == 0 or len(fresh) == 0:
         return Prompts.concatenate([fresh, touched])
+    # imported late: it takes half a second, which opening a dock need not
+    from scipy.spatial import KDTree
+
     distance, _ = KDTree(touched.yx).query(fresh.yx)
     repeated = fresh.object_id[(distance < diameter / 2) & (fresh.sign == POSITIVE)]
     kept = ~np.isin(fresh.object_id, repeated)

@@ -6,17 +6,17 @@ from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QPainter, QPixmap
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_sac.core.types import NEGATIVE, POSITIVE
+from napari_sac.core.types import NEGATIVE, POSITIVE, PromptState
 from napari_sac.viewer.prompts import STATE_COLOURS, STATE_TITLES
 from napari_sac.widgets._panel import note
 
-_COLUMNS = 3
+_COLUMNS = 2
 _SIDE = 14
 
 _KEYS = (
-    "<b>W</b> accept · <b>Q</b> reject · <b>N</b> positive/negative<br>"
-    "<b>2</b> add points · <b>3</b> select and move · <b>Delete</b> removes<br>"
-    "The keys act on the selected points, else on the one under the mouse."
+    "<b>W</b> accept &nbsp; <b>Q</b> reject &nbsp; <b>N</b> nucleus or not<br>"
+    "<b>2</b> add &nbsp; <b>3</b> select, move &nbsp; <b>Del</b> delete<br>"
+    "W, Q, N: the selected points, else the one under the mouse."
 )
 
 
@@ -28,9 +28,10 @@ class Legend(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         grid = QGridLayout()
+        grid.setVerticalSpacing(2)
         entries = [
             *((STATE_TITLES[s], c, POSITIVE) for s, c in STATE_COLOURS.items()),
-            ("not this nucleus", STATE_COLOURS["added"], NEGATIVE),
+            ("not this nucleus", STATE_COLOURS[PromptState.ADDED], NEGATIVE),
         ]
         for i, (title, colour, sign) in enumerate(entries):
             row, column = divmod(i, _COLUMNS)

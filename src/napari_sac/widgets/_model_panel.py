@@ -52,7 +52,7 @@ class ModelPanel(QWidget):
         self._lay_out()
         self.model.addItems([spec.title for spec in self._specs])
         self.device.addItems([_DEVICE_TITLES[name] for name in DEVICE_NAMES])
-        self.device.setCurrentIndex(DEVICE_NAMES.index(device))  # type: ignore[arg-type]
+        self.device.setCurrentIndex(DEVICE_NAMES.index(device))
         names = [spec.name for spec in self._specs]
         self.model.setCurrentIndex(names.index(DEFAULT_MODEL))
         self._list_adapters()

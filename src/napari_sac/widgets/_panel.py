@@ -16,13 +16,16 @@ from qtpy.QtWidgets import (
 )
 
 
+NOTE_STYLE = "font-size: 11px;"
+
+
 def note() -> QLabel:
     """Return a label for a sentence, which takes as many lines as it needs."""
     label = QLabel()
     label.setWordWrap(True)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-    label.setStyleSheet("color: palette(placeholder-text);")
+    label.setStyleSheet(NOTE_STYLE)
     return label
 
 
@@ -40,7 +43,7 @@ def combo(tooltip: str) -> QComboBox:
 def section(title: str, *contents: QWidget | QLayout) -> QVBoxLayout:
     """Return a layout with a heading and, below it, widgets and layouts."""
     layout = QVBoxLayout()
-    layout.setSpacing(4)
+    layout.setSpacing(3)
     heading = QLabel(f"<b>{title}</b>")
     layout.addWidget(heading)
     for content in contents:
@@ -65,6 +68,9 @@ def scrollable(contents: QWidget) -> QScrollArea:
     """Return an area that scrolls up and down when the window is low."""
     area = QScrollArea()
     area.setWidget(contents)
+    # it is not to be cut at the side, which a scroll area would allow
+    bar = area.verticalScrollBar().sizeHint().width()
+    area.setMinimumWidth(contents.minimumSizeHint().width() + bar)
     area.setWidgetResizable(True)
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_sac.widgets._panel import note
+from napari_sac.widgets._panel import NOTE_STYLE, note
 
 _ERROR_STYLE = "color: #D55E00; font-weight: bold;"
 
@@ -72,8 +72,10 @@ class StatusPanel(QWidget):
     def _show(self, sentence: str, report: str, *, error: bool) -> None:
         self._report = report
         self.message.setText(sentence)
-        self.message.setStyleSheet(_ERROR_STYLE if error else "")
+        self.message.setStyleSheet(_ERROR_STYLE if error else NOTE_STYLE)
         self.copy.setVisible(bool(report))
 
     def _on_copy(self) -> None:
-        QApplication.clipboard().setText(self._report)
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(self._report)

@@ -18,14 +18,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from napari.qt.threading import create_worker
 from napari.utils import cancelable_progress
 from napari.utils.notifications import notification_manager, show_error
-from qtpy.QtCore import (
-    QObject,
-    Qt,
-    Signal,  # type: ignore[attr-defined]
-)
+from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
 
 from napari_sac.core.errors import Cancelled, NapariSacError
-from napari_sac.widgets._gentle_import import import_torch
+from napari_sac.widgets._torch_import import import_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,12 +100,9 @@ class Worker(QObject):
             raise RuntimeError(f"{self._job.title} is still running")
         job = _Job(title, work, on_done)
         self._job = self._running.job = job
-        job.relay.progressed.connect(
-            self._on_progressed, Qt.ConnectionType.QueuedConnection
-        )
-        job.relay.finished.connect(
-            self._on_finished, Qt.ConnectionType.QueuedConnection
-        )
+        queued = Qt.ConnectionType.QueuedConnection
+        job.relay.progressed.connect(self._on_progressed, queued)
+        job.relay.finished.connect(self._on_finished, queued)
         self.busy_changed.emit(True)
         thread = create_worker(job)
         # napari cancels by this when its window closes

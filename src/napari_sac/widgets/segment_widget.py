@@ -96,10 +96,10 @@ class SegmentWidget(QWidget):
         ref = weakref.ref(self)
         self.destroyed.connect(lambda: _leave(ref()))
 
-    def changeEvent(self, event: QEvent) -> None:
+    def changeEvent(self, event: QEvent | None) -> None:
         """Leave the viewer when the dock is closed, come back when it is docked."""
         super().changeEvent(event)
-        if event.type() == QEvent.Type.ParentChange:
+        if event is not None and event.type() == QEvent.Type.ParentChange:
             if self.parent() is None:
                 self.leave()
             else:
@@ -249,7 +249,8 @@ class SegmentWidget(QWidget):
         advanced.addWidget(self.decode_form.native)
         inside = QWidget()
         layout = QVBoxLayout(inside)
-        layout.setSpacing(10)
+        layout.setContentsMargins(6, 6, 6, 0)
+        layout.setSpacing(8)
         for part in (
             section("Image", self.images),
             section("Model", self.models),
@@ -269,6 +270,7 @@ class SegmentWidget(QWidget):
         layout.addWidget(advanced)
         layout.addStretch()
         whole = QVBoxLayout(self)
+        whole.setContentsMargins(0, 0, 0, 6)
         whole.addWidget(scrollable(inside), 1)
         whole.addWidget(self.status)
 

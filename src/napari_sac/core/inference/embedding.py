@@ -136,4 +136,5 @@ def _encode(tiles: Tensor, model: Model) -> Tensor:
     device = model.device.torch_device
     pixels = (tiles.to(device) - model.sam.pixel_mean) / model.sam.pixel_std
     with torch.inference_mode(), model.device.autocast():
-        return model.sam.image_encoder(pixels.nan_to_num(0.0)).float().cpu()
+        features: Tensor = model.sam.image_encoder(pixels.nan_to_num(0.0))
+    return features.float().cpu()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from napari_sac.core.types import FloatArray
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class TileAxis:
     edges: tuple[float, ...]
     size: int
 
-    def owner(self, positions: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    def owner(self, positions: FloatArray) -> npt.NDArray[np.int64]:
         """Return the index of the tile that owns each position."""
         return np.searchsorted(self.edges, positions, side="right").astype(np.int64)
 

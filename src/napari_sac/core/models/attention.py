@@ -106,8 +106,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return (q @ k.transpose(-2, -1)).softmax(dim=-1) @ v
     # the fused kernels want equal widths that are multiples of 8
     width = -(-q.shape[-1] // 8) * 8
-    padded = [F.pad(x, (0, width - x.shape[-1])) for x in (q, k, v)]
-    out = F.scaled_dot_product_attention(*padded, scale=1.0)
+    q, k, wide_v = (F.pad(x, (0, width - x.shape[-1])) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, wide_v, scale=1.0)
     return out[..., : v.shape[-1]]
 
 

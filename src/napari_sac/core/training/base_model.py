@@ -52,7 +52,8 @@ def write_shipped_weights(state: TrainingState, folder: Path) -> None:
     """Write the averaged weights in half precision, with SAM's names, as they ship."""
     state.use_averages()
     sam = {
-        k: v.half().contiguous() for k, v in fuse_qkv(state.sam.state_dict()).items()
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in fuse_qkv(state.sam.state_dict()).items()
     }
     write_weights(folder / f"{state.spec.name}.safetensors", sam)
     write_generator(folder / "prompt_generator.safetensors", state.generator)

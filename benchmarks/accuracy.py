@@ -1,0 +1,135 @@
+"""Measure a model on real images with known truth, and draw what it got wrong.
+
+::
+
+    python benchmarks/accuracy.py ../shared/data/dsb2018 --split test
+    python benchmarks/accuracy.py ../shared/data/monuseg2018 --split val --adapter he
+
+Prints the means over images for the decoded masks and, beside them, for the prompt
+generator alone (the watershed of its maps). ``--overlays DIR`` writes a picture of each
+image: truth in green, decoded outlines in magenta, prompts as points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from skimage.segmentation import find_boundaries
+
+from napari_sac.core.config import ProposalConfig
+from napari_sac.core.datasets.pairs import find_pairs, load_pair
+from napari_sac.core.evaluation.metrics import (
+    METRIC_NAMES,
+    ImageScores,
+    evaluate_labels,
+    mean_scores,
+)
+from napari_sac.core.inference.proposals import find_proposals, generator_labels
+from napari_sac.core.inference.segment import Segmentation, segment_image
+from napari_sac.core.io import normalise_image
+from napari_sac.core.models.registry import Model, load_model
+from napari_sac.core.training.targets import typical_diameter
+
+
+def names_of_split(folder: Path, split: str) -> set[str]:
+    """Return the stems that ``splits.csv`` assigns to a split."""
+    with (folder / "splits.csv").open(newline="", encoding="utf-8") as file:
+        return {row["id"] for row in csv.DictReader(file) if row["split"] == split}
+
+
+def labels_of_generator(
+    image: npt.NDArray[np.uint8], model: Model, diameter: float
+) -> npt.NDArray[np.int32]:
+    """Return what the generator alone sees, at the image's own pixels."""
+    config = ProposalConfig()
+    maps = find_proposals(image, model, config, diameter=diameter).maps
+    regions = generator_labels(maps, config)
+    rows, columns = (
+        np.minimum(((np.arange(n) + 0.5) * maps.scale).astype(int), m - 1)
+        for n, m in zip(image.shape[:2], regions.shape, strict=True)
+    )
+    return regions[rows][:, columns]
+
+
+def draw_overlay(
+    image: npt.NDArray[np.uint8], truth: npt.NDArray[np.int32], result: Segmentation
+) -> npt.NDArray[np.uint8]:
+    """Return the image with outlines of truth and result, and the prompts."""
+    zoom = max(1, round(900 / max(image.shape[:2])))
+    big = image.repeat(zoom, 0).repeat(zoom, 1).copy()
+    for labels, colour in ((truth, (0, 220, 0)), (result.labels, (255, 0, 255))):
+        outlines = find_boundaries(
+            labels.repeat(zoom, 0).repeat(zoom, 1).astype(np.int64), mode="inner"
+        )
+        big[outlines] = colour
+    for y, x in result.prompts.yx:
+        row, column = int((y + 0.5) * zoom), int((x + 0.5) * zoom)
+        big[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = (255, 220, 0)
+    return big
+
+
+def line(name: str, scores: ImageScores) -> str:
+    """Return one row of the table."""
+    values = "  ".join(f"{getattr(scores, m):6.3f}" for m in METRIC_NAMES)
+    return f"{name:<28}{values}"
+
+
+def main() -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--model", default="sac_tiny")
+    parser.add_argument("--adapter")
+    parser.add_argument("--every", type=int, default=1, help="only each Nth image")
+    parser.add_argument("--overlays", type=Path)
+    parser.add_argument("--json", type=Path)
+    parsed = parser.parse_args()
+    model = load_model(parsed.model, adapter=parsed.adapter)
+    names = names_of_split(parsed.folder, parsed.split)
+    pairs = find_pairs(parsed.folder / "images", parsed.folder / "labels")
+    pairs = [p for p in pairs if p.name in names][:: parsed.every]
+    decoded: list[ImageScores] = []
+    alone: list[ImageScores] = []
+    seconds: dict[str, float] = {}
+    out = sys.stdout.write
+    out(f"{'image':<28}{'  '.join(f'{m:>6}' for m in METRIC_NAMES)}\n")
+    for pair in pairs:
+        loaded = load_pair(pair)
+        image, truth = normalise_image(loaded.image), loaded.labels.astype(np.int32)
+        result = segment_image(image, model)
+        decoded.append(evaluate_labels(result.labels, truth))
+        regions = labels_of_generator(image, model, result.diameter)
+        alone.append(evaluate_labels(regions, truth))
+        for stage, value in result.seconds.items():
+            seconds[stage] = seconds.get(stage, 0.0) + value
+        note = f"  d {result.diameter:.1f}, truth {typical_diameter(truth) or 0:.1f}"
+        out(line(pair.name[:26], decoded[-1]) + note + "\n")
+        sys.stdout.flush()
+        if parsed.overlays:
+            from skimage.io import imsave
+
+            parsed.overlays.mkdir(parents=True, exist_ok=True)
+            picture = draw_overlay(image, truth, result)
+            imsave(parsed.overlays / f"{pair.name}.png", picture, check_contrast=False)
+    means = {"decoded": mean_scores(decoded), "generator alone": mean_scores(alone)}
+    for name, scores in means.items():
+        out(line(name, scores) + "\n")
+    spent = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
+    out(f"{len(pairs)} images; seconds: {spent}\n")
+    if parsed.json:
+        record = {
+            name: {m: getattr(s, m) for m in METRIC_NAMES} for name, s in means.items()
+        }
+        parsed.json.write_text(json.dumps(record, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

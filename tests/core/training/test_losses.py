@@ -1,0 +1,73 @@
+"""Losses are small for the truth, large for its opposite, blind to the unknown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from napari_sac.core.training.losses import generator_loss, mask_loss, mask_targets
+from napari_sac.core.training.sampling import Crops, PromptBatch
+
+
+@pytest.fixture
+def crops() -> Crops:
+    labels = torch.zeros(1, 32, 32, dtype=torch.int64)
+    labels[0, 4:14, 4:14], labels[0, 18:28, 4:14] = 1, 2
+    return Crops(
+        image=torch.zeros(1, 3, 32, 32),
+        labels=labels,
+        distance=(labels > 0).float(),
+        known=torch.ones(1, 32, 32, dtype=torch.bool),
+    )
+
+
+def maps_of(crops: Crops) -> torch.Tensor:
+    truth = (crops.labels > 0).float()
+    return torch.stack([truth * 20 - 10, truth * 20 - 10], dim=1)
+
+
+def test_generator_loss_prefers_the_truth(crops: Crops) -> None:
+    right = maps_of(crops)
+    assert generator_loss(right, crops) < 0.05
+    assert generator_loss(-right, crops) > 5
+
+
+def test_generator_loss_ignores_the_unknown(crops: Crops) -> None:
+    known = crops.known.clone()
+    known[0, 16:] = False
+    partial = replace(crops, known=known)
+    right = maps_of(crops)
+    wrong_there = right.clone()
+    wrong_there[:, :, 16:] *= -1
+    assert generator_loss(wrong_there, partial) == generator_loss(right, partial)
+
+
+def test_mask_targets_show_one_nucleus_in_its_window(crops: Crops) -> None:
+    prompts = PromptBatch(
+        torch.tensor([0, 0]),
+        torch.tensor([1, 0]),
+        torch.tensor([[[8.0, 8.0]], [[30.0, 30.0]]]),
+        torch.ones(2, 1, dtype=torch.int64),
+    )
+    truth, valid = mask_targets(crops, prompts, torch.tensor([[0, 0], [16, 16]]), 16, 2)
+    assert truth.shape == (2, 8, 8)
+    assert truth[0].sum() * 4 == 100
+    assert truth[1].sum() == 0, "a prompt on the background asks for nothing"
+    assert valid.all()
+
+
+def test_mask_loss_is_small_for_the_truth_and_its_iou() -> None:
+    truth = torch.zeros(1, 8, 8)
+    truth[0, 2:6, 2:6] = 1
+    logits = truth * 20 - 10
+    valid = torch.ones_like(truth)
+    good, iou = mask_loss(logits, torch.ones(1), truth, valid)
+    assert iou.tolist() == [1]
+    assert good < 0.05
+    misjudged, _ = mask_loss(logits, torch.zeros(1), truth, valid)
+    assert misjudged - good == pytest.approx(1, abs=1e-4)
+    wrong, iou = mask_loss(-logits, torch.zeros(1), truth, valid)
+    assert iou.tolist() == [0]
+    assert wrong > 5

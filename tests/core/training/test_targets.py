@@ -1,0 +1,43 @@
+"""Targets of the networks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_sac.core.training.targets import distance_to_border, typical_diameter
+
+
+def test_distance_is_one_in_the_middle_of_every_nucleus() -> None:
+    labels = np.zeros((30, 40), np.int32)
+    labels[2:9, 2:9] = 1
+    labels[9:28, 9:28] = 5
+    distance = distance_to_border(labels)
+    assert distance[5, 5] == 1
+    assert distance[18, 18] == 1
+    assert (distance[labels == 0] == 0).all()
+    assert (distance[labels > 0] > 0).all()
+
+
+def test_touching_nuclei_have_a_border_between_them() -> None:
+    labels = np.zeros((11, 22), np.int32)
+    labels[:, :11], labels[:, 11:] = 1, 2
+    row = distance_to_border(labels)[5]
+    assert row[10] < 0.4 < row[5]
+    assert row[11] < 0.4 < row[16]
+
+
+def test_a_nucleus_at_the_image_border_ends_there() -> None:
+    labels = np.ones((9, 9), np.int32)
+    distance = distance_to_border(labels)
+    assert distance[4, 4] == 1
+    assert distance[0, 4] < 0.4
+
+
+def test_typical_diameter() -> None:
+    labels = np.zeros((50, 50), np.int32)
+    labels[:10, :10] = 1
+    labels[20:40, 20:40] = 7
+    labels[45:49, 45:49] = 9
+    assert typical_diameter(labels) == pytest.approx(2 * np.sqrt(100 / np.pi))
+    assert typical_diameter(np.zeros((5, 5), np.int32)) is None

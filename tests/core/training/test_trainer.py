@@ -1,0 +1,145 @@
+"""Training learns, can be stopped and taken up, and leaves what should not learn."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from synthetic import build_tiny_model, draw_nuclei
+
+from napari_sac.core.errors import LabelFormatError
+from napari_sac.core.models.lora import inject_lora, set_trainable
+from napari_sac.core.models.registry import load_model
+from napari_sac.core.training.base_model import write_shipped_weights
+from napari_sac.core.training.sampling import TrainingImage, prepare_image
+from napari_sac.core.training.trainer import (
+    TrainingConfig,
+    TrainingState,
+    load_training_images,
+    make_optimizer,
+    train,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG = TrainingConfig(
+    steps=60,
+    batch_size=2,
+    prompts_per_crop=4,
+    learning_rate=4e-3,
+    warm_up_steps=1,
+    bfloat16=False,
+)
+
+
+@pytest.fixture
+def images() -> list[TrainingImage]:
+    drawn = [draw_nuclei((80, 90), 5, 8, seed) for seed in range(3)]
+    return [prepare_image(d.image, d.labels, 24.0) for d in drawn]
+
+
+def base_state() -> TrainingState:
+    model = build_tiny_model()
+    sam, generator = (
+        model.sam.requires_grad_(True),
+        model.generator.requires_grad_(True),
+    )
+    auxiliary = torch.nn.Conv2d(16, 4 * 16, 1)
+    optimizer = make_optimizer((sam, generator, auxiliary), CONFIG)
+    return TrainingState(
+        model.spec, sam.train(), generator.train(), auxiliary, optimizer
+    )
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "curve.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_loss_falls(images: list[TrainingImage], tmp_path: Path) -> None:
+    train(base_state(), images, tmp_path, CONFIG)
+    rows = rows_of(tmp_path)
+    assert [int(r["step"]) for r in rows] == [20, 40, 60]
+    for part in ("maps", "masks", "auxiliary"):
+        assert float(rows[-1][part]) < float(rows[0][part]), part
+
+
+def test_a_stopped_training_goes_on(
+    images: list[TrainingImage], tmp_path: Path
+) -> None:
+    train(base_state(), images, tmp_path, replace(CONFIG, steps=20))
+    again = base_state()
+    train(again, images, tmp_path, replace(CONFIG, steps=40))
+    assert again.step == 40
+    assert [int(r["step"]) for r in rows_of(tmp_path)] == [20, 40]
+
+
+def test_minutes_end_a_training(images: list[TrainingImage], tmp_path: Path) -> None:
+    state = base_state()
+    train(state, images, tmp_path, replace(CONFIG, steps=10**6, max_minutes=0.02))
+    assert 0 < state.step < 10**4
+
+
+def test_an_adapter_changes_lora_decoder_and_generator_only(
+    images: list[TrainingImage], tmp_path: Path
+) -> None:
+    model = build_tiny_model()
+    inject_lora(model.sam, rank=2)
+    set_trainable(model.sam)
+    model.generator.requires_grad_(True)
+    optimizer = make_optimizer((model.sam, model.generator), CONFIG)
+    state = TrainingState(model.spec, model.sam, model.generator, None, optimizer)
+    before = {k: v.clone() for k, v in state.networks().state_dict().items()}
+    train(state, images, tmp_path, replace(CONFIG, steps=4))
+    after = state.networks().state_dict()
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert any("lora_" in k for k in changed)
+    allowed = ("generator.", "sam.mask_decoder.")
+    assert all("lora_" in k or k.startswith(allowed) for k in changed)
+    assert not any("running_" in k for k in changed)
+
+
+def test_shipped_weights_load_as_the_averages(
+    images: list[TrainingImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = base_state()
+    train(state, images, tmp_path / "run", replace(CONFIG, steps=3))
+    write_shipped_weights(state, tmp_path)
+    monkeypatch.setattr(
+        "napari_sac.core.models.registry.get_spec", lambda _: state.spec
+    )
+    model = load_model("sac_tiny", device="cpu", shipped=tmp_path)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = state.sam.eval().image_encoder(x)
+        difference = (model.sam.image_encoder(x) - expected).norm() / expected.norm()
+    assert difference < 1e-2, "half precision, no more"
+    assert (tmp_path / "sac_tiny.safetensors").stat().st_size > 0
+
+
+def test_training_images_follow_the_splits(tmp_path: Path) -> None:
+    from skimage.io import imsave
+
+    drawn = draw_nuclei((40, 40), 2, 8)
+    for folder in ("with", "without"):
+        for part in ("images", "labels"):
+            (tmp_path / folder / part).mkdir(parents=True)
+        for name in ("a", "b", "test_c"):
+            path = tmp_path / folder / "images" / f"{name}.png"
+            imsave(path, drawn.image, check_contrast=False)
+            labels = drawn.labels.astype(np.uint16)
+            imsave(
+                tmp_path / folder / "labels" / path.name, labels, check_contrast=False
+            )
+    splits = "id,split\na,train\nb,val\ntest_c,train\n"
+    (tmp_path / "with" / "splits.csv").write_text(splits)
+    assert len(load_training_images([tmp_path / "with"], 24.0)) == 2
+    assert len(load_training_images([tmp_path / "without"], 24.0)) == 2
+    (tmp_path / "with" / "splits.csv").write_text("id,split\n")
+    with pytest.raises(LabelFormatError, match="no training images"):
+        load_training_images([tmp_path / "with"], 24.0)
