@@ -32,7 +32,11 @@ def ask_opengl() -> dict[str, str]:
     context = QOpenGLContext()
     if not context.create() or not context.makeCurrent(surface):
         raise RuntimeError("no OpenGL context can be made")
-    names = {"vendor": GL.GL_VENDOR, "renderer": GL.GL_RENDERER, "version": GL.GL_VERSION}
+    names = {
+        "vendor": GL.GL_VENDOR,
+        "renderer": GL.GL_RENDERER,
+        "version": GL.GL_VERSION,
+    }
     answer = {name: GL.glGetString(what).decode() for name, what in names.items()}
     platform = application.platformName()
     return {"qt": f"{qtpy.API_NAME} {qtpy.QT_VERSION}, {platform}"} | answer

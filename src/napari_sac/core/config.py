@@ -137,6 +137,42 @@ class DecodeConfig:
         check_ranges(self)
 
 
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how fast to train.
+
+    Parameters
+    ----------
+    steps : int
+        The training ends after so many steps, or after ``max_minutes``.
+    max_minutes : float
+        0 for no limit. The learning rate falls with whichever is used up sooner.
+    batch_size, prompts_per_crop : int
+        Crops a step, and prompts on each at most.
+    learning_rate : float
+        Highest rate, after ``warm_up_steps``; it falls along a cosine.
+    weight_decay : float
+        On weight matrices.
+    averaging : float
+        The weights that are kept are running averages with this decay.
+    seed : int
+    bfloat16 : bool
+        Whether to compute in bfloat16 where that is safe: several times faster on
+        processors that have it.
+    """
+
+    steps: int = 6000
+    max_minutes: float = 0.0
+    batch_size: int = 8
+    prompts_per_crop: int = 16
+    learning_rate: float = 8e-4
+    warm_up_steps: int = 150
+    weight_decay: float = 0.03
+    averaging: float = 0.998
+    seed: int = 0
+    bfloat16: bool = True
+
+
 def check_ranges(config: _Dataclass) -> None:
     """Raise ``ValueError`` if a field is outside its range or not among its choices."""
     for f in fields(config):

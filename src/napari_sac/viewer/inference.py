@@ -19,6 +19,7 @@ from napari_sac.viewer.layers import (
     find_change,
     fits,
 )
+from napari_sac.viewer.prompts import has_nucleus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -158,7 +159,8 @@ class Segmented:
     change : LabelChange or None
         Else what differs from what that layer had.
     masks : dict of int to ObjectMask
-    embedding : Embedding
+    embedding : Embedding or None
+        None if there was nothing to segment.
     loaded : LoadedModel
     nuclei, recomputed : int
         How many nuclei have a label, and how many were decoded for it.
@@ -169,7 +171,7 @@ class Segmented:
     layer: Labels | None
     change: LabelChange | None
     masks: dict[int, ObjectMask]
-    embedding: Embedding
+    embedding: Embedding | None
     loaded: LoadedModel
     nuclei: int
     recomputed: int
@@ -217,16 +219,19 @@ def segment(request: SegmentRequest, progress: Progress) -> Segmented:
     watch.lap("model")
     image = _read(request.plane, progress)
     watch.lap("image")
-    embedding = _embed(image, loaded.model, request, progress)
-    watch.lap("embedding")
-    if request.config.mode == "semantic":
-        labels = _decode_semantic(embedding, loaded.model, request, progress)
-        masks = []
+    embedding = request.embedding
+    masks: list[ObjectMask] = []
+    labels: IntArray = np.zeros(request.plane.shape, np.uint32)
+    if has_nucleus(request.prompts):
+        embedding = _embed(image, loaded.model, request, progress)
+        watch.lap("embedding")
+        if request.config.mode == "semantic":
+            labels = _decode_semantic(embedding, loaded.model, request, progress)
+        else:
+            masks = _decode(embedding, loaded.model, request, progress)
         watch.lap("decoding")
-    else:
-        masks = _decode(embedding, loaded.model, request, progress)
-        watch.lap("decoding")
-        progress("drawing the labels", 0, 0)
+    progress("drawing the labels", 0, 0)
+    if masks:
         labels = _assemble(masks, request)
     nuclei = int(np.count_nonzero(np.unique(labels)))
     layer, change = _difference(request, labels)

@@ -161,7 +161,7 @@ def attach_negatives(prompts: Prompts, rows: Rows) -> Prompts:
     Their nucleus is the one with the nearest positive point that nobody rejected.
     Where there is none they stay as they are.
     """
-    usable = (prompts.sign == POSITIVE) & (prompts.state != PromptState.REJECTED.value)
+    usable = _usable(prompts)
     negatives = rows[prompts.sign[rows] == NEGATIVE]
     if not usable.any() or len(negatives) == 0:
         return prompts
@@ -171,6 +171,11 @@ def attach_negatives(prompts: Prompts, rows: Rows) -> Prompts:
         for row in negatives
     ]
     return _with(prompts, negatives, object_id=prompts.object_id[owners[nearest]])
+
+
+def has_nucleus(prompts: Prompts) -> bool:
+    """Return whether there is a positive point that nobody rejected."""
+    return bool(_usable(prompts).any())
 
 
 def touched_rows(prompts: Prompts) -> BoolArray:
@@ -217,6 +222,11 @@ def add_proposals(shown: Prompts, proposals: Prompts, diameter: float) -> Prompt
     repeated = fresh.object_id[(distance < diameter / 2) & (fresh.sign == POSITIVE)]
     kept = ~np.isin(fresh.object_id, repeated)
     return Prompts.concatenate([fresh.select(kept), touched])
+
+
+def _usable(prompts: Prompts) -> BoolArray:
+    positive = prompts.sign == POSITIVE
+    return positive & (prompts.state != PromptState.REJECTED.value)
 
 
 def _with(prompts: Prompts, rows: Rows, **columns: Any) -> Prompts:

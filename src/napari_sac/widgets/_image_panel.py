@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from napari.layers import Image
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import QFormLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_sac.viewer.planes import ImagePlane, channel_count, current_plane
-from napari_sac.widgets._panel import combo
+from napari_sac.widgets._panel import combo, form
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -38,11 +38,10 @@ class ImagePanel(QWidget):
         self.image = combo("The image layer in which to look for nuclei.")
         self.first = combo("The channel that shows nuclei.")
         self.second = combo("A second channel that shows nuclei; it is added.")
-        self._form = QFormLayout(self)
-        self._form.setContentsMargins(0, 0, 0, 0)
-        self._form.addRow("Image", self.image)
-        self._form.addRow("Channel", self.first)
-        self._form.addRow("and", self.second)
+        self._form = form(
+            ("Image", self.image), ("Channel", self.first), ("and", self.second)
+        )
+        self.setLayout(self._form)
         for box in (self.image, self.first, self.second):
             box.currentIndexChanged.connect(self._on_choice)
 

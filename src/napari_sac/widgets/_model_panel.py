@@ -73,7 +73,7 @@ class ModelPanel(QWidget):
     def show_device(self, model: Model | None) -> None:
         """Say where the model was loaded to, and why."""
         if model is None:
-            self.about_device.setText("Found out at the first use.")
+            self.about_device.setText("Chosen at the first use.")
         else:
             self.about_device.setText(f"{model.device.title}: {model.device.reason}.")
 

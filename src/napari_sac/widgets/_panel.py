@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -15,8 +15,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-
 NOTE_STYLE = "font-size: 11px;"
+
+# So that the inputs of all panels stand below each other.
+_LABEL_WIDTH = 98
 
 
 def note() -> QLabel:
@@ -60,19 +62,33 @@ def form(*rows: tuple[str, QWidget]) -> QFormLayout:
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     for name, widget in rows:
-        layout.addRow(name, widget)
+        label = QLabel(name)
+        label.setMinimumWidth(_LABEL_WIDTH)
+        layout.addRow(label, widget)
     return layout
 
 
-def scrollable(contents: QWidget) -> QScrollArea:
-    """Return an area that scrolls up and down when the window is low."""
-    area = QScrollArea()
-    area.setWidget(contents)
-    # it is not to be cut at the side, which a scroll area would allow
-    bar = area.verticalScrollBar().sizeHint().width()
-    area.setMinimumWidth(contents.minimumSizeHint().width() + bar)
-    area.setWidgetResizable(True)
-    area.setFrameShape(QFrame.Shape.NoFrame)
-    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    area.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
-    return area
+class ScrollColumn(QScrollArea):
+    """Scrolls its contents up and down when the window is low; never cuts their sides.
+
+    Parameters
+    ----------
+    contents : QWidget
+    """
+
+    def __init__(self, contents: QWidget) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
+        self.setWidget(contents)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Stay as wide as the contents need, also when their style changes."""
+        contents, bar = self.widget(), self.verticalScrollBar()
+        if watched is contents and contents is not None and bar is not None:
+            wide = contents.minimumSizeHint().width() + bar.sizeHint().width()
+            if self.minimumWidth() != wide:
+                self.setMinimumWidth(wide)
+        return super().eventFilter(watched, event)

@@ -39,7 +39,7 @@ class StatusPanel(QWidget):
         row.addWidget(self.bar, 1)
         row.addWidget(self.cancel)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setContentsMargins(6, 0, 6, 0)
         layout.addLayout(row)
         layout.addWidget(self.message)
         layout.addWidget(self.copy)

@@ -29,7 +29,7 @@ from napari_sac.widgets._config_form import ConfigForm
 from napari_sac.widgets._image_panel import ImagePanel
 from napari_sac.widgets._legend import Legend
 from napari_sac.widgets._model_panel import ModelPanel
-from napari_sac.widgets._panel import combo, form, note, scrollable, section
+from napari_sac.widgets._panel import ScrollColumn, combo, form, note, section
 from napari_sac.widgets._settings import compute_settings
 from napari_sac.widgets._status_panel import StatusPanel
 from napari_sac.widgets._wording import (
@@ -252,26 +252,25 @@ class SegmentWidget(QWidget):
         layout.setContentsMargins(6, 6, 6, 0)
         layout.setSpacing(8)
         for part in (
-            section("Image", self.images),
-            section("Model", self.models),
+            section("1  Image and model", self.images, self.models),
             section(
-                "Find",
-                form(("Nucleus diameter", self.diameter)),
+                "2  Find",
+                form(("Nucleus size", self.diameter)),
                 self.measured,
                 self.find_button,
                 self.why_not_find,
                 form(("Minimum score", self.threshold)),
                 self.count,
             ),
-            section("Correct", Legend(), form(("New points are", self.added_sign))),
-            section("Segment", self.segment_button, self.why_not_segment),
+            section("3  Correct", Legend(), form(("New points are", self.added_sign))),
+            section("4  Segment", self.segment_button, self.why_not_segment),
         ):
             layout.addLayout(part)
         layout.addWidget(advanced)
         layout.addStretch()
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 6)
-        whole.addWidget(scrollable(inside), 1)
+        whole.addWidget(ScrollColumn(inside), 1)
         whole.addWidget(self.status)
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from synthetic import build_tiny_model, draw_nuclei
 
+from napari_sac.core.config import TrainingConfig
 from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.models.lora import inject_lora, set_trainable
 from napari_sac.core.models.registry import load_model
 from napari_sac.core.training.base_model import write_shipped_weights
 from napari_sac.core.training.sampling import TrainingImage, prepare_image
 from napari_sac.core.training.trainer import (
-    TrainingConfig,
     TrainingState,
     load_training_images,
     make_optimizer,

@@ -109,11 +109,18 @@ def _overlapping_pairs(masks: Sequence[ObjectMask]) -> Iterator[tuple[int, int]]
     if not masks:
         return
     origins = np.array([m.origin_yx for m in masks])
-    ends = origins + np.array([m.logits.shape for m in masks])
+    sizes = np.array([m.logits.shape for m in masks])
+    ends = origins + sizes
+    by_top = np.argsort(origins[:, 0])
+    tops = origins[by_top, 0]
+    first = np.searchsorted(tops, origins[:, 0] - sizes[:, 0].max())
+    last = np.searchsorted(tops, ends[:, 0])
     for i in range(len(masks)):
-        meets = (origins[i + 1 :] < ends[i]) & (ends[i + 1 :] > origins[i])
-        for j in np.flatnonzero(meets.all(1)):
-            yield i, i + 1 + int(j)
+        near = by_top[first[i] : last[i]]
+        near = np.sort(near[near > i])
+        meets = (origins[near] < ends[i]) & (ends[near] > origins[i])
+        for j in near[meets.all(1)]:
+            yield i, int(j)
 
 
 def _overlap(a: ObjectMask, b: ObjectMask) -> float:

@@ -21,6 +21,8 @@ from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from napari_sac.core.config import ProposalConfig
     from napari_sac.core.models.registry import Model
 
@@ -187,29 +189,33 @@ def generator_maps(
     Each tile reads a halo of the generator's receptive field, so that the tiles change
     nothing.
     """
-    shape = tuple(max(1, round(n * scale)) for n in image.shape[:2])
-    resized = resize_image(image, (shape[0], shape[1]))
-    pad = [-n % GENERATOR_STRIDE for n in shape]
-    padded = F.pad(resized.float() - 127.5, (0, pad[1], 0, pad[0])) / 128
+    height, width = (max(1, round(n * scale)) for n in image.shape[:2])
+    resized = resize_image(image, (height, width))
     halo = model.generator.receptive_radius()
-    result = np.empty((2, *shape), np.float32)
-    corners = [
-        (y, x) for y in range(0, shape[0], _TILE) for x in range(0, shape[1], _TILE)
-    ]
+    result = np.empty((2, height, width), np.float32)
+    corners = [(y, x) for y in range(0, height, _TILE) for x in range(0, width, _TILE)]
     for done, (y, x) in enumerate(corners):
         progress("finding nuclei", done, len(corners))
         top, left = max(0, y - halo), max(0, x - halo)
-        region = padded[None, :, top : y + _TILE + halo, left : x + _TILE + halo]
-        with torch.inference_mode():
-            region = region.to(
-                model.device.torch_device, memory_format=torch.channels_last
-            )
-            maps = model.generator(region)[0].sigmoid().float().cpu().numpy()
-        core = maps[:, y - top : y - top + _TILE, x - left : x - left + _TILE]
-        bottom, right = min(y + _TILE, shape[0]), min(x + _TILE, shape[1])
-        result[:, y:bottom, x:right] = core[:, : bottom - y, : right - x]
+        region = resized[:, top : y + _TILE + halo, left : x + _TILE + halo]
+        maps = _generate(region, model)
+        bottom, right = min(y + _TILE, height), min(x + _TILE, width)
+        result[:, y:bottom, x:right] = maps[
+            :, y - top : bottom - top, x - left : right - left
+        ]
     progress("finding nuclei", len(corners), len(corners))
     return GeneratorMaps(result[0], result[1], scale)
+
+
+def _generate(region: Tensor, model: Model) -> npt.NDArray[np.float32]:
+    """Return both maps (2, h, w) of a region (3, h, w) uint8 of the resized image."""
+    height, width = region.shape[1:]
+    pad = (0, -width % GENERATOR_STRIDE, 0, -height % GENERATOR_STRIDE)
+    pixels = F.pad((region.float() - 127.5) / 128, pad)[None]
+    device = model.device.torch_device
+    with torch.inference_mode():
+        maps = model.generator(pixels.to(device, memory_format=torch.channels_last))
+    return np.asarray(maps[0].sigmoid().float().cpu().numpy())
 
 
 def generator_labels(

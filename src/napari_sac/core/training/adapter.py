@@ -15,11 +15,11 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from napari_sac.core.config import TrainingConfig
 from napari_sac.core.models.adapter import AdapterInfo, save_adapter
 from napari_sac.core.models.lora import inject_lora, set_trainable
 from napari_sac.core.models.registry import load_model, weights_sha256
 from napari_sac.core.training.trainer import (
-    TrainingConfig,
     TrainingState,
     load_training_images,
     make_optimizer,

@@ -18,13 +18,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from napari_sac.core.config import TrainingConfig
 from napari_sac.core.models.attention import fuse_qkv
 from napari_sac.core.models.prompt_generator import PromptGenerator
 from napari_sac.core.models.registry import get_spec
 from napari_sac.core.models.sam import build_sam
 from napari_sac.core.models.weight_files import write_generator, write_weights
 from napari_sac.core.training.trainer import (
-    TrainingConfig,
     TrainingState,
     load_training_images,
     make_optimizer,

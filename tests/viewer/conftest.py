@@ -1,0 +1,87 @@
+"""An image in a viewer without a window, and a model that finds bright discs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image
+
+from napari_sac.core.config import DecodeConfig, ProposalConfig
+from napari_sac.core.progress import ignore_progress
+from napari_sac.viewer.inference import (
+    FindRequest,
+    LoadedModel,
+    ModelChoice,
+    SegmentRequest,
+    find_nuclei,
+    segment,
+)
+from napari_sac.viewer.planes import current_plane
+from napari_sac.viewer.session import AnnotationSession
+
+if TYPE_CHECKING:
+    from synthetic import Nuclei
+
+    from napari_sac.core.models.registry import Model
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.inference import Segmented
+    from napari_sac.viewer.planes import ImagePlane
+
+
+class Bench:
+    """A session with an image of twelve nuclei, and what the buttons would do."""
+
+    def __init__(self, image: Nuclei, model: Model) -> None:
+        self.viewer = ViewerModel()
+        self.layer: Image = self.viewer.add_image(
+            image.image,
+            rgb=True,
+            name="field",
+            scale=(0.5, 0.25),
+            translate=(10, 20),
+            units=("um", "um"),
+            axis_labels=("y", "x"),
+        )
+        self.loaded = LoadedModel(ModelChoice("tiny"), model)
+        self.session = AnnotationSession.of(self.viewer)
+
+    @property
+    def plane(self) -> ImagePlane:
+        return current_plane(self.layer, self.viewer.dims.point)
+
+    def find(self, **options: float) -> Annotation:
+        config = ProposalConfig(**options)
+        request = FindRequest(
+            self.plane, self.loaded.choice, self.loaded, config, diameter=20
+        )
+        found = find_nuclei(request, ignore_progress)
+        # the model is as sure of each, where a threshold wants differences
+        found.prompts.score[:] = np.linspace(0.4, 0.95, len(found.prompts))
+        return self.session.show_proposals(self.plane, found, config.score_threshold)
+
+    def segment(self, annotation: Annotation, mode: str = "instance") -> Segmented:
+        self.session.sync(annotation)
+        labels = annotation.labels
+        request = SegmentRequest(
+            self.plane,
+            annotation.prompts,
+            self.loaded.choice,
+            self.loaded,
+            # a random model thinks little of its masks
+            DecodeConfig(mode=mode, minimum_iou=0, overlap_threshold=1),
+            annotation.diameter,
+            annotation.embedding,
+            annotation.masks,
+            None if labels is None else labels.data,
+        )
+        segmented = segment(request, ignore_progress)
+        self.session.show_labels(annotation, self.plane, segmented)
+        return segmented
+
+
+@pytest.fixture
+def bench(nuclei: Nuclei, disc_model: Model) -> Bench:
+    return Bench(nuclei, disc_model)

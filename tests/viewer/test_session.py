@@ -1,0 +1,481 @@
+"""Prompts and labels of a session, as a person changes them with napari's tools."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+from app_model.types import KeyBinding
+from napari.layers import Labels, Points
+
+from napari_sac.core.types import NEGATIVE, POSITIVE, PromptState
+from napari_sac.viewer.prompts import STATE_COLOURS
+from napari_sac.viewer.session import AnnotationSession
+
+if TYPE_CHECKING:
+    from conftest import Bench
+
+    from napari_sac.viewer.annotation import Annotation
+
+
+def rows(*numbers: int) -> np.ndarray:
+    return np.array(numbers, np.intp)
+
+
+def press(layer: Points | Labels, key: str) -> None:
+    """Do what napari does when a key is pressed in a layer."""
+    layer.keymap[KeyBinding.from_str(key)](layer)
+
+
+def copy_and_paste(layer: Points) -> None:
+    """Do what Ctrl+C and Ctrl+V do; napari emits no event for it."""
+    for key in ("Ctrl+C", "Ctrl+V"):
+        layer.class_keymap[KeyBinding.from_str(key)](layer)
+
+
+def check_layer(annotation: Annotation) -> None:
+    """The layer shows just what the session knows."""
+    layer, prompts = annotation.points, annotation.prompts
+    np.testing.assert_array_equal(layer.data, prompts.yx)
+    np.testing.assert_array_equal(layer.features["object_id"], prompts.object_id)
+    np.testing.assert_array_equal(layer.features["state"], prompts.state)
+    signs = np.where(prompts.sign == POSITIVE, "+", "-")
+    np.testing.assert_array_equal(layer.features["sign"], signs)
+    symbols = np.where(prompts.sign == POSITIVE, "disc", "hbar")
+    np.testing.assert_array_equal([str(s) for s in layer.symbol], symbols)
+    for state in PromptState:
+        colours = layer.face_color[prompts.state == state.value]
+        if len(colours):
+            expected = [int(STATE_COLOURS[state][i : i + 2], 16) for i in (1, 3, 5)]
+            np.testing.assert_allclose(colours[:, :3] * 255, [expected] * len(colours))
+    assert len(set(prompts.object_id[prompts.sign == POSITIVE])) == np.sum(
+        prompts.sign == POSITIVE
+    )
+
+
+def test_points_lie_in_the_nuclei_and_where_the_image_lies(bench: Bench) -> None:
+    annotation = bench.find()
+    layer = annotation.points
+    assert layer in bench.viewer.layers
+    assert layer.name == "nuclei prompts [field]"
+    np.testing.assert_array_equal(layer.scale, (0.5, 0.25))
+    np.testing.assert_array_equal(layer.translate, (10, 20))
+    assert [str(u) for u in layer.units] == ["micrometer"] * 2
+    assert layer.axis_labels == ("y", "x")
+    assert len(annotation.prompts) == 12
+    check_layer(annotation)
+    # pixels with other edges in the world, and points that a mouse can hit
+    assert 4 < layer.size[0] < 20
+
+
+def test_the_threshold_filters_and_brings_back(bench: Bench) -> None:
+    annotation = bench.find()
+    scores = np.sort(annotation.prompts.score)
+    bench.session.set_threshold(annotation, float(scores[5]))
+    assert len(annotation.prompts) == 7
+    check_layer(annotation)
+    bench.session.set_threshold(annotation, 0.0)
+    assert len(annotation.prompts) == 12
+    bench.session.set_threshold(annotation, 1.0)
+    assert len(annotation.points.data) == len(annotation.prompts)
+
+
+def test_touched_points_stay_whatever_the_threshold(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.session.reject(annotation, rows(2))
+    bench.session.accept(annotation, rows(3))
+    annotation.points.add([5.0, 5.0])
+    bench.session.set_threshold(annotation, 1.0)
+    kept = set(annotation.prompts.state)
+    assert {"rejected", "accepted", "added"} <= kept
+    bench.session.set_threshold(annotation, 0.0)
+    assert len(annotation.prompts) == 13
+    check_layer(annotation)
+
+
+def test_a_deleted_point_does_not_come_back(bench: Bench) -> None:
+    annotation = bench.find()
+    gone = annotation.prompts.object_id[[1, 4]]
+    annotation.points.selected_data = {1, 4}
+    annotation.points.remove_selected()
+    assert not np.isin(gone, annotation.prompts.object_id).any()
+    bench.session.set_threshold(annotation, 0.9)
+    bench.session.set_threshold(annotation, 0.0)
+    assert len(annotation.prompts) == 10
+    check_layer(annotation)
+
+
+def test_an_added_point_is_a_new_nucleus(bench: Bench) -> None:
+    annotation = bench.find()
+    annotation.points.selected_data = {3}
+    annotation.points.add([7.0, 9.0])
+    assert len(annotation.prompts) == 13
+    assert annotation.prompts.state[-1] == "added"
+    assert annotation.prompts.score[-1] == 1
+    check_layer(annotation)
+
+
+def test_a_point_can_be_added_to_an_emptied_layer(bench: Bench) -> None:
+    annotation = bench.find()
+    annotation.points.remove(list(range(12)))
+    assert len(annotation.prompts) == 0
+    annotation.points.add([7.0, 9.0])
+    check_layer(annotation)
+
+
+def test_a_dragged_point_is_moved_and_keeps_its_nucleus(bench: Bench) -> None:
+    annotation = bench.find()
+    before = annotation.prompts
+    data = annotation.points.data.copy()
+    data[2] += 3
+    annotation.points.data = data
+    assert annotation.prompts.state[2] == "moved"
+    assert annotation.prompts.object_id[2] == before.object_id[2]
+    assert np.sum(annotation.prompts.state == "moved") == 1
+    check_layer(annotation)
+
+
+def test_pasted_points_are_nuclei_of_their_own(bench: Bench) -> None:
+    annotation = bench.find()
+    layer = annotation.points
+    layer.selected_data = {0, 1}
+    copy_and_paste(layer)
+    layer.selected_data = {13}
+    press(layer, "Q")
+    assert list(annotation.prompts.state[12:]) == ["added", "rejected"]
+    check_layer(annotation)
+
+
+def test_deleting_a_pasted_point_deletes_that_point(bench: Bench) -> None:
+    annotation = bench.find()
+    layer = annotation.points
+    layer.selected_data = {0, 1}
+    copy_and_paste(layer)
+    before = layer.data.copy()
+    layer.remove([3, 12])
+    np.testing.assert_array_equal(annotation.prompts.yx, np.delete(before, [3, 12], 0))
+    check_layer(annotation)
+
+
+@pytest.mark.parametrize(
+    ("key", "state"), [("W", "accepted"), ("Q", "rejected"), ("N", "added")]
+)
+def test_keys_change_the_selected_points(bench: Bench, key: str, state: str) -> None:
+    annotation = bench.find()
+    annotation.points.selected_data = {1, 5}
+    press(annotation.points, key)
+    assert set(np.flatnonzero(annotation.prompts.state == state)) == {1, 5}
+    assert annotation.points.selected_data == {1, 5}
+    check_layer(annotation)
+
+
+def test_without_a_selection_a_key_changes_the_point_under_the_mouse(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    annotation.points.selected_data = set()
+    bench.viewer.cursor.position = annotation.points.data_to_world(
+        annotation.prompts.yx[4]
+    )
+    press(annotation.points, "W")
+    assert list(np.flatnonzero(annotation.prompts.state == "accepted")) == [4]
+    bench.viewer.cursor.position = annotation.points.data_to_world((-50, -50))
+    press(annotation.points, "Q")
+    assert "rejected" not in annotation.prompts.state
+
+
+def test_keys_in_the_labels_change_the_nucleus_under_the_mouse(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    labels = annotation.labels
+    chosen = annotation.prompts.object_id[6]
+    labels.data[100:110, 100:110] = chosen
+    labels.refresh()
+    bench.viewer.cursor.position = labels.data_to_world((105, 105))
+    press(labels, "Q")
+    assert list(np.flatnonzero(annotation.prompts.state == "rejected")) == [6]
+
+
+def test_a_negated_point_belongs_to_the_nearest_nucleus(bench: Bench) -> None:
+    annotation = bench.find()
+    before = annotation.prompts
+    distance = np.linalg.norm(before.yx - before.yx[0], axis=1)
+    nearest = before.object_id[np.argsort(distance)[1]]
+    bench.session.negate(annotation, rows(0))
+    assert annotation.prompts.sign[0] == NEGATIVE
+    assert annotation.prompts.object_id[0] == nearest
+    bench.session.negate(annotation, rows(0))
+    assert annotation.prompts.sign[0] == POSITIVE
+    assert annotation.prompts.object_id[0] not in before.object_id
+    check_layer(annotation)
+
+
+def test_a_negative_point_can_be_added(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.session.added_sign = NEGATIVE
+    annotation.points.add(annotation.prompts.yx[5] + 12)
+    assert annotation.prompts.sign[-1] == NEGATIVE
+    assert annotation.prompts.object_id[-1] in annotation.prompts.object_id[:-1]
+    check_layer(annotation)
+
+
+def test_a_negative_is_not_given_to_a_rejected_nucleus(bench: Bench) -> None:
+    annotation = bench.find()
+    distance = np.linalg.norm(annotation.prompts.yx - annotation.prompts.yx[0], axis=1)
+    near, next_near = np.argsort(distance)[1:3]
+    bench.session.reject(annotation, rows(near))
+    bench.session.negate(annotation, rows(0))
+    owner = annotation.prompts.object_id[0]
+    assert owner != annotation.prompts.object_id[near]
+    assert owner in annotation.prompts.object_id[1:]
+    assert next_near >= 0
+
+
+def test_typing_into_the_features_table_counts(bench: Bench) -> None:
+    annotation = bench.find()
+    table = annotation.points.features.copy()
+    table.loc[2, "state"] = "rejected"
+    table.loc[3, "sign"] = "-"
+    annotation.points.features = table
+    assert annotation.prompts.state[2] == "rejected"
+    assert annotation.prompts.sign[3] == NEGATIVE
+    assert annotation.prompts.object_id[3] in np.delete(annotation.prompts.object_id, 3)
+    assert annotation.prompts.state[3] == "added"
+    check_layer(annotation)
+
+
+def test_nonsense_in_the_features_table_is_taken_back(bench: Bench) -> None:
+    annotation = bench.find()
+    before = annotation.prompts
+    table = annotation.points.features.astype(object)
+    table.loc[0, "state"] = "perhaps"
+    table.loc[1, "sign"] = "?"
+    table.loc[2, "object_id"] = "many"
+    table.loc[3, "score"] = 17
+    table.loc[4, "object_id"] = -3
+    table.loc[5, "score"] = np.nan
+    annotation.points.features = table
+    for name in ("object_id", "sign", "state", "score"):
+        np.testing.assert_array_equal(
+            getattr(annotation.prompts, name), getattr(before, name)
+        )
+    bench.session.accept(annotation, rows(0))
+    check_layer(annotation)
+
+
+def test_a_features_table_without_our_columns_changes_nothing(bench: Bench) -> None:
+    annotation = bench.find()
+    annotation.points.features = pd.DataFrame({"mine": range(12)})
+    bench.session.reject(annotation, rows(1))
+    assert annotation.prompts.state[1] == "rejected"
+    check_layer(annotation)
+
+
+def test_labels_carry_the_object_ids_and_lie_on_the_image(bench: Bench) -> None:
+    annotation = bench.find()
+    segmented = bench.segment(annotation)
+    layer = annotation.labels
+    assert layer in bench.viewer.layers
+    assert layer.name == "nuclei [field]"
+    assert layer.data.shape == (160, 200)
+    np.testing.assert_array_equal(layer.scale, (0.5, 0.25))
+    np.testing.assert_array_equal(layer.translate, (10, 20))
+    assert set(np.unique(layer.data)) <= {0, *annotation.prompts.object_id.tolist()}
+    assert segmented.nuclei == len(set(np.unique(layer.data)) - {0})
+    assert segmented.recomputed == 12
+    # the points stay on top, and the keys stay with them
+    assert bench.viewer.layers[-1] is annotation.points
+    assert bench.viewer.layers.selection.active is annotation.points
+
+
+def test_only_what_changed_is_computed_again(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    embedding = annotation.embedding
+    assert bench.segment(annotation).recomputed == 0
+    assert annotation.embedding is embedding
+    annotation.points.add([80.0, 100.0])
+    again = bench.segment(annotation)
+    # the new one, and those that have it as their neighbour
+    assert 1 <= again.recomputed < 6
+    assert len(again.masks) == 13
+    assert bench.segment(annotation).recomputed == 0
+
+
+def test_rejected_points_make_no_mask(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.session.reject(annotation, rows(0, 1, 2))
+    segmented = bench.segment(annotation)
+    rejected = set(annotation.prompts.object_id[:3].tolist())
+    assert not rejected & set(segmented.masks)
+    assert not rejected & set(np.unique(annotation.labels.data).tolist())
+
+
+def test_nothing_to_segment_gives_empty_labels(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.session.reject(annotation, np.arange(12))
+    segmented = bench.segment(annotation)
+    assert segmented.nuclei == 0
+    assert not annotation.labels.data.any()
+
+
+def test_an_image_without_nuclei_gives_an_empty_layer(bench: Bench) -> None:
+    bench.layer.data = np.zeros((40, 50, 3), np.uint8)
+    annotation = bench.find()
+    assert len(annotation.points.data) == 0
+    assert bench.segment(annotation).nuclei == 0
+
+
+def test_semantic_mode_gives_one_mask(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation, mode="semantic")
+    assert set(np.unique(annotation.labels.data)) <= {0, 1}
+
+
+def test_new_labels_can_be_undone_by_napari(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    first = annotation.labels.data.copy()
+    layer = annotation.labels
+    bench.session.reject(annotation, np.arange(12))
+    bench.segment(annotation)
+    assert annotation.labels is layer
+    assert first.any()
+    assert not layer.data.any()
+    layer.undo()
+    np.testing.assert_array_equal(layer.data, first)
+
+
+def test_painting_then_segmenting_undoes_in_order(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    layer = annotation.labels
+    start = layer.data.copy()
+    layer.data_setitem((np.array([0, 0]), np.array([0, 1])), 77)
+    painted = layer.data.copy()
+    bench.segment(annotation)
+    np.testing.assert_array_equal(layer.data, start)
+    layer.undo()
+    np.testing.assert_array_equal(layer.data, painted)
+    layer.undo()
+    np.testing.assert_array_equal(layer.data, start)
+
+
+def test_finding_again_keeps_what_was_touched(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.session.reject(annotation, rows(0))
+    bench.session.accept(annotation, rows(1))
+    annotation.points.add([2.0, 3.0])
+    layer = annotation.points
+    touched = annotation.prompts.yx[[0, 1, 12]]
+    again = bench.find()
+    assert again is annotation
+    assert again.points is layer
+    assert len(again.prompts) == 13
+    for yx in touched:
+        assert (again.prompts.yx == yx).all(axis=1).sum() == 1
+    check_layer(again)
+
+
+def test_deleting_the_points_starts_over(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.session.reject(annotation, np.arange(12))
+    bench.viewer.layers.remove(annotation.points)
+    assert bench.session.find(bench.plane) is None
+    again = bench.find()
+    assert set(again.prompts.state) == {"auto"}
+    assert again.points in bench.viewer.layers
+
+
+def test_deleted_labels_are_made_again(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    bench.viewer.layers.remove(annotation.labels)
+    assert annotation.labels is None
+    assert bench.segment(annotation).recomputed == 0
+    assert annotation.labels in bench.viewer.layers
+
+
+def test_labels_deleted_while_the_next_ones_are_computed(bench: Bench) -> None:
+    annotation = bench.find()
+    segmented = bench.segment(annotation)
+    bench.viewer.layers.remove(annotation.labels)
+    change_only = bench.segment(annotation)
+    assert change_only.layer is not None
+    bench.viewer.layers.remove(annotation.labels)
+    bench.session.show_labels(annotation, bench.plane, segmented)
+    np.testing.assert_array_equal(annotation.labels.data, segmented.labels)
+
+
+def test_labels_of_another_shape_are_replaced(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    old = annotation.labels
+    old.data = np.zeros((5, 6), np.uint8)
+    bench.segment(annotation)
+    assert annotation.labels is not old
+    assert old not in bench.viewer.layers
+    assert annotation.labels.data.shape == (160, 200)
+
+
+def test_without_the_image_points_can_still_be_corrected(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    bench.viewer.layers.remove(bench.layer)
+    annotation.points.selected_data = {0}
+    press(annotation.points, "Q")
+    annotation.points.add([1.0, 2.0])
+    assert annotation.embedding is None
+    check_layer(annotation)
+
+
+def test_renamed_and_hidden_layers_are_still_ours(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    annotation.points.name = annotation.labels.name = bench.layer.name = "x"
+    annotation.points.visible = annotation.labels.visible = False
+    bench.session.reject(annotation, np.arange(12))
+    bench.segment(annotation)
+    assert not annotation.labels.data.any()
+
+
+def test_the_session_outlives_its_dock(bench: Bench) -> None:
+    annotation = bench.find()
+    assert AnnotationSession.of(bench.viewer) is bench.session
+    assert AnnotationSession.of(bench.viewer).find(bench.plane) is annotation
+
+
+def test_a_copy_of_our_layer_is_not_ours(bench: Bench) -> None:
+    annotation = bench.find()
+    data, state, kind = annotation.points.as_layer_data_tuple()
+    bench.viewer.layers.remove(annotation.points)
+    bench.viewer.add_layer(Points(data, **state))
+    assert kind == "points"
+    assert AnnotationSession.of(bench.viewer) is not bench.session
+
+
+def test_embeddings_beyond_the_limit_are_let_go(bench: Bench) -> None:
+    first = bench.find()
+    bench.segment(first)
+    other = bench.viewer.add_image(bench.layer.data.copy(), rgb=True, name="second")
+    bench.layer = other
+    second = bench.find()
+    bench.session.cache_bytes = second.prompts.yx.nbytes
+    bench.segment(second)
+    assert first.embedding is None
+    assert second.embedding is not None
+    assert first.masks
+
+
+def test_a_session_is_freed_with_its_viewer(bench: Bench) -> None:
+    bench.segment(bench.find())
+    session = weakref.ref(bench.session)
+    viewer = weakref.ref(bench.viewer)
+    del bench.session, bench.viewer, bench.layer
+    gc.collect()
+    assert session() is None
+    assert viewer() is None
