@@ -226,7 +226,7 @@ def add_proposals(shown: Prompts, proposals: Prompts, diameter: float) -> Prompt
 
 def _usable(prompts: Prompts) -> BoolArray:
     positive = prompts.sign == POSITIVE
-    return positive & (prompts.state != PromptState.REJECTED.value)
+    return np.asarray(positive & (prompts.state != PromptState.REJECTED.value))
 
 
 def _with(prompts: Prompts, rows: Rows, **columns: Any) -> Prompts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari.layers import Image
+from qtpy.compat import isalive
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QWidget
 
@@ -81,6 +82,8 @@ class ImagePanel(QWidget):
 
     def refresh(self, event: Event | None = None) -> None:
         """List the images that the viewer has now; keep the choice if it is there."""
+        if not isalive(self):
+            return
         chosen = self.layer()
         before = self._layers
         self._layers = [x for x in self._viewer.layers if isinstance(x, Image)][::-1]
@@ -126,4 +129,5 @@ class ImagePanel(QWidget):
         self.changed.emit()
 
     def _on_point(self, event: Event) -> None:
-        self.changed.emit()
+        if isalive(self):
+            self.changed.emit()

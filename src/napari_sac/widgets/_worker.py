@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from napari.qt.threading import create_worker
 from napari.utils import cancelable_progress
 from napari.utils.notifications import notification_manager, show_error
+from qtpy.compat import isalive
 from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
 
 from napari_sac.core.errors import Cancelled, NapariSacError
@@ -41,7 +42,7 @@ class Worker(QObject):
     Parameters
     ----------
     parent : QObject
-        When it is deleted the job is cancelled.
+        When it is deleted the job stops, and its result is dropped.
 
     Attributes
     ----------
@@ -64,9 +65,6 @@ class Worker(QObject):
         super().__init__(parent)
         self._job: _Job[Any] | None = None
         self._bar: cancelable_progress | None = None
-        self._running = _Running()
-        # not a method: those of a QObject that is being deleted are not called
-        self.destroyed.connect(partial(_Running.stop, self._running))
 
     @property
     def busy(self) -> bool:
@@ -98,8 +96,7 @@ class Worker(QObject):
         """
         if self._job is not None:
             raise RuntimeError(f"{self._job.title} is still running")
-        job = _Job(title, work, on_done)
-        self._job = self._running.job = job
+        self._job = job = _Job(title, work, on_done, self)
         queued = Qt.ConnectionType.QueuedConnection
         job.relay.progressed.connect(self._on_progressed, queued)
         job.relay.finished.connect(self._on_finished, queued)
@@ -118,7 +115,11 @@ class Worker(QObject):
 
     def stop(self) -> None:
         """Cancel, and wait a moment for the thread to end."""
-        self._running.stop()
+        job = self._job
+        if job is not None:
+            job.cancelled.set()
+            if job.started.is_set():
+                job.finished.wait(_JOIN_SECONDS)
 
     def _on_progressed(self, stage: str, done: int, total: int) -> None:
         job, bar = self._job, self._bar
@@ -139,7 +140,6 @@ class Worker(QObject):
         if job is None or not job.finished.is_set():
             return
         self._job = self._bar = None
-        self._running.job = None
         if bar is not None:
             bar.close()
         self.busy_changed.emit(False)
@@ -166,21 +166,6 @@ class Worker(QObject):
         notification_manager.receive_error(type(error), error, error.__traceback__)
 
 
-class _Running:
-    """The job of a worker, known also when the worker is gone."""
-
-    def __init__(self) -> None:
-        self.job: _Job[Any] | None = None
-
-    def stop(self, *_: object) -> None:
-        job, self.job = self.job, None
-        if job is not None:
-            job.cancelled.set()
-            job.on_done = _ignore
-            if job.started.is_set():
-                job.finished.wait(_JOIN_SECONDS)
-
-
 class _Relay(QObject):
     """Carries what the thread says to the window's thread; it belongs to the job."""
 
@@ -192,9 +177,14 @@ class _Job(Generic[_T]):
     """What a thread runs, and what came of it."""
 
     def __init__(
-        self, title: str, work: Callable[[Progress], _T], on_done: Callable[[_T], None]
+        self,
+        title: str,
+        work: Callable[[Progress], _T],
+        on_done: Callable[[_T], None],
+        worker: Worker,
     ) -> None:
         self.title = title
+        self.worker: Worker | None = worker
         self.work: Callable[[Progress], _T] | None = work
         self.on_done: Callable[[Any], None] = on_done
         self.result: _T | None = None
@@ -222,22 +212,25 @@ class _Job(Generic[_T]):
         except Exception as error:
             self.error = error
         self.work = None
-        if self.is_cancelled():
-            self.result = None
+        if not isalive(self.worker):
+            self.clear()
         self.finished.set()
         self.relay.finished.emit()
 
     def is_cancelled(self) -> bool:
-        """Whether somebody asked the job to stop: in the dock, or in napari."""
+        """Whether somebody asked the job to stop, or nobody waits for it any more."""
         return (
             self.cancelled.is_set()
             or self.is_quit()
             or (self.bar is not None and self.bar.is_canceled)
+            # asked here and not told by "destroyed", which may reach callables that
+            # Python's garbage collector has emptied already, and crashes then
+            or not isalive(self.worker)
         )
 
     def clear(self) -> None:
         """Let go of everything large: napari keeps the job until its window closes."""
-        self.work = self.result = self.error = self.bar = None
+        self.work = self.result = self.error = self.bar = self.worker = None
         self.on_done = _ignore
         self.is_quit = bool
 

@@ -5,11 +5,11 @@ It reads the form, starts the worker and hands results to the session; nothing e
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QDoubleSpinBox, QLabel, QPushButton, QVBoxLayout, QWidget
 from superqt import QCollapsible, QLabeledDoubleSlider
@@ -87,14 +87,11 @@ class SegmentWidget(QWidget):
         self.status = StatusPanel()
         self.proposal_form = ConfigForm(ProposalConfig, without=("score_threshold",))
         self.decode_form = ConfigForm(DecodeConfig)
-        # a slider moves faster than thousands of points can be drawn
         self._filter_soon = QTimer(self)
         self._filter_soon.setSingleShot(True)
         self._lay_out()
         self._connect_inside()
         self._connect_outside()
-        ref = weakref.ref(self)
-        self.destroyed.connect(lambda: _leave(ref()))
 
     def changeEvent(self, event: QEvent | None) -> None:
         """Leave the viewer when the dock is closed, come back when it is docked."""
@@ -124,7 +121,7 @@ class SegmentWidget(QWidget):
         self.find_button.clicked.connect(self._on_find)
         self.segment_button.clicked.connect(self._on_segment)
         self.images.changed.connect(self._on_image_changed)
-        self.threshold.valueChanged.connect(lambda: self._filter_soon.start(0))
+        self.threshold.valueChanged.connect(self._on_threshold_moved)
         self._filter_soon.timeout.connect(self._on_threshold)
         self.added_sign.currentIndexChanged.connect(self._on_added_sign)
         self.status.cancel_requested.connect(self.worker.cancel)
@@ -187,6 +184,10 @@ class SegmentWidget(QWidget):
         semantic = request.config.mode == "semantic"
         self.status.say(describe_segmented(segmented, semantic=semantic))
 
+    def _on_threshold_moved(self) -> None:
+        # it moves faster than thousands of points can be drawn
+        self._filter_soon.start(0)
+
     def _on_threshold(self) -> None:
         annotation = self._annotation()
         if annotation is not None:
@@ -220,6 +221,8 @@ class SegmentWidget(QWidget):
 
     def _refresh(self) -> None:
         """Make the dock say what is the case."""
+        if not isalive(self):
+            return
         plane, annotation = self.images.plane(), self._annotation()
         loaded = self.session.loaded
         self.models.show_device(None if loaded is None else loaded.model)
@@ -272,11 +275,6 @@ class SegmentWidget(QWidget):
         whole.setContentsMargins(0, 0, 0, 6)
         whole.addWidget(ScrollColumn(inside), 1)
         whole.addWidget(self.status)
-
-
-def _leave(widget: SegmentWidget | None) -> None:
-    if widget is not None:
-        widget.leave()
 
 
 def _allow(button: QPushButton, reason: QLabel, allowed: bool) -> None:

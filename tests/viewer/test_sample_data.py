@@ -1,0 +1,36 @@
+"""The sample images, with and without a network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from napari.layers import Layer
+
+from napari_sac.core.datasets import dsb2018, monuseg
+from napari_sac.core.errors import DownloadError
+from napari_sac.viewer import sample_data
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Nothing listens there.
+NOWHERE = "http://127.0.0.1:9/"
+
+
+def test_stained_tissue_needs_no_network() -> None:
+    (data,) = sample_data.immunohistochemistry()
+    layer = Layer.create(*data)
+    assert layer.rgb
+    assert layer.data.shape == (512, 512, 3)
+
+
+def test_without_a_network_the_message_says_so_and_what_to_do(tmp_path: Path) -> None:
+    archive = replace(dsb2018.DSB2018, url=NOWHERE)
+    with pytest.raises(DownloadError, match=r"no network.*browser"):
+        sample_data.dsb2018_samples(tmp_path, archive)
+    archive = replace(monuseg.MONUSEG_TRAINING, url=NOWHERE)
+    with pytest.raises(DownloadError, match=r"no network.*browser"):
+        sample_data.monuseg_samples(tmp_path, archive)
+    assert not any(p.is_dir() for p in tmp_path.iterdir())

@@ -1,0 +1,45 @@
+"""A dock on a viewer without a window, and a model that needs no loading."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from napari.components import ViewerModel
+
+from napari_sac.viewer.inference import LoadedModel
+from napari_sac.widgets.segment_widget import SegmentWidget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytestqt.qtbot import QtBot
+    from synthetic import Nuclei
+
+    from napari_sac.core.models.registry import Model
+
+
+@pytest.fixture
+def viewer(nuclei: Nuclei) -> ViewerModel:
+    model = ViewerModel()
+    model.add_image(nuclei.image, rgb=True, name="field")
+    return model
+
+
+@pytest.fixture
+def dock(
+    viewer: ViewerModel, disc_model: Model, qtbot: QtBot
+) -> Iterator[SegmentWidget]:
+    widget = SegmentWidget(viewer)
+    qtbot.addWidget(widget)
+    widget.session.loaded = LoadedModel(widget.models.choice(), disc_model)
+    yield widget
+    widget.leave()
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_computer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Neither models nor adapters that the person who runs the tests has added."""
+    monkeypatch.setenv("NAPARI_SAC_HOME", str(tmp_path_factory.mktemp("home")))

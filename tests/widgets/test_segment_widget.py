@@ -1,0 +1,395 @@
+"""The dock, by its own buttons, on a viewer without a window."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import threading
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from qtpy.QtCore import Qt, QThreadPool
+from qtpy.QtWidgets import QApplication, QComboBox, QMainWindow
+
+from napari_sac.core.models.adapter import CONFIG_FILE, INFO_FILE, WEIGHT_NAMES
+from napari_sac.core.types import NEGATIVE
+from napari_sac.viewer.inference import LoadedModel
+from napari_sac.widgets.segment_widget import SegmentWidget
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+    from pytestqt.qtbot import QtBot
+
+    from napari_sac.core.models.registry import Model
+    from napari_sac.viewer.annotation import Annotation
+
+
+def click(qtbot: QtBot, button: object) -> None:
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def run(qtbot: QtBot, dock: SegmentWidget, button: object) -> None:
+    """Click a button that starts work, and wait for the end."""
+    click(qtbot, button)
+    assert dock.worker.busy
+    qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
+
+
+def only(dock: SegmentWidget) -> Annotation:
+    (annotation,) = dock.session.annotations
+    return annotation
+
+
+@pytest.fixture
+def image(viewer: ViewerModel) -> Image:
+    return viewer.layers["field"]
+
+
+class Gate:
+    """Pixels that are handed out when the test says so."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = pixels
+        self.asked = threading.Event()
+        self.open = threading.Event()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.pixels.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.pixels.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.pixels.ndim
+
+    def __getitem__(self, key: object) -> np.ndarray:
+        if threading.current_thread() is not threading.main_thread():
+            self.asked.set()
+            self.open.wait(20)
+        return self.pixels[key]
+
+
+def test_the_whole_way_by_the_buttons(
+    qtbot: QtBot, dock: SegmentWidget, viewer: ViewerModel
+) -> None:
+    assert dock.find_button.isEnabled()
+    assert not dock.segment_button.isEnabled()
+    run(qtbot, dock, dock.find_button)
+    assert "12 nuclei found" in dock.status.message.text()
+    assert dock.count.text() == "12 points shown, 0 hidden by this score."
+    assert "pixels" in dock.measured.text()
+    assert "CPU" in dock.models.about_device.text()
+    assert dock.segment_button.isEnabled()
+    run(qtbot, dock, dock.segment_button)
+    assert "segmented" in dock.status.message.text()
+    only(dock).points.add([80.0, 100.0])
+    run(qtbot, dock, dock.segment_button)
+    assert "unchanged" in dock.status.message.text()
+    assert [layer.name for layer in viewer.layers] == [
+        "field",
+        "nuclei [field]",
+        "nuclei prompts [field]",
+    ]
+
+
+def test_without_an_image_the_dock_says_what_to_do(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget
+) -> None:
+    viewer.layers.clear()
+    assert not dock.find_button.isEnabled()
+    assert not dock.why_not_find.isHidden()
+    assert "Open an image" in dock.why_not_find.text()
+    viewer.add_labels(np.zeros((5, 5), int))
+    assert not dock.find_button.isEnabled()
+    viewer.add_image(np.zeros((5, 5)), name="new")
+    assert dock.find_button.isEnabled()
+    assert dock.why_not_find.isHidden()
+    assert dock.images.layer().name == "new"
+
+
+def test_the_slider_filters_at_once(qtbot: QtBot, dock: SegmentWidget) -> None:
+    run(qtbot, dock, dock.find_button)
+    annotation = only(dock)
+    annotation.prompts.score[:] = np.linspace(0.4, 0.9, 12)
+    dock.threshold.setValue(0.6)
+    expected = int(np.sum(np.linspace(0.4, 0.9, 12) >= 0.6))
+    qtbot.waitUntil(lambda: len(annotation.points.data) == expected)
+    assert not dock.worker.busy
+    assert f"{expected} points shown" in dock.count.text()
+    dock.threshold.setValue(0.0)
+    qtbot.waitUntil(lambda: len(annotation.points.data) == 12)
+
+
+def test_the_slider_shows_the_threshold_of_the_chosen_image(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    run(qtbot, dock, dock.find_button)
+    dock.threshold.setValue(0.7)
+    qtbot.waitUntil(lambda: only(dock).threshold == 0.7)
+    other = viewer.add_image(image.data.copy(), rgb=True, name="other")
+    dock.images.choose(other)
+    assert not dock.segment_button.isEnabled()
+    dock.threshold.setValue(0.2)
+    run(qtbot, dock, dock.find_button)
+    dock.images.choose(image)
+    assert dock.threshold.value() == pytest.approx(0.7)
+    assert dock.segment_button.isEnabled()
+
+
+def test_a_typed_diameter_overrides_the_measured_one(
+    qtbot: QtBot, dock: SegmentWidget
+) -> None:
+    dock.diameter.setValue(33)
+    run(qtbot, dock, dock.find_button)
+    assert only(dock).diameter == 33
+    assert "33 pixels" in dock.measured.text()
+    dock.diameter.setValue(0)
+    run(qtbot, dock, dock.find_button)
+    assert 15 < only(dock).diameter < 30
+
+
+def test_the_diameter_is_told_in_the_units_of_the_image(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    image.scale, image.units = (0.5, 0.5), ("um", "um")
+    dock.diameter.setValue(20)
+    run(qtbot, dock, dock.find_button)
+    assert "20 pixels = 10 µm" in dock.measured.text()
+
+
+def test_channels_are_offered_where_there_are_some(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    panel = dock.images
+    assert panel.first.isHidden()
+    grey = image.data[..., 0]
+    stack = np.stack([np.zeros_like(grey), grey, np.zeros_like(grey)])
+    dock.images.choose(viewer.add_image(stack, name="stack"))
+    assert not panel.first.isHidden()
+    assert panel.second.isHidden()
+    panel.first.setCurrentText("1")
+    panel.second.setCurrentText("2")
+    assert dock.images.plane().channels == (1, 2)
+    dock.diameter.setValue(20)
+    run(qtbot, dock, dock.find_button)
+    assert len(only(dock).prompts) == 12
+    panel.second.setCurrentText("1")
+    assert dock.images.plane().channels == (1,)
+
+
+def test_the_slider_of_a_stack_changes_what_segment_is_about(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    grey = image.data[..., 0]
+    stack = viewer.add_image(np.stack([grey] * 3), axis_labels=("z", "y", "x"))
+    dock.images.choose(stack)
+    viewer.dims.set_current_step(0, 2)
+    run(qtbot, dock, dock.find_button)
+    first = only(dock)
+    assert first.points.name.endswith("plane 2]")
+    viewer.dims.set_current_step(0, 1)
+    assert not dock.segment_button.isEnabled()
+    assert not first.points.visible
+    viewer.dims.set_current_step(0, 2)
+    assert dock.segment_button.isEnabled()
+    assert first.points.visible
+
+
+def test_new_points_can_be_negative(qtbot: QtBot, dock: SegmentWidget) -> None:
+    run(qtbot, dock, dock.find_button)
+    dock.added_sign.setCurrentIndex(1)
+    only(dock).points.add([30.0, 30.0])
+    assert only(dock).prompts.sign[-1] == NEGATIVE
+
+
+def test_advanced_options_are_used(qtbot: QtBot, dock: SegmentWidget) -> None:
+    run(qtbot, dock, dock.find_button)
+    (mode,) = [
+        box
+        for box in dock.decode_form.native.findChildren(QComboBox)
+        if box.findText("semantic") >= 0
+    ]
+    mode.setCurrentText("semantic")
+    run(qtbot, dock, dock.segment_button)
+    assert "One mask" in dock.status.message.text()
+    assert set(np.unique(only(dock).labels.data)) <= {0, 1}
+
+
+def test_while_it_works_the_buttons_wait(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    gate = Gate(image.data[..., 0])
+    dock.images.choose(viewer.add_image(gate, name="gated"))
+    click(qtbot, dock.find_button)
+    qtbot.waitUntil(gate.asked.is_set, timeout=60_000)
+    assert not dock.find_button.isEnabled()
+    assert not dock.status.cancel.isHidden()
+    gate.open.set()
+    qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
+    assert dock.find_button.isEnabled()
+    assert dock.status.cancel.isHidden()
+
+
+def test_cancel_changes_nothing(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    gate = Gate(image.data[..., 0])
+    dock.images.choose(viewer.add_image(gate, name="gated"))
+    click(qtbot, dock.find_button)
+    qtbot.waitUntil(gate.asked.is_set, timeout=60_000)
+    click(qtbot, dock.status.cancel)
+    gate.open.set()
+    qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
+    assert "cancelled. Nothing was changed" in dock.status.message.text()
+    assert dock.session.annotations == []
+    assert len(viewer.layers) == 2
+
+
+def test_the_result_for_an_image_that_is_gone_is_dropped(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    gate = Gate(image.data[..., 0])
+    gated = viewer.add_image(gate, name="gated")
+    dock.images.choose(gated)
+    click(qtbot, dock.find_button)
+    qtbot.waitUntil(gate.asked.is_set, timeout=60_000)
+    viewer.layers.remove(gated)
+    gate.open.set()
+    qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
+    assert "image was removed" in dock.status.message.text()
+    assert list(viewer.layers) == [image]
+
+
+def test_labels_for_points_that_are_gone_are_dropped(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    run(qtbot, dock, dock.find_button)
+    gate = Gate(image.data)
+    image.data = gate
+    click(qtbot, dock.segment_button)
+    qtbot.waitUntil(gate.asked.is_set, timeout=60_000)
+    viewer.layers.remove(only(dock).points)
+    gate.open.set()
+    qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
+    assert "points were removed" in dock.status.message.text()
+    assert list(viewer.layers) == [image]
+
+
+def test_an_adapter_for_other_weights_is_a_sentence_in_the_dock(
+    qtbot: QtBot, viewer: ViewerModel
+) -> None:
+    folder = Path(os.environ["NAPARI_SAC_HOME"]) / "adapters" / "mine"
+    folder.mkdir(parents=True)
+    for name in (CONFIG_FILE, *WEIGHT_NAMES):
+        (folder / name).touch()
+    about = {"title": "Mine", "description": "For my stain.", "licence": "my own"}
+    base = {"format": 1, "base": "sac_tiny", "base_sha256": "other"}
+    (folder / INFO_FILE).write_text(json.dumps(about | base))
+    dock = SegmentWidget(viewer)
+    qtbot.addWidget(dock)
+    dock.models.adapter.setCurrentText("Mine")
+    assert dock.models.about_adapter.text() == "For my stain. Licence: my own."
+    run(qtbot, dock, dock.find_button)
+    assert "other weights of sac_tiny" in dock.status.message.text()
+    assert dock.status.copy.isHidden()
+    dock.models.model.setCurrentIndex(1)
+    assert dock.models.adapter.findText("Mine") < 0
+    dock.leave()
+
+
+def test_the_report_of_an_unexpected_error_can_be_copied(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    class Broken(Gate):
+        def __getitem__(self, key: object) -> np.ndarray:
+            if threading.current_thread() is not threading.main_thread():
+                raise RuntimeError("disk on fire")
+            return super().__getitem__(key)
+
+    dock.images.choose(viewer.add_image(Broken(image.data[..., 0]), name="broken"))
+    run(qtbot, dock, dock.find_button)
+    assert "did not expect" in dock.status.message.text()
+    assert not dock.status.copy.isHidden()
+    click(qtbot, dock.status.copy)
+    assert "disk on fire" in QApplication.clipboard().text()
+    # the next success takes it away
+    dock.images.choose(image)
+    run(qtbot, dock, dock.find_button)
+    assert dock.status.copy.isHidden()
+
+
+def test_renamed_images_are_listed_by_their_new_name(
+    viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    image.name = "slide 7"
+    assert dock.images.image.currentText() == "slide 7"
+    viewer.add_image(np.zeros((4, 4)), name="b")
+    viewer.layers.move(0, 2)
+    assert dock.images.layer() is image
+    viewer.layers.remove(image)
+    assert dock.images.layer().name == "b"
+
+
+def test_a_new_dock_goes_on_with_the_layers_of_the_old_one(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, disc_model: Model
+) -> None:
+    run(qtbot, dock, dock.find_button)
+    only(dock).points.add([5.0, 5.0])
+    dock.leave()
+    again = SegmentWidget(viewer)
+    qtbot.addWidget(again)
+    assert again.session is dock.session
+    assert again.segment_button.isEnabled()
+    run(qtbot, again, again.segment_button)
+    assert len(only(again).prompts) == 13
+    again.leave()
+
+
+def test_a_closed_dock_leaves_the_viewer_alone(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget
+) -> None:
+    # what napari does with a dock
+    window = QMainWindow()
+    qtbot.addWidget(window)
+    dock.setParent(window)
+    count = dock.images.image.count()
+    dock.setParent(None)
+    viewer.add_image(np.zeros((4, 4)))
+    assert dock.images.image.count() == count
+    dock.setParent(window)
+    assert dock.images.image.count() == count + 1
+    dock.setParent(None)
+
+
+def test_closing_while_it_works_is_safe_and_frees_everything(
+    qtbot: QtBot, nuclei: object, disc_model: Model
+) -> None:
+    viewer = ViewerModel()
+    gate = Gate(nuclei.image)
+    viewer.add_image(gate, rgb=True)
+    window = QMainWindow()
+    dock = SegmentWidget(viewer)
+    window.setCentralWidget(dock)
+    dock.session.loaded = LoadedModel(dock.models.choice(), disc_model)
+    click(qtbot, dock.find_button)
+    qtbot.waitUntil(gate.asked.is_set, timeout=60_000)
+    refs = [weakref.ref(x) for x in (dock, dock.session, viewer)]
+    timer = threading.Timer(0.2, gate.open.set)
+    timer.start()
+    window.deleteLater()
+    with qtbot.waitSignal(window.destroyed):
+        pass
+    QThreadPool.globalInstance().waitForDone(20_000)
+    qtbot.wait(50)
+    viewer.layers.clear()
+    del window, dock, viewer
+    gc.collect()
+    assert [ref() for ref in refs] == [None] * 3
