@@ -374,7 +374,8 @@ def test_closing_while_it_works_is_safe_and_frees_everything(
 ) -> None:
     viewer = ViewerModel()
     gate = Gate(nuclei.image)
-    viewer.add_image(gate, rgb=True)
+    # without a name napari looks for one among our variables, and keeps them
+    viewer.add_image(gate, rgb=True, name="gated")
     window = QMainWindow()
     dock = SegmentWidget(viewer)
     window.setCentralWidget(dock)
@@ -388,8 +389,12 @@ def test_closing_while_it_works_is_safe_and_frees_everything(
     with qtbot.waitSignal(window.destroyed):
         pass
     QThreadPool.globalInstance().waitForDone(20_000)
-    qtbot.wait(50)
     viewer.layers.clear()
     del window, dock, viewer
-    gc.collect()
-    assert [ref() for ref in refs] == [None] * 3
+
+    def freed() -> bool:
+        gc.collect()
+        return [ref() for ref in refs] == [None] * 3
+
+    # Qt keeps some until it has gone through its events
+    qtbot.waitUntil(freed)
