@@ -48,7 +48,7 @@ def check_layer(annotation: Annotation) -> None:
     symbols = np.where(prompts.sign == POSITIVE, "disc", "hbar")
     np.testing.assert_array_equal([str(s) for s in layer.symbol], symbols)
     for state in PromptState:
-        colours = layer.face_color[prompts.state == state.value]
+        colours = layer.border_color[prompts.state == state.value]
         if len(colours):
             expected = [int(STATE_COLOURS[state][i : i + 2], 16) for i in (1, 3, 5)]
             np.testing.assert_allclose(colours[:, :3] * 255, [expected] * len(colours))

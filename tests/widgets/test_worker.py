@@ -102,9 +102,7 @@ def test_one_job_at_a_time(qtbot: QtBot, worker: Worker) -> None:
     wait_until_idle(qtbot, worker)
 
 
-def test_cancel_stops_the_work_soon(
-    qtbot: QtBot, worker: Worker, heard: Heard
-) -> None:
+def test_cancel_stops_the_work_soon(qtbot: QtBot, worker: Worker, heard: Heard) -> None:
     worker.start("Counting", count_slowly, heard.results.append)
     qtbot.waitUntil(lambda: ("counting", 0, 1000) in heard.progress)
     start = time.monotonic()

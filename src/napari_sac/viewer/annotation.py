@@ -38,6 +38,8 @@ class Annotation:
         The masks of the last segmentation.
     embedding : Embedding or None
         The embedding of the last segmentation, if there is memory for it.
+    recomputed : int
+        How many nuclei the last segmentation had to decode.
     seconds : dict of str to float
         How long each stage took when it was last done.
     """
@@ -51,6 +53,7 @@ class Annotation:
     hidden: Prompts = field(default_factory=Prompts.empty)
     masks: dict[int, ObjectMask] = field(default_factory=dict)
     embedding: Embedding | None = None
+    recomputed: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
     def is_about(self, plane: ImagePlane) -> bool:

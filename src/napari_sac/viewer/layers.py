@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 SESSION_KEY = "napari-sac"
 """Where our layers carry their session, in ``layer.metadata``."""
 
+BORDER_WIDTH = 0.3
+"""Width of a point's ring, as a part of its size."""
+
 # Napari's canvas pixels: points stay visible when the whole field is in view.
-_CANVAS_SIZES = (7, 10000)
+_CANVAS_SIZES = (8, 10000)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +67,12 @@ def build_points(plane: ImagePlane, prompts: Prompts, diameter: float) -> Points
         name=prompts_name(plane),
         features=features_table(prompts),
         # not "state" and a cycle: that fails when an emptied layer gets a point
-        face_color=_colours(prompts) if len(prompts) else "white",
+        border_color=_colours(prompts) if len(prompts) else "white",
+        # a wide ring: napari draws nothing but the border of points that are small
+        border_width=BORDER_WIDTH,
+        face_color="black",
         symbol=_symbols(prompts) or SIGN_SYMBOLS[POSITIVE],
         size=point_size(diameter),
-        border_color="black",
-        border_width=0.08,
         canvas_size_limits=_CANVAS_SIZES,
         **plane_geometry(plane.layer),
     )
@@ -94,7 +98,7 @@ def write_points(
         layer.data = prompts.yx.copy()
     layer.features = features_table(prompts)
     if len(prompts):
-        layer.face_color = _colours(prompts)
+        layer.border_color = _colours(prompts)
         layer.symbol = _symbols(prompts)
         layer.size = point_size(diameter)
     layer.current_size = point_size(diameter)

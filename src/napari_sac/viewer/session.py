@@ -135,6 +135,7 @@ class AnnotationSession:
         """Show the labels of a segmentation, and keep what the next one can use."""
         annotation.masks = segmented.masks
         annotation.embedding = segmented.embedding
+        annotation.recomputed = segmented.recomputed
         self.loaded = segmented.loaded
         annotation.seconds.update(segmented.seconds)
         self._use(annotation)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari.layers import Image
-from qtpy.compat import isalive
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QWidget
 
 from napari_sac.viewer.planes import ImagePlane, channel_count, current_plane
+from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._panel import combo, form
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class ImagePanel(QWidget):
 
     def refresh(self, event: Event | None = None) -> None:
         """List the images that the viewer has now; keep the choice if it is there."""
-        if not isalive(self):
+        if not is_alive(self):
             return
         chosen = self.layer()
         before = self._layers
@@ -129,5 +129,5 @@ class ImagePanel(QWidget):
         self.changed.emit()
 
     def _on_point(self, event: Event) -> None:
-        if isalive(self):
+        if is_alive(self):
             self.changed.emit()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QPointF, QRectF, Qt
-from qtpy.QtGui import QColor, QPainter, QPixmap
+from qtpy.QtGui import QColor, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_sac.core.types import NEGATIVE, POSITIVE, PromptState
@@ -29,6 +29,7 @@ class Legend(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         grid = QGridLayout()
         grid.setVerticalSpacing(2)
+        grid.setContentsMargins(3, 0, 0, 0)
         entries = [
             *((STATE_TITLES[s], c, POSITIVE) for s, c in STATE_COLOURS.items()),
             ("not this nucleus", STATE_COLOURS[PromptState.ADDED], NEGATIVE),
@@ -57,11 +58,12 @@ def _swatch(colour: str, sign: int) -> QPixmap:
     picture.fill(Qt.GlobalColor.transparent)
     painter = QPainter(picture)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-    painter.setBrush(QColor(colour))
-    painter.setPen(QColor("black"))
+    painter.setBrush(QColor("black"))
+    painter.setPen(QPen(QColor(colour), 3))
+    middle = _SIDE / 2
     if sign == POSITIVE:
-        painter.drawEllipse(QPointF(_SIDE / 2, _SIDE / 2), 5.5, 5.5)
+        painter.drawEllipse(QPointF(middle, middle), 4, 4)
     else:
-        painter.drawRect(QRectF(1, _SIDE / 2 - 2.5, _SIDE - 2, 5))
+        painter.drawRect(QRectF(2, middle - 2, _SIDE - 4, 4))
     painter.end()
     return picture

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from napari.qt.threading import create_worker
 from napari.utils import cancelable_progress
 from napari.utils.notifications import notification_manager, show_error
-from qtpy.compat import isalive
 from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
 
 from napari_sac.core.errors import Cancelled, NapariSacError
+from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._torch_import import import_torch
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class _Job(Generic[_T]):
         except Exception as error:
             self.error = error
         self.work = None
-        if not isalive(self.worker):
+        if not is_alive(self.worker):
             self.clear()
         self.finished.set()
         self.relay.finished.emit()
@@ -223,9 +223,7 @@ class _Job(Generic[_T]):
             self.cancelled.is_set()
             or self.is_quit()
             or (self.bar is not None and self.bar.is_canceled)
-            # asked here and not told by "destroyed", which may reach callables that
-            # Python's garbage collector has emptied already, and crashes then
-            or not isalive(self.worker)
+            or not is_alive(self.worker)
         )
 
     def clear(self) -> None:

@@ -9,7 +9,6 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QDoubleSpinBox, QLabel, QPushButton, QVBoxLayout, QWidget
 from superqt import QCollapsible, QLabeledDoubleSlider
@@ -25,6 +24,7 @@ from napari_sac.viewer.inference import (
     segment,
 )
 from napari_sac.viewer.session import AnnotationSession
+from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._config_form import ConfigForm
 from napari_sac.widgets._image_panel import ImagePanel
 from napari_sac.widgets._legend import Legend
@@ -221,7 +221,7 @@ class SegmentWidget(QWidget):
 
     def _refresh(self) -> None:
         """Make the dock say what is the case."""
-        if not isalive(self):
+        if not is_alive(self):
             return
         plane, annotation = self.images.plane(), self._annotation()
         loaded = self.session.loaded

@@ -1,0 +1,361 @@
+"""``napari-sac demo``: the main job on a sample image, in napari's own window.
+
+It presses the dock's buttons and clicks into the image as a person would. Without a
+display it starts one of its own, which nobody sees, and leaves a picture of the window.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import select
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_sac.core.errors import NapariSacError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    import numpy.typing as npt
+
+    from napari_sac.core.types import IntArray
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.widgets.segment_widget import SegmentWidget
+
+    # What add_subparsers returns; the class has no public name.
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+DEFAULT_OUTPUT = Path("demo-output")
+
+_PLUGIN, _DOCK, _SAMPLE = "napari-sac", "Segment nuclei", "immunohistochemistry"
+_WINDOW_SIZE = (1400, 900)
+_XVFB_SECONDS = 30
+_WORK_SECONDS = 1800
+_PACKAGES = ("napari-sac", "napari", "torch", "numpy", "scikit-image", "PyQt6")
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command and its flags."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="open napari and segment a sample image",
+        description="Open napari with a sample image, find its nuclei, segment them, "
+        "add a point by a click and segment again. Without a display the same happens "
+        "in a window that nobody sees, and its picture is left in the output folder.",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="leave screenshot.png, labels.tif, prompts.csv and summary.json here "
+        f"(without a display: {DEFAULT_OUTPUT}, if nothing else is said)",
+    )
+    parser.add_argument(
+        "--headless", action="store_true", help="do not show the window"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo and return 0.
+
+    Raises
+    ------
+    NapariSacError
+        If there is no way to open a window, or a step fails.
+    """
+    if not args.headless and _has_display():
+        _run_in_window(args.output, stay_open=True)
+    else:
+        with _virtual_display():
+            _run_in_window(args.output or DEFAULT_OUTPUT, stay_open=False)
+    return 0
+
+
+def _has_display() -> bool:
+    return sys.platform != "linux" or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
+
+
+@contextmanager
+def _virtual_display() -> Iterator[None]:
+    """Run an X server without a screen, and show windows there."""
+    if shutil.which("Xvfb") is None:
+        raise NapariSacError(
+            "There is no display, and Xvfb, which stands in for one, is not installed. "
+            "Install it (on Debian and Ubuntu: apt install xvfb), or run the demo on a "
+            "desktop without --headless."
+        )
+    _say("Starting a display that nobody sees (Xvfb).")
+    screen = "{}x{}x24".format(*_WINDOW_SIZE)
+    reading, writing = os.pipe()
+    server = subprocess.Popen(
+        [
+            "Xvfb",
+            "-displayfd",
+            str(writing),
+            "-screen",
+            "0",
+            screen,
+            "-nolisten",
+            "tcp",
+        ],
+        pass_fds=[writing],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writing)
+    try:
+        os.environ["DISPLAY"] = f":{_read_number(reading)}"
+        os.environ["QT_QPA_PLATFORM"] = "xcb"
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _read_number(descriptor: int) -> int:
+    """Return the number that Xvfb writes once it is ready."""
+    text = b""
+    with os.fdopen(descriptor, "rb", buffering=0) as pipe:
+        while not text.endswith(b"\n"):
+            ready, _, _ = select.select([pipe], [], [], _XVFB_SECONDS)
+            part = pipe.read(16) if ready else b""
+            if not part:
+                raise NapariSacError(
+                    "Xvfb did not start. Run it in a terminal to see why: "
+                    "Xvfb -displayfd 1"
+                )
+            text += part
+    return int(text)
+
+
+def _run_in_window(output: Path | None, *, stay_open: bool) -> None:
+    try:
+        import napari
+        from napari.qt import get_qapp
+    except ImportError as error:
+        raise NapariSacError(
+            f"napari cannot open a window ({error}). Install it with one of the Qt "
+            'bindings: pip install "napari-sac[all]"'
+        ) from error
+    get_qapp()
+    _say("Opening napari with stained tissue, a sample of scikit-image.")
+    viewer = napari.Viewer(title="napari: Segment Any Cell", show=True)
+    viewer.window.resize(*_WINDOW_SIZE)
+    viewer.open_sample(_PLUGIN, _SAMPLE)
+    _, dock = viewer.window.add_plugin_dock_widget(_PLUGIN, _DOCK)
+    try:
+        demo = _Demo(viewer, dock)
+        demo.find()
+        demo.segment()
+        demo.correct()
+        if output is not None:
+            demo.write(output)
+        if stay_open:
+            _say("napari stays open; the demo ends when you close its window.")
+            napari.run()
+    finally:
+        if not stay_open:
+            viewer.close()
+
+
+class _Demo:
+    """The steps, each by the buttons and clicks that a person would use."""
+
+    def __init__(self, viewer: Any, dock: SegmentWidget) -> None:
+        self._viewer = viewer
+        self._dock = dock
+        self._seconds: dict[str, float] = {}
+        self._failures: list[str] = []
+        dock.worker.failed.connect(lambda sentence, _: self._failures.append(sentence))
+        self._settle()
+
+    def find(self) -> None:
+        _say("Pressing Find nuclei; the first time, this loads the model.")
+        self._press(self._dock.find_button)
+        annotation = self._annotation()
+        self._seconds |= annotation.seconds
+        _say(
+            f"  {len(annotation.prompts)} nuclei, about {annotation.diameter:.0f} "
+            f"pixels across, in {sum(annotation.seconds.values()):.1f} s on "
+            f"{self._device()['title']}."
+        )
+
+    def segment(self) -> None:
+        _say("Pressing Segment.")
+        self._press(self._dock.segment_button)
+        for stage in ("embedding", "decoding", "instances"):
+            self._seconds[stage] = self._annotation().seconds.get(stage, 0.0)
+        _say(f"  {self._dock.status.message.text()}")
+
+    def correct(self) -> None:
+        """Add a point where none is, by the mouse, and segment again."""
+        import numpy as np
+
+        annotation = self._annotation()
+        before = len(annotation.prompts)
+        y, x = _emptiest_place(annotation)
+        _say(f"Adding a point with a click at ({y:.0f}, {x:.0f}).")
+        layer: Any = annotation.points
+        self._viewer.layers.selection.active = layer
+        layer.mode = "add"
+        self._click(layer.data_to_world((y, x)))
+        layer.mode = "pan_zoom"
+        added = annotation.prompts.yx[before:]
+        if len(added) != 1 or np.abs(added[0] - (y, x)).max() > 2:
+            raise NapariSacError(
+                f"The click at ({y:.0f}, {x:.0f}) did not add a point there. "
+                "Run napari-sac doctor, and report what it shows."
+            )
+        _say("Pressing Segment again.")
+        self._press(self._dock.segment_button)
+        _say(f"  {self._dock.status.message.text()}")
+
+    def write(self, folder: Path) -> None:
+        """Write the picture of the window, the labels, the points and the summary."""
+        from imageio.v3 import imwrite
+
+        from napari_sac.core.io import atomic_path, write_labels, write_prompts
+
+        annotation = self._annotation()
+        labels = _pixels(annotation)
+        self._settle()
+        picture = self._viewer.screenshot(canvas_only=False, flash=False)
+        with atomic_path(folder / "screenshot.png") as path:
+            imwrite(path, picture, extension=".png")
+        write_labels(folder / "labels.tif", labels)
+        write_prompts(folder / "prompts.csv", annotation.prompts)
+        with atomic_path(folder / "summary.json") as path:
+            text = json.dumps(self._summary(annotation), indent=2)
+            path.write_text(text + "\n", encoding="utf-8")
+        names = "screenshot.png, labels.tif, prompts.csv, summary.json"
+        _say(f"Written to {folder}: {names}.")
+
+    def _summary(self, annotation: Annotation) -> dict[str, Any]:
+        import numpy as np
+
+        loaded = self._dock.session.loaded
+        return {
+            "image": _SAMPLE,
+            "nuclei": int(np.count_nonzero(np.unique(_pixels(annotation)))),
+            "points": len(annotation.prompts),
+            "diameter_px": round(annotation.diameter, 2),
+            "recomputed_after_the_click": annotation.recomputed,
+            "seconds": {k: round(v, 3) for k, v in self._seconds.items()},
+            "device": self._device(),
+            "model": None if loaded is None else loaded.choice.name,
+            "versions": {"python": platform.python_version()}
+            | {name: _version(name) for name in _PACKAGES},
+        }
+
+    def _device(self) -> dict[str, str]:
+        loaded = self._dock.session.loaded
+        if loaded is None:
+            return {"name": "", "title": "no device", "reason": ""}
+        device = loaded.model.device
+        return {"name": device.name, "title": device.title, "reason": device.reason}
+
+    def _annotation(self) -> Annotation:
+        if not self._dock.session.annotations:
+            raise NapariSacError("The window was closed before the demo had finished.")
+        return self._dock.session.annotations[-1]
+
+    def _press(self, button: Any) -> None:
+        _click_widget(button)
+        worker = self._dock.worker
+        _process_events_while(lambda: worker.busy, _WORK_SECONDS)
+        if self._failures:
+            raise NapariSacError(self._failures[0])
+
+    def _click(self, world: tuple[float, ...]) -> None:
+        """Click with the mouse where the canvas shows a place of the world."""
+        from qtpy.QtOpenGLWidgets import QOpenGLWidget
+
+        window: Any = self._dock.window()
+        canvas = window.findChild(QOpenGLWidget)
+        camera = self._viewer.scene.camera
+        y, x = (
+            (place - centre) * camera.zoom + size / 2
+            for place, centre, size in zip(
+                world[-2:],
+                camera.center[-2:],
+                (canvas.height(), canvas.width()),
+                strict=True,
+            )
+        )
+        _click_widget(canvas, (round(x), round(y)))
+        self._settle()
+
+    def _settle(self) -> None:
+        """Let the window draw itself."""
+        end = time.monotonic() + 0.5
+        _process_events_while(lambda: time.monotonic() < end, _WORK_SECONDS)
+
+
+def _click_widget(widget: Any, xy: tuple[int, int] | None = None) -> None:
+    """Click with the left button, in the middle if nothing else is said."""
+    from qtpy.QtCore import QPoint, Qt
+    from qtpy.QtTest import QTest
+
+    click: Any = QTest.mouseClick
+    place = widget.rect().center() if xy is None else QPoint(*xy)
+    modifier = Qt.KeyboardModifier.NoModifier
+    click(widget, Qt.MouseButton.LeftButton, modifier, place)
+
+
+def _process_events_while(condition: Callable[[], bool], seconds: float) -> None:
+    from qtpy.QtWidgets import QApplication
+
+    end = time.monotonic() + seconds
+    while condition():
+        if time.monotonic() > end:
+            raise NapariSacError(
+                f"A step did not end within {seconds / 60:.0f} minutes."
+            )
+        QApplication.processEvents()
+        time.sleep(0.005)
+
+
+def _emptiest_place(annotation: Annotation) -> npt.NDArray[Any]:
+    """Return the place (y, x) in the image that is farthest from every point."""
+    import numpy as np
+    from scipy import ndimage
+
+    height, width = _pixels(annotation).shape
+    free = np.ones((height, width), bool)
+    rows, columns = np.rint(annotation.prompts.yx).astype(int).T
+    free[rows.clip(0, height - 1), columns.clip(0, width - 1)] = False
+    # points at the rim would make their nuclei incomplete
+    free[[0, -1]] = free[:, [0, -1]] = False
+    distance = ndimage.distance_transform_edt(free)
+    return np.array(np.unravel_index(np.argmax(distance), free.shape), float)
+
+
+def _pixels(annotation: Annotation) -> IntArray:
+    """Return the labels (H, W) as the layer has them."""
+    if annotation.labels is None:
+        raise NapariSacError("The labels were deleted before the demo had finished.")
+    pixels: IntArray = annotation.labels.data
+    return pixels
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
