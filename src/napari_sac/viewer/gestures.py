@@ -6,7 +6,6 @@ Here it becomes a call of the session; what it does to the prompts is decided th
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,7 @@ from napari.layers import Labels, Points
 from napari.layers.base import ActionType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from napari.layers import Layer
     from napari.utils.events import Event
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.prompts import Rows
     from napari_sac.viewer.session import AnnotationSession
-
-KEYS = {"W": "accept", "Q": "reject", "N": "negate"}
-"""Key to method of the session; none of them is one of napari's in our layers."""
-
 
 class Gestures:
     """Listens to the layers of a session.
@@ -45,9 +40,26 @@ class Gestures:
         layer.events.features.connect(self._on_features)
 
     def bind_keys(self, layer: Layer) -> None:
-        """Bind our keys in a layer; a layer's keys win over those of the viewer."""
-        for key in KEYS:
-            layer.bind_key(key, partial(self._on_key, key), overwrite=True)
+        """Bind our keys in a layer; a layer's keys win over those of the viewer.
+
+        None of them is one of napari's in Points or Labels layers.
+        """
+        # napari asks for the names of these functions, so they cannot be partial
+        layer.bind_key("W", self.accept, overwrite=True)
+        layer.bind_key("Q", self.reject, overwrite=True)
+        layer.bind_key("N", self.negate, overwrite=True)
+
+    def accept(self, layer: Layer) -> None:
+        """Accept the selected prompts, or the one under the mouse."""
+        self._edit(layer, self._session.accept)
+
+    def reject(self, layer: Layer) -> None:
+        """Reject the selected prompts, or the one under the mouse."""
+        self._edit(layer, self._session.reject)
+
+    def negate(self, layer: Layer) -> None:
+        """Turn the sign of the selected prompts, or of the one under the mouse."""
+        self._edit(layer, self._session.negate)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -74,10 +86,9 @@ class Gestures:
         if not self._paused and annotation is not None:
             self._session.take_features(annotation)
 
-    def _on_key(self, key: str, layer: Layer) -> None:
+    def _edit(self, layer: Layer, edit: Callable[[Annotation, Rows], None]) -> None:
         annotation = self._session.owner(layer)
         if annotation is not None:
-            edit = getattr(self._session, KEYS[key])
             edit(annotation, self._rows_meant(annotation, layer))
 
     def _rows_meant(self, annotation: Annotation, layer: Layer) -> Rows:

@@ -21,9 +21,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 
+_MODELS = "napari_sac.core.models.sam"
+
+
 def import_torch() -> None:
     """Import what every model needs; return at once if that was done before."""
-    if "segment_anything" in sys.modules:
+    if _MODELS in sys.modules:
         return
     if sys.platform == "linux" and "torch" not in sys.modules:
         _link("torch", "lib/libtorch.so", os.RTLD_NOW)
@@ -32,7 +35,7 @@ def import_torch() -> None:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        importlib.import_module("segment_anything")
+        importlib.import_module(_MODELS)
     finally:
         # moves the new objects to the old ones, which are seldom gone through
         gc.freeze()

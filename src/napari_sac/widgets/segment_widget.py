@@ -248,6 +248,8 @@ class SegmentWidget(QWidget):
         self.why_not_find.setText(NO_IMAGE)
         self.why_not_segment.setText(NO_POINTS)
         advanced = QCollapsible("Advanced")
+        if (around := advanced.layout()) is not None:
+            around.setContentsMargins(0, 0, 0, 0)
         advanced.addWidget(self.proposal_form.native)
         advanced.addWidget(self.decode_form.native)
         inside = QWidget()
