@@ -157,7 +157,7 @@ def test_find_correct_and_segment(with_image: Window) -> None:
 
 def test_the_sample_image_and_the_slider(window: Window) -> None:
     window.viewer.open_sample("napari-sac", "immunohistochemistry")
-    assert window.dock.images.layer().name == "immunohistochemistry"
+    assert window.dock.images.layer().name == "haematoxylin"
     window.dock.diameter.setValue(40)
     window.press(window.dock.find_button)
     count = len(window.annotation.prompts)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from napari.layers import Image
 
 from napari_sac.core.config import DecodeConfig, ProposalConfig
 from napari_sac.core.progress import ignore_progress
@@ -23,6 +22,7 @@ from napari_sac.viewer.planes import current_plane
 from napari_sac.viewer.session import AnnotationSession
 
 if TYPE_CHECKING:
+    from napari.layers import Image
     from synthetic import Nuclei
 
     from napari_sac.core.models.registry import Model
@@ -52,7 +52,7 @@ class Bench:
     def plane(self) -> ImagePlane:
         return current_plane(self.layer, self.viewer.dims.point)
 
-    def find(self, **options: float) -> Annotation:
+    def find(self, **options: Any) -> Annotation:
         config = ProposalConfig(**options)
         request = FindRequest(
             self.plane, self.loaded.choice, self.loaded, config, diameter=20

@@ -115,7 +115,7 @@ def test_one_channel_of_a_stack_of_channels() -> None:
 def test_an_image_too_large_for_memory_is_refused_in_a_sentence() -> None:
     huge = da.zeros((200_000, 100_000), dtype=np.uint8, chunks=10_000)
     plane = planes.ImagePlane(Image(np.zeros((2, 2)), name="slide"), huge, ())
-    with pytest.raises(ImageFormatError, match="slide .* crop"):
+    with pytest.raises(ImageFormatError, match=r"slide .* crop"):
         plane.read()
 
 

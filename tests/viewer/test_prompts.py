@@ -35,7 +35,7 @@ def test_a_rejected_point_can_be_accepted() -> None:
 def test_all_points_negated_have_no_nucleus_left() -> None:
     table = edits.negate(line(), rows(0, 1, 2, 3), 9)
     assert set(table.sign) == {NEGATIVE}
-    assert not edits.has_nucleus(table)
+    assert edits.count_nuclei(table) == 0
     # and back: each its own nucleus again
     again = edits.negate(table, rows(0, 1, 2, 3), 9)
     assert list(again.object_id) == [9, 10, 11, 12]
@@ -74,6 +74,12 @@ def test_a_proposal_with_its_negatives_is_dropped_whole() -> None:
     table = edits.add_proposals(touched, proposals, diameter=10)
     assert len(table) == 2
     assert (table.yx == (50, 50)).all(axis=1).sum() == 0
+
+
+def test_a_nucleus_counts_once_and_only_if_it_has_a_usable_point() -> None:
+    table = line(5, object_id=[1, 1, 2, 3, 4], sign=[1, 1, 0, 1, 1])
+    assert edits.count_nuclei(table) == 3
+    assert edits.count_nuclei(edits.reject(table, rows(3))) == 2
 
 
 def test_edits_of_no_rows_change_nothing() -> None:

@@ -330,6 +330,19 @@ def test_an_image_without_nuclei_gives_an_empty_layer(bench: Bench) -> None:
     assert bench.segment(annotation).nuclei == 0
 
 
+def test_proposals_with_negatives_are_one_nucleus(bench: Bench) -> None:
+    annotation = bench.find(strategy="probability")
+    negative = annotation.prompts.sign == NEGATIVE
+    assert negative.any()
+    assert set(annotation.prompts.object_id[negative]) <= set(
+        annotation.prompts.object_id[~negative]
+    )
+    check_layer(annotation)
+    assert set(bench.segment(annotation).masks) == set(
+        annotation.prompts.object_id.tolist()
+    )
+
+
 def test_semantic_mode_gives_one_mask(bench: Bench) -> None:
     annotation = bench.find()
     bench.segment(annotation, mode="semantic")

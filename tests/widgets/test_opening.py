@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 OPEN = """
-import sys, time
+import os, sys, time
 from qtpy.QtWidgets import QApplication
 app = QApplication([])
 from napari.components import ViewerModel
@@ -21,6 +21,9 @@ app.processEvents()
 print(time.perf_counter() - start)
 heavy = {"torch", "torchvision", "peft", "segment_anything", "scipy.spatial"}
 print(*sorted(heavy & set(sys.modules)))
+sys.stdout.flush()
+# PyQt's own cleaning up at the end may crash on a widget without a window
+os._exit(0)
 """
 
 

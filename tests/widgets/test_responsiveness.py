@@ -1,9 +1,9 @@
 """The window answers while nuclei are found and segmented; in a fresh process.
 
 Measured on two cores that were busy with something else: every pause was shorter than
-0.12 s, but for two of 0.3 to 0.5 s at the first use, while torch's own C code starts and
-while Python's garbage collector goes through what the import left. A plain import of
-torch in the thread made more of them; on the window's thread it would be one of 7 s.
+0.12 s, but for two of 0.3 to 0.5 s at the first use, while torch's own C code starts
+and while Python's garbage collector goes through what the import left. A plain import
+of torch in the thread made more of them; on the window's thread it is one of 7 s.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LONGEST_PAUSE = 1.0
 USUAL_PAUSE = 0.25
 
 WORK = """
-import json, sys, time
+import json, os, sys, time
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
@@ -60,6 +60,9 @@ for button in (dock.find_button, dock.segment_button):
     told.append(dock.status.message.text())
 nuclei = len(dock.session.annotations[0].prompts)
 print(json.dumps({"pauses": sorted(pauses)[-5:], "told": told, "nuclei": nuclei}))
+sys.stdout.flush()
+# PyQt's own cleaning up at the end may crash on a widget without a window
+os._exit(0)
 """
 
 

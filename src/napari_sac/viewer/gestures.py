@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napari_sac.viewer.prompts import Rows
     from napari_sac.viewer.session import AnnotationSession
 
+
 class Gestures:
     """Listens to the layers of a session.
 

@@ -19,7 +19,7 @@ from napari_sac.viewer.layers import (
     find_change,
     fits,
 )
-from napari_sac.viewer.prompts import has_nucleus
+from napari_sac.viewer.prompts import count_nuclei
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -222,7 +222,7 @@ def segment(request: SegmentRequest, progress: Progress) -> Segmented:
     embedding = request.embedding
     masks: list[ObjectMask] = []
     labels: IntArray = np.zeros(request.plane.shape, np.uint32)
-    if has_nucleus(request.prompts):
+    if count_nuclei(request.prompts):
         embedding = _embed(image, loaded.model, request, progress)
         watch.lap("embedding")
         if request.config.mode == "semantic":

@@ -173,9 +173,9 @@ def attach_negatives(prompts: Prompts, rows: Rows) -> Prompts:
     return _with(prompts, negatives, object_id=prompts.object_id[owners[nearest]])
 
 
-def has_nucleus(prompts: Prompts) -> bool:
-    """Return whether there is a positive point that nobody rejected."""
-    return bool(_usable(prompts).any())
+def count_nuclei(prompts: Prompts) -> int:
+    """Return how many nuclei have a positive point that nobody rejected."""
+    return len(np.unique(prompts.object_id[_usable(prompts)]))
 
 
 def touched_rows(prompts: Prompts) -> BoolArray:

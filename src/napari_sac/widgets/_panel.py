@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 NOTE_STYLE = "font-size: 11px;"
 
 # So that the inputs of all panels stand below each other.
-_LABEL_WIDTH = 98
+_LABEL_WIDTH = 112
 
 
 def note() -> QLabel:

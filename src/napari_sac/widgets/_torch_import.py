@@ -20,7 +20,6 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-
 _MODELS = "napari_sac.core.models.sam"
 
 

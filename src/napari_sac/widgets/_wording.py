@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_sac.viewer.prompts import count_nuclei
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -51,7 +53,7 @@ def describe_found(found: Found, annotation: Annotation) -> str:
             "or add points by hand."
         )
     return (
-        f"{_count(len(annotation.prompts), 'nucleus', 'nuclei')} found "
+        f"{_count(count_nuclei(annotation.prompts), 'nucleus', 'nuclei')} found "
         f"({_seconds(found.seconds)}). Correct the points, then press Segment."
     )
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -204,6 +205,9 @@ class _Job(Generic[_T]):
     def __call__(self) -> None:
         """Run in the thread; nothing is raised there."""
         self.started.set()
+        for category in (DeprecationWarning, FutureWarning):
+            # napari shows every warning of a thread; these are not for its users
+            warnings.simplefilter("ignore", category)
         try:
             self._report("Starting", 0, 0)
             import_torch()

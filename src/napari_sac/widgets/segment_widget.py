@@ -260,7 +260,7 @@ class SegmentWidget(QWidget):
             section("1  Image and model", self.images, self.models),
             section(
                 "2  Find",
-                form(("Nucleus size", self.diameter)),
+                form(("Nucleus diameter", self.diameter)),
                 self.measured,
                 self.find_button,
                 self.why_not_find,

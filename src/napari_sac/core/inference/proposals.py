@@ -36,6 +36,8 @@ with a low score, so that lowering the score threshold can bring them back."""
 _TILE = 1024
 _SURVEY = 512
 _SCALES = (0.15, 6.0)
+_MEDIAN_BY_PIXELS = 1.08
+"""Median diameter by pixels over that by nuclei, on DSB 2018's training images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,47 +125,50 @@ def estimate_diameter(
 ) -> float:
     """Return the typical nucleus diameter in pixels of the image.
 
-    The generator looks at the image, or at up to nine samples of a large one, at three
-    scales; from the one where the nuclei it finds come nearest to the size it knows
-    best, the estimate is repeated at the scale it asks for.
+    The generator looks at the image, or at up to nine samples of a large one. It
+    measures well what is half to twice the size it knows best; if it finds nothing of
+    that size, it looks again at another scale.
+
+    Where it finds no nuclei at all, the result is the size it knows best.
     """
     samples = _sample_regions(image)
-    best, best_error = GENERATOR_DIAMETER, np.inf
-    tries = [1.0, 0.5, 2.0]
-    for turn in range(5):
-        progress("measuring nuclei", turn, 5)
-        if turn < len(tries):
-            scale = tries[turn]
-        else:
-            scale = float(np.clip(GENERATOR_DIAMETER / best, *_SCALES))
-        found = _found_diameter(samples, model, config, scale)
-        if found is None:
-            continue
-        error = abs(np.log(found * scale / GENERATOR_DIAMETER))
-        if error < best_error or turn >= len(tries):
-            best, best_error = found, error
-        if error < 0.15:
+    scales = [1.0, 0.5, 2.0, 0.25, 4.0]
+    found: float | None = None
+    for turn, default in enumerate(scales):
+        progress("measuring nuclei", turn, len(scales))
+        wanted = default if found is None else GENERATOR_DIAMETER / found
+        scale = float(np.clip(wanted, *_SCALES))
+        measured = _measure(samples, model, config, scale)
+        found = measured or found
+        if measured and 0.5 <= measured * scale / GENERATOR_DIAMETER <= 2:
             break
-    progress("measuring nuclei", 5, 5)
-    return best
+    progress("measuring nuclei", len(scales), len(scales))
+    return GENERATOR_DIAMETER if found is None else found
 
 
-def _found_diameter(
+def _measure(
     samples: list[npt.NDArray[np.uint8]],
     model: Model,
     config: ProposalConfig,
     scale: float,
 ) -> float | None:
-    """Return the median diameter, in image pixels, of nuclei found at one scale."""
-    areas: list[npt.NDArray[np.int64]] = []
-    for sample in samples:
-        regions = generator_labels(generator_maps(sample, model, scale), config)
-        counts = np.bincount(regions.ravel())[1:]
-        areas.append(counts[counts >= 12])
-    together = np.concatenate(areas)
-    if len(together) == 0:
+    """Return the typical diameter, in image pixels, of nuclei found at one scale.
+
+    It is the diameter that half of all nuclear pixels lie in: many specks of dirt have
+    few pixels. That is a little more than the median of the nuclei.
+    """
+    areas = [
+        np.bincount(
+            generator_labels(generator_maps(sample, model, scale), config).ravel()
+        )[1:]
+        for sample in samples
+    ]
+    together = np.sort(np.concatenate(areas))
+    if together.sum() == 0:
         return None
-    return float(2 * np.sqrt(np.median(together) / np.pi) / scale)
+    middle = np.searchsorted(np.cumsum(together), together.sum() / 2)
+    diameter = 2 * np.sqrt(together[middle] / np.pi)
+    return float(diameter / scale / _MEDIAN_BY_PIXELS)
 
 
 def _sample_regions(image: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:

@@ -1,0 +1,90 @@
+"""The demo in a process of its own, as a person starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from argparse import ArgumentParser
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from imageio.v3 import imread
+
+from napari_sac.cli import demo
+from napari_sac.core.errors import NapariSacError
+from napari_sac.core.io import read_labels, read_prompts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUN = "import sys; from napari_sac.cli.main import main; sys.exit(main(sys.argv[1:]))"
+
+
+def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", RUN, "demo", *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1200,
+    )
+
+
+@pytest.mark.gui
+@pytest.mark.skipif(sys.platform != "linux", reason="Xvfb is for Linux")
+@pytest.mark.timeout(1200)
+def test_headless_it_leaves_what_it_did(tmp_path: Path) -> None:
+    # in a fresh process torch is imported after the window has loaded Mesa, which
+    # crashes if it is done carelessly
+    result = start("--headless", "--output", str(tmp_path / "new" / "folder"))
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "new" / "folder"
+    assert {p.name for p in folder.iterdir()} == {
+        "screenshot.png",
+        "labels.tif",
+        "prompts.csv",
+        "summary.json",
+    }
+    summary = json.loads((folder / "summary.json").read_text())
+    labels = read_labels(folder / "labels.tif")
+    prompts = read_prompts(folder / "prompts.csv")
+    assert labels.shape == (512, 512)
+    assert summary["nuclei"] == len(np.unique(labels)) - 1 > 20
+    assert summary["points"] == len(prompts)
+    assert list(prompts.state).count("added") == 1
+    assert 1 <= summary["recomputed_after_the_click"] < summary["nuclei"]
+    assert set(summary["seconds"]) >= {"proposals", "embedding", "decoding"}
+    assert summary["device"]["reason"]
+    assert summary["model"] == "sac_tiny"
+    assert summary["versions"]["napari"][0].isdigit()
+    picture = imread(folder / "screenshot.png")
+    assert picture.shape[:2] == (900, 1400)
+    assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 1000
+    for word in ("Xvfb", "Find nuclei", "Segment", "click", "Written to"):
+        assert word in result.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Xvfb is for Linux")
+def test_without_xvfb_it_names_the_package_in_one_line(tmp_path: Path) -> None:
+    result = start("--headless", "--output", str(tmp_path), PATH=str(tmp_path))
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "apt install xvfb" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Xvfb is for Linux")
+def test_an_xvfb_that_does_not_start_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "Xvfb"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    parser = ArgumentParser()
+    demo.add_parser(parser.add_subparsers())
+    with pytest.raises(NapariSacError, match="did not start"):
+        demo.run(parser.parse_args(["demo", "--headless"]))
