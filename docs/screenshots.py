@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import napari
 import numpy as np
+from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from napari_sac.widgets.segment_widget import SegmentWidget
 
 FOLDER = Path(__file__).parent / "_static"
-MISSED_YX = (352.0, 96.0)
+MISSED_YX = (267.0, 67.0)
 """A place in the sample image where a nucleus is added."""
 
 
@@ -52,7 +53,9 @@ def rest(seconds: float) -> None:
 def take(viewer: napari.Viewer, name: str) -> None:
     """Save a picture of the whole window."""
     rest(1.5)
-    viewer.screenshot(str(FOLDER / f"{name}.png"), canvas_only=False, flash=False)
+    picture = viewer.screenshot(canvas_only=False, flash=False)
+    colours = Image.fromarray(picture[..., :3]).quantize(256)
+    colours.save(FOLDER / f"{name}.png", optimize=True)
     sys.stdout.write(f"{name}.png\n")
 
 
@@ -82,7 +85,6 @@ def main() -> int:
     correct(widget.session.annotations[-1], widget)
     widget.segment_button.click()
     wait(lambda: not widget.worker.busy)
-    take(viewer, "tutorial-4-corrected")
     take(viewer, "main")
     viewer.close()
     return 0

@@ -329,6 +329,7 @@ def test_the_report_of_an_unexpected_error_can_be_copied(
 def test_renamed_images_are_listed_by_their_new_name(
     viewer: ViewerModel, dock: SegmentWidget, image: Image
 ) -> None:
+    dock.images.choose(image)
     image.name = "slide 7"
     assert dock.images.image.currentText() == "slide 7"
     viewer.add_image(np.zeros((4, 4)), name="b")
@@ -336,6 +337,18 @@ def test_renamed_images_are_listed_by_their_new_name(
     assert dock.images.layer() is image
     viewer.layers.remove(image)
     assert dock.images.layer().name == "b"
+
+
+def test_the_newest_image_is_chosen_until_one_is_used(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    viewer.add_image(image.data.copy(), rgb=True, name="newer")
+    assert dock.images.layer().name == "newer"
+    viewer.layers.move(1, 0)
+    assert dock.images.layer().name == "newer"
+    run(qtbot, dock, dock.find_button)
+    viewer.add_image(np.zeros((4, 4)), name="newest")
+    assert dock.images.layer().name == "newer"
 
 
 def test_a_new_dock_goes_on_with_the_layers_of_the_old_one(

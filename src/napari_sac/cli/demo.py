@@ -181,6 +181,7 @@ class _Demo:
         self._settle()
 
     def find(self) -> None:
+        _say(f"The dock looks for nuclei in the layer {self._image_name()}.")
         _say("Pressing Find nuclei; the first time, this loads the model.")
         self._press(self._dock.find_button)
         annotation = self._annotation()
@@ -246,7 +247,7 @@ class _Demo:
 
         loaded = self._dock.session.loaded
         return {
-            "image": _SAMPLE,
+            "image": self._image_name(),
             "nuclei": int(np.count_nonzero(np.unique(_pixels(annotation)))),
             "points": len(annotation.prompts),
             "diameter_px": round(annotation.diameter, 2),
@@ -257,6 +258,10 @@ class _Demo:
             "versions": {"python": platform.python_version()}
             | {name: _version(name) for name in _PACKAGES},
         }
+
+    def _image_name(self) -> str:
+        layer = self._dock.images.layer()
+        return "" if layer is None else str(layer.name)
 
     def _device(self) -> dict[str, str]:
         loaded = self._dock.session.loaded

@@ -36,6 +36,7 @@ class ImagePanel(QWidget):
         super().__init__()
         self._viewer = viewer
         self._layers: list[Image] = []
+        self._kept = False
         self.image = combo("The image layer in which to look for nuclei.")
         self.first = combo("The channel that shows nuclei.")
         self.second = combo("A second channel that shows nuclei; it is added.")
@@ -43,6 +44,7 @@ class ImagePanel(QWidget):
             ("Image", self.image), ("Channel", self.first), ("and", self.second)
         )
         self.setLayout(self._form)
+        self.image.activated.connect(self.keep)
         for box in (self.image, self.first, self.second):
             box.currentIndexChanged.connect(self._on_choice)
 
@@ -78,10 +80,15 @@ class ImagePanel(QWidget):
 
     def choose(self, layer: Image) -> None:
         """Choose a layer of the viewer."""
+        self.keep()
         self.image.setCurrentIndex(self._layers.index(layer))
 
+    def keep(self) -> None:
+        """Keep the choice when other images come; until then it is the newest one."""
+        self._kept = True
+
     def refresh(self, event: Event | None = None) -> None:
-        """List the images that the viewer has now; keep the choice if it is there."""
+        """List the images that the viewer has now."""
         if not is_alive(self):
             return
         chosen = self.layer()
@@ -94,7 +101,7 @@ class ImagePanel(QWidget):
         blocked = self.image.blockSignals(True)
         self.image.clear()
         self.image.addItems([layer.name for layer in self._layers])
-        if chosen in self._layers:
+        if chosen in self._layers and (self._kept or len(before) >= len(self._layers)):
             self.image.setCurrentIndex(self._layers.index(chosen))
         self.image.blockSignals(blocked)
         if self.layer() is not chosen:

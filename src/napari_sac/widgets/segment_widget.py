@@ -134,6 +134,7 @@ class SegmentWidget(QWidget):
         plane = self.images.plane()
         if plane is None:
             return
+        self.images.keep()
         request = FindRequest(
             plane,
             self.models.choice(),

@@ -190,6 +190,14 @@ def test_prompts_outside_the_image_are_no_crash(
         ).all()
 
 
+def test_nothing_to_decode_gives_nothing(
+    tiny_model: Model, embedding: Embedding, prompts: Prompts
+) -> None:
+    rejected = replace(prompts, state=np.full(len(prompts), "rejected"))
+    for none in (Prompts.empty(), rejected):
+        assert decode_prompts(embedding, none, tiny_model, DecodeConfig()) == []
+
+
 def test_semantic_mode_decodes_all_prompts_of_a_tile_at_once(
     tiny_model: Model, embedding: Embedding, prompts: Prompts
 ) -> None:

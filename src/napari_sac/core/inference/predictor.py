@@ -170,6 +170,8 @@ def _queries(
     together = with_neighbour_negatives(
         active_prompts(prompts), config.neighbour_negatives, NEIGHBOUR_REACH * diameter
     )
+    if len(together) == 0:
+        return
     order = np.argsort(together.object_id, kind="stable")
     table = together.select(order)
     points = embedding.to_input(table.yx)
