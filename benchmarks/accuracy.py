@@ -97,6 +97,7 @@ def main() -> int:
     pairs = [p for p in pairs if p.name in names][:: parsed.every]
     decoded: list[ImageScores] = []
     alone: list[ImageScores] = []
+    size_errors: list[float] = []
     seconds: dict[str, float] = {}
     out = sys.stdout.write
     out(f"{'image':<28}{'  '.join(f'{m:>6}' for m in METRIC_NAMES)}\n")
@@ -109,7 +110,10 @@ def main() -> int:
         alone.append(evaluate_labels(regions, truth))
         for stage, value in result.seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + value
-        note = f"  d {result.diameter:.1f}, truth {typical_diameter(truth) or 0:.1f}"
+        diameter = typical_diameter(truth)
+        if diameter is not None:
+            size_errors.append(abs(np.log(result.diameter / diameter)))
+        note = f"  d {result.diameter:.1f}, truth {diameter or 0:.1f}"
         out(line(pair.name[:26], decoded[-1]) + note + "\n")
         sys.stdout.flush()
         if parsed.overlays:
@@ -121,6 +125,8 @@ def main() -> int:
     means = {"decoded": mean_scores(decoded), "generator alone": mean_scores(alone)}
     for name, scores in means.items():
         out(line(name, scores) + "\n")
+    out(f"nucleus size: {np.mean(size_errors):.1%} off in the mean, ")
+    out(f"{np.max(size_errors):.1%} at most\n")
     spent = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
     out(f"{len(pairs)} images; seconds: {spent}\n")
     if parsed.json:

@@ -54,7 +54,9 @@ def take(viewer: napari.Viewer, name: str) -> None:
     """Save a picture of the whole window."""
     rest(1.5)
     picture = viewer.screenshot(canvas_only=False, flash=False)
-    colours = Image.fromarray(picture[..., :3]).quantize(256)
+    colours = Image.fromarray(picture[..., :3]).quantize(
+        256, method=Image.Quantize.FASTOCTREE
+    )
     colours.save(FOLDER / f"{name}.png", optimize=True)
     sys.stdout.write(f"{name}.png\n")
 

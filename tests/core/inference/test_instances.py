@@ -71,6 +71,15 @@ def test_poor_and_empty_masks_are_left_out() -> None:
     assert not labels.any()
 
 
+def test_holes_are_filled_unless_another_nucleus_is_there() -> None:
+    ring = square(1, (0, 0), side=12)
+    ring.logits[3:9, 3:9] = -2
+    assert (labels_of([ring])[:12, :12] == 1).all()
+    labels = labels_of([ring, square(2, (4, 4), side=4, iou=0.5)])
+    assert (labels[4:8, 4:8] == 2).all()
+    assert labels[3, 3] == 1
+
+
 def test_a_mask_is_one_part_without_holes() -> None:
     logits = np.full((9, 14), -1, np.float32)
     logits[1:8, 1:8] = 1

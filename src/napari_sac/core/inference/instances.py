@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
     from napari_sac.core.config import DecodeConfig
 
+_HOLE_LOGIT = 1e-6
+
+_COVERED_WEIGHT = 0.8
+"""How much the covered part of a mask counts beside IoU: a little of a nucleus that
+looks out from under a better mask does not save it."""
+
 _DECIDED = (PromptState.ACCEPTED, PromptState.ADDED, PromptState.MOVED)
 
 
@@ -50,7 +56,8 @@ def assemble_labels(
     best = np.zeros(shape, np.float32)
     for mask in kept:
         window = _window(mask)
-        logits = np.where(inside(mask), mask.logits, 0)
+        # a filled hole is the mask's own, unless another mask claims it at all
+        logits = np.where(inside(mask), np.maximum(mask.logits, _HOLE_LOGIT), 0)
         wins = logits > best[window]
         labels[window][wins] = mask.object_id
         best[window][wins] = logits[wins]
@@ -124,9 +131,9 @@ def _overlapping_pairs(masks: Sequence[ObjectMask]) -> Iterator[tuple[int, int]]
 
 
 def _overlap(a: ObjectMask, b: ObjectMask) -> float:
-    """Return the IoU of two masks, or the covered part of the second if that is larger.
+    """Return the IoU of two masks, or the weighted covered part of the second.
 
-    A mask that lies inside a better one is a duplicate too.
+    The larger of the two counts: a mask inside a better one is a duplicate too.
     """
     top, left = np.maximum(a.origin_yx, b.origin_yx)
     bottom, right = np.minimum(
@@ -142,4 +149,4 @@ def _overlap(a: ObjectMask, b: ObjectMask) -> float:
     )
     shared = float((cut_a & cut_b).sum())
     area_a, area_b = float((a.logits > 0).sum()), float((b.logits > 0).sum())
-    return max(shared / (area_a + area_b - shared), 0.8 * shared / area_b)
+    return max(shared / (area_a + area_b - shared), _COVERED_WEIGHT * shared / area_b)
