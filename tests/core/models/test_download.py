@@ -8,6 +8,7 @@ from collections import namedtuple
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from filelock import FileLock
 
 from napari_sac.core.errors import Cancelled, DownloadError
 from napari_sac.core.models.download import download_file
@@ -77,12 +78,17 @@ def fetch(server, path, progress=ignore_progress, **values):
     download_file(server.url, path, progress=progress, **options)
 
 
+def names(folder):
+    """Return the files in a folder, without the hidden lock."""
+    return [p.name for p in folder.iterdir() if not p.name.startswith(".")]
+
+
 def test_file_arrives_whole_with_progress(server, tmp_path):
     path = tmp_path / "models" / "weights.pth"
     reports = []
     fetch(server, path, lambda *report: reports.append(report))
     assert path.read_bytes() == CONTENT
-    assert [p.name for p in path.parent.iterdir()] == ["weights.pth"]
+    assert names(path.parent) == ["weights.pth"]
     total = len(CONTENT) >> 10
     assert reports[0] == ("downloading weights.pth", 0, total)
     assert reports[-1] == ("downloading weights.pth", total, total)
@@ -103,7 +109,7 @@ def test_broken_connection_goes_on_where_it_stopped(server, tmp_path):
     fetch(server, path)
     assert path.read_bytes() == CONTENT
     assert server.asked == [None, f"bytes={came}-"]
-    assert [p.name for p in tmp_path.iterdir()] == ["weights.pth"]
+    assert names(tmp_path) == ["weights.pth"]
 
 
 def test_server_that_cannot_go_on_starts_again(server, tmp_path):
@@ -135,7 +141,7 @@ def test_other_bytes_leave_nothing_behind(server, tmp_path, wrong):
     size = len(CONTENT) if len(wrong) > 100 else len(wrong)
     with pytest.raises(DownloadError, match="other bytes than expected"):
         fetch(server, tmp_path / "weights.pth", size_bytes=size)
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 def test_wrong_part_does_not_stay_in_the_way(server, tmp_path):
@@ -165,7 +171,7 @@ def test_no_network_is_told(server, tmp_path):
     server.url = "http://127.0.0.1:1/weights.pth"
     with pytest.raises(DownloadError, match=r"no connection.*Check the network"):
         fetch(server, tmp_path / "weights.pth")
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 def test_cancel_keeps_what_came(server, tmp_path):
@@ -175,7 +181,7 @@ def test_cancel_keeps_what_came(server, tmp_path):
 
     with pytest.raises(Cancelled):
         fetch(server, tmp_path / "weights.pth", cancel)
-    assert [p.name for p in tmp_path.iterdir()] == ["weights.pth.part"]
+    assert names(tmp_path) == ["weights.pth.part"]
     fetch(server, tmp_path / "weights.pth")
     assert server.asked[1].startswith("bytes=")
 
@@ -192,3 +198,29 @@ def test_folder_that_cannot_be_made_is_told(server, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DownloadError, match="could not be saved"):
         fetch(server, tmp_path / "file" / "weights.pth")
+
+
+def test_two_at_once_do_not_spoil_each_other(server, tmp_path):
+    path = tmp_path / "weights.pth"
+    stages = []
+    first = FileLock(tmp_path / ".weights.pth.lock")
+    first.acquire()
+
+    def progress(stage, *_):
+        stages.append(stage)
+        if first.is_locked and len(stages) > 1:
+            assert server.asked == []
+            first.release()
+
+    fetch(server, path, progress)
+    assert stages[0] == "waiting for another download of weights.pth"
+    assert path.read_bytes() == CONTENT
+
+
+def test_waiting_for_another_download_can_be_cancelled(server, tmp_path):
+    def cancel(*_):
+        raise Cancelled("enough")
+
+    with FileLock(tmp_path / ".weights.pth.lock"), pytest.raises(Cancelled):
+        fetch(server, tmp_path / "weights.pth", cancel)
+    assert server.asked == []

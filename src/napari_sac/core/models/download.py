@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pooch
 import requests
+from filelock import FileLock, Timeout
 
 from napari_sac.core.errors import DownloadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from napari_sac.core.progress import Progress
@@ -21,6 +23,7 @@ _CHUNK_BYTES = 1 << 18
 _SPARE_BYTES = 64 << 20
 _CONNECT_SECONDS = 15
 _READ_SECONDS = 60
+_WAIT_SECONDS = 0.2
 
 
 def download_file(
@@ -56,13 +59,14 @@ def download_file(
         _check_space(path.parent, part, size_bytes)
         # our own progress tells the user; pooch's log would be a second voice
         pooch.get_logger().setLevel("WARNING")
-        pooch.retrieve(
-            url,
-            known_hash=f"sha256:{sha256}",
-            fname=path.name,
-            path=path.parent,
-            downloader=_resuming_downloader(part, size_bytes, progress),
-        )
+        with _alone_at(part, progress):
+            pooch.retrieve(
+                url,
+                known_hash=f"sha256:{sha256}",
+                fname=path.name,
+                path=path.parent,
+                downloader=_resuming_downloader(part, size_bytes, progress),
+            )
     except requests.RequestException as error:
         raise DownloadError(
             f"{path.name} could not be downloaded from {url} ({_reason(error)}). "
@@ -81,6 +85,28 @@ def download_file(
             f"({error.strerror or error}). {_kept(part)}Free some space there or set "
             "NAPARI_SAC_HOME to another folder."
         ) from error
+
+
+@contextmanager
+def _alone_at(part: Path, progress: Progress) -> Iterator[None]:
+    """Wait until no other program writes to ``part``.
+
+    Two that append to one file would spoil it for both. Whoever waited finds the whole
+    file, or goes on with what the other left.
+    """
+    # it stays: to delete a lock while another waits for it would let two in
+    lock = FileLock(part.with_name(f".{part.stem}.lock"))
+    while True:
+        try:
+            lock.acquire(timeout=_WAIT_SECONDS)
+        except Timeout:
+            progress(f"waiting for another download of {part.stem}", 0, 0)
+        else:
+            break
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_space(folder: Path, part: Path, size_bytes: int) -> None:
