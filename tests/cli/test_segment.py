@@ -5,9 +5,11 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 
 from napari_sac.cli.main import main
+from napari_sac.core.geojson import read_geojson
 from napari_sac.core.io import read_labels, read_prompts
 
 
@@ -61,6 +63,20 @@ def test_folder_becomes_labels_and_prompts(folder, output, nuclei, capsys):
     assert lines[2].startswith("[2/2] b.tif: ")
     assert "nuclei of about" in lines[1]
     assert len(lines) == 3
+
+
+def test_outlines_and_ome_zarr_beside_the_labels(folder, output):
+    exports = ("--export", "geojson", "--export", "ome-zarr")
+    for _ in range(2):  # a second time replaces the first
+        assert segment(folder / "a.png", "--output", output, *exports) == 0
+    assert names(output) == [
+        "a.geojson", "a.ome.zarr", "a_labels.tif", "a_prompts.csv",
+    ]  # fmt: skip
+    labels = read_labels(output / "a_labels.tif")
+    outlines = read_geojson(output / "a.geojson", labels.shape)
+    np.testing.assert_array_equal(outlines.labels, labels)
+    nuclei = zarr.open_array(output / "a.ome.zarr" / "labels" / "nuclei" / "0")
+    np.testing.assert_array_equal(nuclei[...], labels)
 
 
 def test_bad_files_are_named_and_the_others_done(folder, output, capsys):

@@ -15,6 +15,7 @@ from napari_sac.core.io import (
     normalise_image,
     read_image,
     read_labels,
+    read_points,
     read_prompts,
     write_labels,
     write_prompts,
@@ -466,3 +467,40 @@ def test_target_that_is_a_folder_is_one_clear_error(tmp_path):
     with pytest.raises(OutputError, match=r"a\.tif could not be written"):
         write_labels(tmp_path / "a.tif", np.zeros((2, 2), int))
     assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
+
+
+@pytest.mark.parametrize(
+    ("text", "pixel_size"),
+    [
+        ("y,x\n3.5,10\n7,6.5\n", None),
+        ("name;X;Y\n a;10;3.5\nb;6.5;7\n\n", None),
+        ("index,axis-0,axis-1\n0,3.5,10\n1,7,6.5\n", None),
+        ("Name\tCentroid X px\tCentroid Y px\na\t10.5\t4\nb\t7\t7.5\n", None),
+        ("Centroid X µm,Centroid Y µm\n2.625,1\n1.75,1.875\n", 0.25),
+        ("\ufeffCentroid X μm,Centroid Y μm\n2.625,1\n1.75,1.875\n", 0.25),
+    ],
+)  # fmt: skip
+def test_points_of_people_and_of_other_tools(tmp_path, text, pixel_size):
+    file = tmp_path / "points.csv"
+    file.write_text(text, encoding="utf-8")
+    points = read_points(file, pixel_size=pixel_size)
+    np.testing.assert_array_equal(points, [[3.5, 10], [7, 6.5]])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not a table of points"),
+        ("a,b\n1,2\n", "not a table of points"),
+        ("y,x\n1\n", "line 2"),
+        ("y,x\n1,2\nnan,2\n", "line 3"),
+        ("Centroid X µm,Centroid Y µm\n1,2\n", "micrometres"),
+    ],
+)
+def test_tables_that_are_none_are_refused(tmp_path, text, words):
+    file = tmp_path / "points.csv"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(LabelFormatError, match=words):
+        read_points(file)
+    with pytest.raises(LabelFormatError, match="No such file"):
+        read_points(tmp_path / "none.csv")

@@ -15,14 +15,14 @@ import warnings
 from typing import TYPE_CHECKING
 
 from napari_sac import __version__
-from napari_sac.cli import demo, doctor, evaluate, models, segment
+from napari_sac.cli import demo, doctor, evaluate, finetune, models, replay, segment
 from napari_sac.core.errors import NapariSacError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-_COMMANDS = (demo, segment, evaluate, models, doctor)
+_COMMANDS = (demo, segment, replay, evaluate, finetune, models, doctor)
 _STOPPED = 130
 
 

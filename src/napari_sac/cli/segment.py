@@ -18,6 +18,9 @@ from napari_sac.core.errors import ImageFormatError, NapariSacError, OutputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    import numpy as np
+    import numpy.typing as npt
+
     from napari_sac.core.inference.segment import Segmentation
     from napari_sac.core.models.registry import Model
     from napari_sac.core.progress import Progress
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     # What add_subparsers returns; the class has no public name.
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
+_EXPORTS = ("geojson", "ome-zarr")
 _DECODE_OPTIONS = {"mode": "--mode"}
 _PROPOSAL_OPTIONS = {"strategy": "--strategy", "score_threshold": "--threshold"}
 
@@ -78,6 +82,14 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="N[,N]",
         help="the channels, counted from 0, that show nuclei; by default all of grey "
         "and colour images",
+    )
+    parser.add_argument(
+        "--export",
+        action="append",
+        choices=_EXPORTS,
+        default=[],
+        help="also write STEM.geojson (outlines for QuPath) or STEM.ome.zarr (image "
+        "and labels); may be given twice",
     )
     for name, flag in _DECODE_OPTIONS.items():
         _add_option(parser, flag, DecodeConfig, name)
@@ -145,19 +157,40 @@ def _segment_file(
     )
 
     start = time.perf_counter()
+    image = normalise_image(read_image(file), args.channels)
     found = segment_image(
-        normalise_image(read_image(file), args.channels),
+        image,
         model,
         ProposalConfig(**{name: getattr(args, name) for name in _PROPOSAL_OPTIONS}),
         DecodeConfig(**{name: getattr(args, name) for name in _DECODE_OPTIONS}),
         diameter=args.diameter,
         progress=progress,
     )
+    _export(args.output / file.stem, image, found, args.export)
     # the labels last: where they are, the prompts are too
     write_prompts(args.output / f"{file.stem}_prompts.csv", found.prompts)
     write_labels(args.output / f"{file.stem}_labels.tif", found.labels)
     seconds = time.perf_counter() - start
     return f"{_describe(found, args.mode)}, {seconds:.1f} s"
+
+
+def _export(
+    path: Path,
+    image: npt.NDArray[np.uint8],
+    found: Segmentation,
+    formats: Iterable[str],
+) -> None:
+    """Write the labels in further formats, beside ``path`` with other endings."""
+    if "geojson" in formats:
+        from napari_sac.core.geojson import write_geojson
+
+        file = path.with_name(f"{path.name}.geojson")
+        write_geojson(file, found.labels, found.prompts)
+    if "ome-zarr" in formats:
+        from napari_sac.core.ome_zarr import write_ome_zarr
+
+        folder = path.with_name(f"{path.name}.ome.zarr")
+        write_ome_zarr(folder, found.labels, found.prompts, image=image)
 
 
 def _describe(found: Segmentation, mode: str) -> str:

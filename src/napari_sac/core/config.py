@@ -173,6 +173,96 @@ class TrainingConfig:
     bfloat16: bool = True
 
 
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How a model is fine-tuned to somebody's own images."""
+
+    quick: bool = _option(
+        False,
+        "Quick",
+        "Train the mask decoder and the prompt generator only, the image encoder "
+        "stays as it is: about a minute. Full also adapts the encoder (LoRA).",
+    )
+    max_minutes: float = _option(
+        0.0,
+        "Minutes at most",
+        "The training is planned so that all is done in this time; 0 for no limit.",
+        minimum=0.0,
+        maximum=100_000.0,
+        step=1.0,
+    )
+    epochs: int = _option(
+        0,
+        "Epochs",
+        "How often the training looks at all of the images; 0 chooses by their size, "
+        "or as many as fit into the minutes.",
+        minimum=0,
+        maximum=100_000,
+    )
+    rank: int = _option(
+        8,
+        "Rank",
+        "Width of the LoRA layers: more can learn more, and forgets more.",
+        minimum=1,
+        maximum=256,
+    )
+    alpha: float = _option(
+        0.0,
+        "Alpha",
+        "LoRA's update is multiplied by alpha / rank; 0 takes the rank itself.",
+        minimum=0.0,
+        maximum=1024.0,
+    )
+    blocks: int = _option(
+        0,
+        "Blocks",
+        "How many of the image encoder's last blocks learn; 0 for all.",
+        minimum=0,
+        maximum=64,
+    )
+    learning_rate: float = _option(
+        5e-4,
+        "Learning rate",
+        "The highest rate; it rises at the start and falls to the end.",
+        minimum=1e-7,
+        maximum=1.0,
+        step=1e-5,
+    )
+    batch_size: int = _option(
+        4,
+        "Batch",
+        "Crops in each step, over all processes together.",
+        minimum=1,
+        maximum=4096,
+    )
+    prompts_per_crop: int = _option(
+        16,
+        "Prompts",
+        "Nuclei of each crop that are decoded in a step, at most.",
+        minimum=1,
+        maximum=256,
+    )
+    original_part: float = _option(
+        0.1,
+        "Original data",
+        "Part of the crops that come from the original data, where they are given, "
+        "against forgetting.",
+        minimum=0.0,
+        maximum=0.9,
+        step=0.05,
+    )
+    seed: int = _option(
+        0,
+        "Seed",
+        "The same seed gives the same adapter on the same machine.",
+        minimum=0,
+        maximum=2**31 - 1,
+    )
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
 def check_ranges(config: _Dataclass) -> None:
     """Raise ``ValueError`` if a field is outside its range or not among its choices."""
     for f in fields(config):

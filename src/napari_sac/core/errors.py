@@ -39,3 +39,11 @@ class DeviceError(NapariSacError):
 
 class OutputError(NapariSacError):
     """A result that could not be written."""
+
+
+class SessionError(NapariSacError):
+    """A session that is damaged, from a newer version, or open elsewhere."""
+
+
+class TrainingDataError(NapariSacError):
+    """Reviewed images that nothing can be learned from."""

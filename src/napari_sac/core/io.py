@@ -45,6 +45,15 @@ _PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 
 PROMPT_COLUMNS = ("object_id", "y", "x", "sign", "score", "state")
 
+_POINT_COLUMNS = (
+    ("y", "x", 0.0),
+    ("axis-0", "axis-1", 0.0),
+    # QuPath counts from the corner of the first pixel, not from its middle
+    ("centroid y px", "centroid x px", 0.5),
+    ("centroid y µm", "centroid x µm", 0.5),
+)
+"""Names of columns in lower case, and where the middle of the first pixel is."""
+
 LOW_PERCENTILE = 0.1
 HIGH_PERCENTILE = 99.9
 _PERCENTILE_PIXELS = 1 << 20
@@ -282,6 +291,88 @@ def _parse_prompt(
             "a prompt. Correct or delete that line."
         )
     return values
+
+
+def read_points(
+    path: str | Path, *, pixel_size: float | None = None
+) -> npt.NDArray[np.float64]:
+    """Return the positions of a table of points, such as people and other tools make.
+
+    Parameters
+    ----------
+    path : str or Path
+        CSV or TSV text whose first line names the columns: ``y`` and ``x``; napari's
+        ``axis-0`` and ``axis-1``; or QuPath's ``Centroid Y`` and ``Centroid X`` in
+        ``px`` or ``µm``. Other columns are passed over.
+    pixel_size : float, optional
+        Micrometres of a pixel, for a table in micrometres.
+
+    Returns
+    -------
+    (N, 2) float64
+        As (y, x) in pixels, the middle of the first pixel at (0, 0).
+
+    Raises
+    ------
+    LabelFormatError
+        If the file is missing, has no such columns, or a row without two numbers.
+    """
+    file = Path(path)
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            heading = stream.readline()
+            delimiter = max("\t;,", key=heading.count)
+            names = next(csv.reader([heading], delimiter=delimiter), [])
+            rows = list(csv.reader(stream, delimiter=delimiter))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LabelFormatError(
+            f"{file} could not be read as a table of points ({_reason(error)}). "
+            "Check that the file is there and is CSV text."
+        ) from error
+    columns, scale, shift = _point_columns(file, names, pixel_size)
+    points = [
+        _parse_point(file, i, row, columns)
+        for i, row in enumerate(rows, start=2)
+        if any(cell.strip() for cell in row)
+    ]
+    return np.array(points, np.float64).reshape(-1, 2) / scale - shift
+
+
+def _point_columns(
+    file: Path, names: Sequence[str], pixel_size: float | None
+) -> tuple[tuple[int, int], float, float]:
+    """Return the columns of y and x, the unit in pixels, and where pixels begin."""
+    # QuPath writes the micro sign, some programs the Greek letter
+    plain = [n.strip().lower().replace("μ", "µ") for n in names]
+    for y, x, shift in _POINT_COLUMNS:
+        if y in plain and x in plain:
+            if not y.endswith("m"):
+                return (plain.index(y), plain.index(x)), 1.0, shift
+            if pixel_size is None:
+                raise LabelFormatError(
+                    f"{file} is in micrometres, and the size of a pixel is not known. "
+                    "Export it in pixels, or give the image its pixel size."
+                )
+            return (plain.index(y), plain.index(x)), pixel_size, shift
+    raise LabelFormatError(
+        f"{file} is not a table of points: its first line must name the columns "
+        "y and x, or Centroid Y px and Centroid X px as QuPath does."
+    )
+
+
+def _parse_point(
+    file: Path, line: int, row: list[str], columns: tuple[int, int]
+) -> tuple[float, float]:
+    try:
+        y, x = (float(row[column]) for column in columns)
+    except (ValueError, IndexError):
+        y = x = np.nan
+    if not (np.isfinite(y) and np.isfinite(x)):
+        raise LabelFormatError(
+            f"{file} is damaged at line {line}: {','.join(row)[:80]!r} is not a point. "
+            "Correct or delete that line."
+        )
+    return y, x
 
 
 @contextmanager

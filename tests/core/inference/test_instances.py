@@ -89,3 +89,40 @@ def test_a_mask_is_one_part_without_holes() -> None:
     assert result[4, 4]
     assert not result[2, 12]
     assert result.sum() == 49
+
+
+def paint(*boxes: tuple[int, int, int, int, int]) -> npt.NDArray[np.uint32]:
+    labels = np.zeros((40, 40), np.uint32)
+    for object_id, y0, x0, y1, x1 in boxes:
+        labels[y0:y1, x0:x1] = object_id
+    return labels
+
+
+def test_painted_nuclei_are_kept_to_the_last_pixel() -> None:
+    drawn = paint((5, 2, 2, 6, 30), (5, 20, 20, 22, 22), (9, 30, 30, 38, 38))
+    masks = [square(5, (0, 0), logit=9), square(1, (0, 20), logit=9, side=12)]
+    labels = assemble_labels(
+        masks,
+        (40, 40),
+        DecodeConfig(),
+        prompts=Prompts.from_points(np.zeros((2, 2)), object_id=[5, 1]),
+        painted=frozenset({5}),
+        labels=drawn,
+    )
+    np.testing.assert_array_equal(labels == 5, drawn == 5)
+    assert not (labels == 9).any()
+    assert (labels[:2, 20:32] == 1).all()
+    assert set(np.unique(labels)) == {0, 1, 5}
+
+
+@pytest.mark.parametrize(("state", "stays"), [("auto", False), ("added", True)])
+def test_a_mask_under_a_painted_nucleus_is_a_duplicate(state: str, stays: bool) -> None:
+    labels = assemble_labels(
+        [square(1, (0, 0), logit=9)],
+        (40, 40),
+        DecodeConfig(),
+        prompts=Prompts.from_points([[5, 5]], object_id=[1], state=state),
+        painted={5},
+        labels=paint((5, 0, 0, 8, 10)),
+    )
+    assert (labels == 1).any() == stays

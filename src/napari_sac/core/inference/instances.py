@@ -11,7 +11,7 @@ from scipy import ndimage
 from napari_sac.core.types import BoolArray, ObjectMask, Prompts, PromptState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from napari_sac.core.config import DecodeConfig
 
@@ -30,6 +30,8 @@ def assemble_labels(
     config: DecodeConfig,
     *,
     prompts: Prompts,
+    painted: Collection[int] = frozenset(),
+    labels: npt.NDArray[np.uint32] | None = None,
 ) -> npt.NDArray[np.uint32]:
     """Return instance labels in which each pixel belongs to the mask surest of it.
 
@@ -44,6 +46,11 @@ def assemble_labels(
     config : DecodeConfig
     prompts : Prompts
         What the masks were decoded from.
+    painted : collection of int, optional
+        Nuclei drawn by hand: their masks do not count, and their pixels in ``labels``
+        are kept. A mask that lies mostly under them is a duplicate.
+    labels : (H, W) uint32, optional
+        Where the painted nuclei are; not written to.
 
     Returns
     -------
@@ -51,17 +58,12 @@ def assemble_labels(
         0 background, otherwise the ``object_id``.
     """
     decided = decided_objects(prompts)
-    kept = keep_masks(list(masks), config, decided)
-    labels = np.zeros(shape, np.uint32)
-    best = np.zeros(shape, np.float32)
-    for mask in kept:
-        window = _window(mask)
-        # a filled hole is the mask's own, unless another mask claims it at all
-        logits = np.where(inside(mask), np.maximum(mask.logits, _HOLE_LOGIT), 0)
-        wins = logits > best[window]
-        labels[window][wins] = mask.object_id
-        best[window][wins] = logits[wins]
-    return labels
+    result = np.zeros(shape, np.uint32)
+    if painted and labels is not None:
+        result = painted_pixels(labels, painted)
+    candidates = rank_masks(masks, config, decided, painted, result)
+    compete(result, drop_duplicates(candidates, config, decided))
+    return result
 
 
 def decided_objects(prompts: Prompts) -> set[int]:
@@ -70,31 +72,97 @@ def decided_objects(prompts: Prompts) -> set[int]:
     return set(prompts.object_id[rows].tolist())
 
 
-def keep_masks(
-    masks: Sequence[ObjectMask], config: DecodeConfig, decided: set[int]
+def painted_pixels(
+    labels: npt.NDArray[np.uint32], painted: Collection[int]
+) -> npt.NDArray[np.uint32]:
+    """Return a copy of labels of any shape in which only the painted nuclei are."""
+    result = labels.copy()
+    result[~np.isin(labels, list(painted))] = 0
+    return result
+
+
+def compete(
+    labels: npt.NDArray[np.uint32],
+    masks: Iterable[ObjectMask],
+    origin_yx: tuple[int, int] = (0, 0),
+) -> None:
+    """Give each pixel that is 0 to the mask surest of it, in place.
+
+    Parameters
+    ----------
+    labels : (h, w) uint32
+        What is not 0 at the start stays.
+    masks : iterable of ObjectMask
+        Best first: of two equally sure, the earlier gets the pixel.
+    origin_yx : (int, int)
+        Pixel of the image at ``labels[0, 0]``.
+    """
+    best = np.where(labels == 0, np.float32(0), np.float32(np.inf))
+    for mask in masks:
+        there, part = _meeting(mask, origin_yx, labels.shape)
+        # a filled hole is the mask's own, unless another mask claims it at all
+        logits = np.where(inside(mask), np.maximum(mask.logits, _HOLE_LOGIT), 0)[part]
+        wins = logits > best[there]
+        labels[there][wins] = mask.object_id
+        best[there][wins] = logits[wins]
+
+
+def rank_masks(
+    masks: Iterable[ObjectMask],
+    config: DecodeConfig,
+    decided: Collection[int],
+    painted: Collection[int],
+    pixels: npt.NDArray[np.uint32],
+    origin_yx: tuple[int, int] = (0, 0),
 ) -> list[ObjectMask]:
-    """Return the masks that are not empty, not poor and not duplicates, best first."""
+    """Return the masks that are not empty, not poor and not painted over, best first.
+
+    Parameters
+    ----------
+    masks : iterable of ObjectMask
+    config : DecodeConfig
+    decided : collection of int
+        Nuclei that a person set or accepted: never poor.
+    painted : collection of int
+        Nuclei drawn by hand: they have no mask.
+    pixels : (h, w) uint32
+        Labels with the painted nuclei alone; it must reach over all of each mask.
+    origin_yx : (int, int)
+        Pixel of the image at ``pixels[0, 0]``.
+    """
     candidates = [
         m
         for m in masks
-        if (m.logits > 0).any()
+        if m.object_id not in painted
         and (m.object_id in decided or m.predicted_iou >= config.minimum_iou)
+        and (m.logits > 0).any()
     ]
+    if painted:
+        candidates = [
+            m
+            for m in candidates
+            if m.object_id in decided
+            or _COVERED_WEIGHT * _covered(m, pixels, origin_yx)
+            <= config.overlap_threshold
+        ]
     candidates.sort(
         key=lambda m: (m.object_id in decided, m.predicted_iou, -m.object_id),
         reverse=True,
     )
+    return candidates
+
+
+def drop_duplicates(
+    ranked: Sequence[ObjectMask], config: DecodeConfig, decided: Collection[int]
+) -> list[ObjectMask]:
+    """Return the masks, best first, without those that a better one covers."""
     dropped: set[int] = set()
-    for first, second in _overlapping_pairs(candidates):
-        if (
-            first in dropped
-            or second in dropped
-            or candidates[second].object_id in decided
-        ):
+    for first, second in _overlapping_pairs(ranked):
+        if first in dropped or second in dropped or ranked[second].object_id in decided:
             continue
-        if _overlap(candidates[first], candidates[second]) > config.overlap_threshold:
+        if overlap(ranked[first], ranked[second]) > config.overlap_threshold:
             dropped.add(second)
-    return [m for i, m in enumerate(candidates) if i not in dropped]
+    return [m for i, m in enumerate(ranked) if i not in dropped]
 
 
 def inside(mask: ObjectMask) -> BoolArray:
@@ -106,9 +174,28 @@ def inside(mask: ObjectMask) -> BoolArray:
     return np.asarray(ndimage.binary_fill_holes(positive))
 
 
-def _window(mask: ObjectMask) -> tuple[slice, slice]:
-    (y, x), (height, width) = mask.origin_yx, mask.logits.shape
-    return slice(y, y + height), slice(x, x + width)
+def _meeting(
+    mask: ObjectMask, origin_yx: tuple[int, int], shape: tuple[int, ...]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return where a mask lies in a window of the image, and which part of it."""
+    there, part = [], []
+    for start, length, origin, size in zip(
+        mask.origin_yx, mask.logits.shape, origin_yx, shape, strict=True
+    ):
+        first = min(max(start, origin), start + length)
+        last = max(min(start + length, origin + size), first)
+        there.append(slice(first - origin, last - origin))
+        part.append(slice(first - start, last - start))
+    return (there[0], there[1]), (part[0], part[1])
+
+
+def _covered(
+    mask: ObjectMask, pixels: npt.NDArray[np.uint32], origin_yx: tuple[int, int]
+) -> float:
+    """Return how much of a mask lies where ``pixels`` are not 0."""
+    there, part = _meeting(mask, origin_yx, pixels.shape)
+    positive = mask.logits > 0
+    return float((positive[part] & (pixels[there] != 0)).sum() / positive.sum())
 
 
 def _overlapping_pairs(masks: Sequence[ObjectMask]) -> Iterator[tuple[int, int]]:
@@ -130,7 +217,7 @@ def _overlapping_pairs(masks: Sequence[ObjectMask]) -> Iterator[tuple[int, int]]
             yield i, int(j)
 
 
-def _overlap(a: ObjectMask, b: ObjectMask) -> float:
+def overlap(a: ObjectMask, b: ObjectMask) -> float:
     """Return the IoU of two masks, or the weighted covered part of the second.
 
     The larger of the two counts: a mask inside a better one is a duplicate too.
@@ -139,6 +226,8 @@ def _overlap(a: ObjectMask, b: ObjectMask) -> float:
     bottom, right = np.minimum(
         np.add(a.origin_yx, a.logits.shape), np.add(b.origin_yx, b.logits.shape)
     )
+    if bottom <= top or right <= left:
+        return 0.0
     cut_a, cut_b = (
         m.logits[
             top - m.origin_yx[0] : bottom - m.origin_yx[0],
@@ -148,5 +237,7 @@ def _overlap(a: ObjectMask, b: ObjectMask) -> float:
         for m in (a, b)
     )
     shared = float((cut_a & cut_b).sum())
+    if shared == 0:
+        return 0.0
     area_a, area_b = float((a.logits > 0).sum()), float((b.logits > 0).sum())
     return max(shared / (area_a + area_b - shared), _COVERED_WEIGHT * shared / area_b)

@@ -28,7 +28,7 @@ from napari_sac.core.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from napari_sac.core.config import DecodeConfig
     from napari_sac.core.inference.embedding import Embedding
@@ -36,6 +36,15 @@ if TYPE_CHECKING:
 
 NEIGHBOUR_REACH = 40 / 24
 """How near, in nucleus diameters, another nucleus must be to serve as a negative."""
+
+_BATCH_TOKENS, _BATCH_TOKENS_GPU = 512, 4096
+"""Tokens of the windows decoded at once: few, as every batch is filled up to it."""
+
+_LEAST_BATCH = 4
+
+_FEW_PAIRS = 1 << 18
+_SPARE = 6
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +62,11 @@ class _Query:
         """The middle of the positives: where the window is laid."""
         positives = self.points[self.signs == POSITIVE]
         return np.asarray((positives.min(0) + positives.max(0)) / 2)
+
+
+def neighbour_reach(embedding: Embedding, model: Model) -> float:
+    """Return how near, in pixels of the image, a neighbour must be to be a negative."""
+    return NEIGHBOUR_REACH * model.spec.nucleus_diameter / embedding.scale
 
 
 def with_neighbour_negatives(prompts: Prompts, count: int, reach: float) -> Prompts:
@@ -74,31 +88,113 @@ def with_neighbour_negatives(prompts: Prompts, count: int, reach: float) -> Prom
     PromptNucSeg (Shui et al. 2024) found that neighbours help when they serve in
     training and in inference alike, and one more than two.
     """
-    positives = _first_positives(prompts)
+    return Prompts.concatenate([prompts, neighbour_negatives(prompts, count, reach)])
+
+
+def neighbour_negatives(
+    prompts: Prompts,
+    count: int,
+    reach: float,
+    *,
+    only: Collection[int] | None = None,
+) -> Prompts:
+    """Return the negatives that each nucleus gets from its nearest neighbours.
+
+    Parameters
+    ----------
+    prompts : Prompts
+    count, reach
+        As for :func:`with_neighbour_negatives`.
+    only : collection of int, optional
+        The nuclei whose negatives are wanted; they are the same as among those of all.
+
+    Returns
+    -------
+    Prompts
+        In order of ``object_id``, the nearest first; of two that are equally near the
+        one with the lower ``object_id``.
+    """
+    positives = first_positives(prompts)
     if count == 0 or len(positives) < 2:
-        return prompts
-    tree = KDTree(positives.yx)
-    wanted = min(count + 1, len(positives))
-    distances, rows = tree.query(positives.yx, k=wanted)
-    owner, slot = np.nonzero(
-        (distances <= reach) & (rows != np.arange(len(rows))[:, None])
-    )
-    slot_rank = slot - (rows[owner, 0] == owner)
-    owner, slot = owner[slot_rank < count], slot[slot_rank < count]
-    negatives = Prompts.from_points(
-        positives.yx[rows[owner, slot]],
+        return Prompts.empty()
+    rows = np.arange(len(positives))
+    if only is not None:
+        rows = rows[np.isin(positives.object_id, list(only))]
+    owner, neighbour = _nearest(positives.yx, rows, count, reach)
+    return Prompts.from_points(
+        positives.yx[neighbour],
         object_id=positives.object_id[owner],
         sign=NEGATIVE,
         score=positives.score[owner],
         state=PromptState.AUTO.value,
     )
-    return Prompts.concatenate([prompts, negatives])
 
 
-def _first_positives(prompts: Prompts) -> Prompts:
+def first_positives(prompts: Prompts) -> Prompts:
+    """Return the first positive row of each nucleus, in order of ``object_id``."""
     positives = prompts.select(prompts.sign == POSITIVE)
     _, first = np.unique(positives.object_id, return_index=True)
     return positives.select(first)
+
+
+def _nearest(
+    points: npt.NDArray[np.float64],
+    rows: npt.NDArray[np.int64],
+    count: int,
+    reach: float,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return pairs of one of ``rows`` and one of the ``count`` points nearest to it.
+
+    Which of two equally near points counts must not depend on how many rows are asked
+    for, or an edit would give other labels than decoding everything.
+    """
+    if len(rows) * len(points) <= _FEW_PAIRS:
+        return _nearest_of_all(points, rows, count, reach)
+    wanted = min(count + _SPARE, len(points))
+    distance, near = KDTree(points).query(
+        points[rows], k=wanted, distance_upper_bound=reach * (1 + _ROUNDING)
+    )
+    tied = distance[:, -1] <= distance[:, min(count, wanted - 1)] * (1 + _ROUNDING)
+    unsure = np.isfinite(distance[:, -1]) & tied & (wanted < len(points))
+    found = np.isfinite(distance) & ~unsure[:, None]
+    owner, neighbour = np.repeat(rows, found.sum(1)), near[found].astype(np.int64)
+    owner, neighbour = _rank(points, owner, neighbour, count, reach)
+    parts = [(owner, neighbour)]
+    parts += [
+        _nearest_of_all(points, rows[[i]], count, reach) for i in unsure.nonzero()[0]
+    ]
+    owner, neighbour = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(owner, kind="stable")
+    return owner[order], neighbour[order]
+
+
+def _nearest_of_all(
+    points: npt.NDArray[np.float64],
+    rows: npt.NDArray[np.int64],
+    count: int,
+    reach: float,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    away = np.abs(points[rows, None] - points).max(-1)
+    owner, neighbour = np.nonzero(away <= reach)
+    return _rank(points, rows[owner], neighbour, count, reach)
+
+
+def _rank(
+    points: npt.NDArray[np.float64],
+    owner: npt.NDArray[np.int64],
+    neighbour: npt.NDArray[np.int64],
+    count: int,
+    reach: float,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the ``count`` nearest pairs of each owner within reach, nearest first."""
+    squared = ((points[owner] - points[neighbour]) ** 2).sum(1)
+    valid = (owner != neighbour) & (squared <= reach**2)
+    owner, neighbour, squared = owner[valid], neighbour[valid], squared[valid]
+    order = np.lexsort((neighbour, squared, owner))
+    owner, neighbour = owner[order], neighbour[order]
+    first = np.searchsorted(owner, owner)
+    best = np.arange(len(owner)) - first < count
+    return owner[best], neighbour[best]
 
 
 def active_prompts(prompts: Prompts) -> Prompts:
@@ -113,9 +209,13 @@ def decode_prompts(
     config: DecodeConfig,
     *,
     reuse: Mapping[int, ObjectMask] | None = None,
+    only: Collection[int] | None = None,
     progress: Progress = ignore_progress,
 ) -> list[ObjectMask]:
     """Return the mask of every nucleus that has a positive prompt.
+
+    On one machine a nucleus gets the same numbers to the last bit, alone and in
+    company.
 
     Parameters
     ----------
@@ -128,6 +228,8 @@ def decode_prompts(
     reuse : mapping of int to ObjectMask, optional
         Masks by ``object_id``; one made from the same prompts by the same model is
         returned as it is, so after an edit only the touched nuclei are decoded.
+    only : collection of int, optional
+        The nuclei whose masks are wanted. The others still serve as neighbours.
     progress : Progress, optional
 
     Returns
@@ -136,7 +238,7 @@ def decode_prompts(
         In order of ``object_id``. A mask may be empty (all logits below zero).
     """
     known = reuse or {}
-    queries = list(_queries(embedding, prompts, model, config))
+    queries = list(_queries(embedding, prompts, model, config, only))
     fresh = [
         q
         for q in queries
@@ -164,12 +266,20 @@ def decode_prompts(
 
 
 def _queries(
-    embedding: Embedding, prompts: Prompts, model: Model, config: DecodeConfig
+    embedding: Embedding,
+    prompts: Prompts,
+    model: Model,
+    config: DecodeConfig,
+    only: Collection[int] | None,
 ) -> Iterator[_Query]:
-    diameter = model.spec.nucleus_diameter / embedding.scale
-    together = with_neighbour_negatives(
-        active_prompts(prompts), config.neighbour_negatives, NEIGHBOUR_REACH * diameter
+    active = active_prompts(prompts)
+    negatives = neighbour_negatives(
+        active, config.neighbour_negatives, neighbour_reach(embedding, model), only=only
     )
+    own_rows = (
+        active if only is None else active.select(np.isin(active.object_id, list(only)))
+    )
+    together = Prompts.concatenate([own_rows, negatives])
     if len(together) == 0:
         return
     order = np.argsort(together.object_id, kind="stable")
@@ -194,10 +304,18 @@ def _queries(
         )
 
 
+def _batch_size(window: int, model: Model) -> int:
+    """Return how many queries are decoded at once, whatever their number."""
+    tokens = _BATCH_TOKENS if model.device.name == "cpu" else _BATCH_TOKENS_GPU
+    size = min(tokens, model.device.batch_tokens) // window**2
+    # in batches of two or three the place within the batch changes the rounding
+    return size if size >= _LEAST_BATCH else 1
+
+
 def _batches(
     queries: Iterable[_Query], window: int, model: Model
 ) -> Iterator[list[_Query]]:
-    """Return queries with equally many points, as many as fit into memory.
+    """Return queries with equally many points, of one batch at most.
 
     A point more, even one that says "no point", changes SAM's answer a little; with
     equal numbers a nucleus gets the same mask alone and in company.
@@ -205,7 +323,7 @@ def _batches(
     by_length: dict[int, list[_Query]] = {}
     for query in queries:
         by_length.setdefault(len(query.points), []).append(query)
-    size = max(1, model.device.batch_tokens // window**2)
+    size = _batch_size(window, model)
     for group in by_length.values():
         for start in range(0, len(group), size):
             yield group[start : start + size]
@@ -214,7 +332,13 @@ def _batches(
 def _decode_batch(
     batch: list[_Query], window: int, embedding: Embedding, model: Model
 ) -> list[tuple[_Query, ObjectMask | None]]:
-    """Decode one batch; None for a mask that needs a larger window."""
+    """Decode one batch; None for a mask that needs a larger window.
+
+    Matrix products round differently in batches of different size, so every batch is
+    filled up to the same.
+    """
+    count = len(batch)
+    batch = batch + batch[:1] * (_batch_size(window, model) - len(batch))
     architecture = model.spec.architecture
     grid, patch = architecture.grid_size, architecture.patch_size
     device = model.device.torch_device
@@ -246,7 +370,7 @@ def _decode_batch(
     crops = _to_image(logits, first, window * patch, embedding)
     stability = _stability(logits)
     result: list[tuple[_Query, ObjectMask | None]] = []
-    for i, query in enumerate(batch):
+    for i, query in enumerate(batch[:count]):
         if too_small is not None and too_small[i]:
             result.append((query, None))
             continue

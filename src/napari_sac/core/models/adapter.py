@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 from dataclasses import asdict, dataclass, field, replace
@@ -21,12 +22,13 @@ from napari_sac.core.errors import (
     OutputError,
     WeightsError,
 )
-from napari_sac.core.io import data_folder
+from napari_sac.core.io import atomic_path, data_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from segment_anything.modeling import Sam
+    from torch import Tensor
 
     from napari_sac.core.models.prompt_generator import PromptGenerator
 
@@ -43,6 +45,19 @@ WEIGHT_NAMES = (LORA_FILE, DECODER_FILE, GENERATOR_FILE)
 SHIPPED_ADAPTERS = Path(__file__).parent / "weights" / "adapters"
 
 _MAXIMUM_JSON_BYTES = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_TEXTS = (
+    "title",
+    "description",
+    "base",
+    "base_sha256",
+    "licence",
+    "data_sha256",
+    "parent",
+    "data",
+    "tissue",
+    "created",
+)
 # What peft can do beside plain LoRA, and we do not: each must be off.
 _UNSUPPORTED = (
     "use_dora",
@@ -79,6 +94,16 @@ class AdapterInfo:
         ``before`` and ``after`` training, each name to number; or empty.
     versions : mapping of str to str
         Programs that made it.
+    parent : str
+        Name of the adapter that it was trained on from, or empty.
+    data : str
+        What it was trained on, in words.
+    tissue : str
+        What the images show, as the user calls it.
+    created : str
+        The day, as YYYY-MM-DD.
+    promoted : bool
+        Whether it was better than what it came from, on images held out.
     """
 
     name: str
@@ -91,6 +116,11 @@ class AdapterInfo:
     data_sha256: str = ""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    parent: str = ""
+    data: str = ""
+    tissue: str = ""
+    created: str = ""
+    promoted: bool = True
 
 
 def user_adapters() -> Path:
@@ -239,6 +269,187 @@ def save_adapter(
     return replace(info, name=target.resolve().name, path=target)
 
 
+def fill_adapter(
+    folder: str | Path, sam: Sam, generator: PromptGenerator, info: AdapterInfo
+) -> AdapterInfo:
+    """Write an adapter into a folder that holds other files too, and keep those.
+
+    The folder is an adapter from the moment that its last file, ``napari_sac.json``,
+    is there.
+
+    The parameters are those of :func:`save_adapter`.
+
+    Raises
+    ------
+    OutputError
+        If there is an adapter already, or the files cannot be written.
+    """
+    target = Path(folder)
+    if (target / INFO_FILE).exists():
+        raise OutputError(
+            f"There is an adapter in {target} already, and it was kept. "
+            "Choose another folder."
+        )
+    partial = target / f".{secrets.token_hex(6)}.part"
+    try:
+        partial.mkdir(parents=True)
+        _write_files(partial, sam, generator, info)
+        for name in (CONFIG_FILE, *WEIGHT_NAMES, INFO_FILE):
+            os.replace(partial / name, target / name)
+    except OSError as error:
+        raise OutputError(
+            f"The adapter {target} could not be written ({error.strerror or error}). "
+            "Choose a folder that you may write to and that has space left."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return replace(info, name=target.resolve().name, path=target)
+
+
+def add_adapter(source: str | Path, name: str | None = None) -> AdapterInfo:
+    """Copy an adapter's folder to the user's adapters, whole or not at all.
+
+    Parameters
+    ----------
+    source : str or Path
+        A folder with an adapter, as fine-tuning leaves it or somebody sent it.
+    name : str, optional
+        By default the folder's.
+
+    Raises
+    ------
+    IncompatibleAdapterError
+        If it is damaged.
+    OutputError
+        If the name is taken or not usable, or the copy cannot be written.
+    """
+    info = read_adapter_info(source)
+    chosen = info.name if name is None else name
+    target = _new_place(chosen)
+    _copy_files(info.path, target)
+    return read_adapter_info(target)
+
+
+def rename_adapter(name: str, new_name: str) -> AdapterInfo:
+    """Give one of the user's adapters another name.
+
+    Raises
+    ------
+    OutputError
+        If the name is taken or not usable, or the folder cannot be moved.
+    ModelNotFoundError
+        If the user has no adapter of that name; shipped ones cannot be renamed.
+    """
+    info = _own(name)
+    target = _new_place(new_name)
+    try:
+        os.replace(info.path, target)
+    except OSError as error:
+        raise OutputError(
+            f"The adapter {name} could not be renamed ({error.strerror}). It is "
+            "there under its old name; close programs that use it."
+        ) from error
+    return read_adapter_info(target)
+
+
+def delete_adapter(name: str) -> None:
+    """Delete one of the user's adapters.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If the user has no adapter of that name; shipped ones cannot be deleted.
+    OutputError
+        If the folder cannot be deleted.
+    """
+    folder = user_adapters() / name
+    if not _NAME.fullmatch(name) or not (folder / INFO_FILE).is_file():
+        raise _not_own(name)
+    try:
+        # a folder that is half deleted must not be listed
+        (folder / INFO_FILE).unlink()
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise OutputError(
+            f"The adapter {name} could not be deleted ({error.strerror}). "
+            f"Delete the folder {folder} by hand."
+        ) from error
+
+
+def export_adapter(info: AdapterInfo, folder: str | Path) -> Path:
+    """Copy an adapter to a new folder, whole or not at all, and return it.
+
+    Raises
+    ------
+    OutputError
+        If the folder is there already or cannot be written.
+    """
+    target = Path(folder)
+    if target.exists():
+        raise OutputError(
+            f"{target} is there already, and it was kept. Choose another folder."
+        )
+    _copy_files(info.path, target)
+    return target
+
+
+def export_merged(info: AdapterInfo, file: str | Path) -> Path:
+    """Write base and adapter as one SAM weight file, with SAM's own names.
+
+    Other SAM tools can read it; what only this program has, the prompt generator, is
+    not in it.
+
+    Parameters
+    ----------
+    info : AdapterInfo
+    file : str or Path
+        Ends in ``.pth``.
+
+    Raises
+    ------
+    NapariSacError
+        If the base model is not at hand or another one, or the file cannot be written.
+    """
+    import torch
+
+    from napari_sac.core.models.attention import fuse_qkv
+    from napari_sac.core.models.registry import load_model
+
+    model = load_model(info.base, adapter=info.path, device="cpu")
+    with atomic_path(file) as partial:
+        torch.save(fuse_qkv(model.sam.state_dict()), partial)
+    return Path(file)
+
+
+def restore_adapter(sam: Sam, info: AdapterInfo) -> PromptGenerator:
+    """Put an adapter into ``sam``, in place, so that it can be trained on.
+
+    Unlike :func:`apply_adapter` its LoRA stays LoRA.
+
+    Raises
+    ------
+    IncompatibleAdapterError
+        If a file is damaged or does not fit the sizes of ``sam``, which is then as it
+        was.
+    """
+    import torch
+
+    from napari_sac.core.models.lora import PEFT_PREFIX, inject_lora
+    from napari_sac.core.models.weight_files import load_into
+
+    scale, lora, decoder, generator = _read_checked(sam, info)
+    rank = next(len(t) for name, t in lora.items() if name.endswith(".lora_A.weight"))
+    numbers = {int(name.split(".blocks.")[1].split(".")[0]) for name in lora}
+    inject_lora(sam, rank, alpha=scale * rank, blocks=sorted(numbers))
+    parameters = dict(sam.named_parameters())
+    with torch.no_grad():
+        for name, tensor in lora.items():
+            own = name.removeprefix(PEFT_PREFIX).replace(".weight", ".default.weight")
+            parameters[own].copy_(tensor)
+    load_into(sam.mask_decoder, decoder, info.path / DECODER_FILE)
+    return generator
+
+
 def apply_adapter(sam: Sam, info: AdapterInfo) -> PromptGenerator:
     """Merge an adapter into ``sam``, in place, and return its prompt generator.
 
@@ -250,10 +461,25 @@ def apply_adapter(sam: Sam, info: AdapterInfo) -> PromptGenerator:
     IncompatibleAdapterError
         If a file is damaged or does not fit the sizes of ``sam``.
     """
-    from napari_sac.core.models.lora import describe_lora_misfit, merge_lora_weights
+    from napari_sac.core.models.lora import merge_lora_weights
+    from napari_sac.core.models.weight_files import load_into
+
+    scale, lora, decoder, generator = _read_checked(sam, info)
+    merge_lora_weights(sam, lora, scale)
+    load_into(sam.mask_decoder, decoder, info.path / DECODER_FILE)
+    return generator
+
+
+def _read_checked(
+    sam: Sam, info: AdapterInfo
+) -> tuple[float, dict[str, Tensor], dict[str, Tensor], PromptGenerator]:
+    """Return LoRA's scale, its weights, the decoder's, and the prompt generator.
+
+    All of them fit ``sam``, or it is an error.
+    """
+    from napari_sac.core.models.lora import describe_lora_misfit
     from napari_sac.core.models.weight_files import (
         describe_misfit,
-        load_into,
         read_generator,
         read_weights,
     )
@@ -270,9 +496,51 @@ def apply_adapter(sam: Sam, info: AdapterInfo) -> PromptGenerator:
         problem = describe_misfit(sam.mask_decoder.state_dict(), decoder)
     if problem is not None:
         raise _damaged(info.path, f"its weights do not fit {info.base}: {problem}")
-    merge_lora_weights(sam, lora, scale)
-    load_into(sam.mask_decoder, decoder, info.path / DECODER_FILE)
-    return generator
+    return scale, lora, decoder, generator
+
+
+def _own(name: str) -> AdapterInfo:
+    folder = user_adapters() / name
+    if not _NAME.fullmatch(name) or not folder.is_dir():
+        raise _not_own(name)
+    return read_adapter_info(folder)
+
+
+def _not_own(name: str) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"You have no adapter {name} of your own. Those that came with napari-sac "
+        "stay as they are; export one to have a copy."
+    )
+
+
+def _new_place(name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise OutputError(
+            f"{name!r} cannot be the name of an adapter. Use up to 64 letters, digits, "
+            "dots, dashes and underscores, and begin with a letter or a digit."
+        )
+    target = user_adapters() / name
+    if target.exists() or (SHIPPED_ADAPTERS / name).exists():
+        raise OutputError(
+            f"There is an adapter {name} already, and it was kept. Give another name."
+        )
+    return target
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    partial = target.with_name(f".{secrets.token_hex(6)}.part")
+    try:
+        partial.mkdir(parents=True)
+        for name in (INFO_FILE, CONFIG_FILE, *WEIGHT_NAMES):
+            shutil.copyfile(source / name, partial / name)
+        os.replace(partial, target)
+    except OSError as error:
+        raise OutputError(
+            f"The adapter could not be copied to {target} ({error.strerror or error}). "
+            "Choose a folder that you may write to and that has space left."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_files(
@@ -330,8 +598,8 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _check_types(info: AdapterInfo) -> None:
-    texts = ("title", "description", "base", "base_sha256", "licence", "data_sha256")
-    wrong = [name for name in texts if not isinstance(getattr(info, name), str)]
+    wrong = [name for name in _TEXTS if not isinstance(getattr(info, name), str)]
+    wrong += [] if isinstance(info.promoted, bool) else ["promoted"]
     wrong += [
         n for n in ("metrics", "versions") if not isinstance(getattr(info, n), dict)
     ]

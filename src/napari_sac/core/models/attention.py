@@ -85,8 +85,8 @@ class SplitAttention(nn.Module):
         self, scaled_q: Tensor, q: Tensor, k: Tensor, h: int, w: int
     ) -> tuple[Tensor, Tensor]:
         b, heads = q.shape[:2]
-        rel_h = get_rel_pos(h, h, self.rel_pos_h).to(q.dtype)
-        rel_w = get_rel_pos(w, w, self.rel_pos_w).to(q.dtype)
+        rel_h = get_rel_pos(h, h, _near(self.rel_pos_h, h)).to(q.dtype)
+        rel_w = get_rel_pos(w, w, _near(self.rel_pos_w, w)).to(q.dtype)
         grid = q.reshape(b, heads, h, w, -1)
         bias_h = torch.einsum("bnhwc,hkc->bnhwk", grid, rel_h)
         bias_w = torch.einsum("bnhwc,wkc->bnhwk", grid, rel_w)
@@ -95,6 +95,16 @@ class SplitAttention(nn.Module):
         position = torch.cat([rows, columns], dim=1).expand(b, heads, -1, -1)
         bias = torch.cat([bias_h, bias_w], dim=-1).flatten(2, 3)
         return torch.cat([scaled_q, bias], dim=-1), torch.cat([k, position], dim=-1)
+
+
+def _near(rel_pos: Tensor, length: int) -> Tensor:
+    """Return the entries for distances below ``length``.
+
+    SAM would stretch the table over an input that is smaller than its own; to train on
+    smaller crops, near has to stay near.
+    """
+    spare = max(0, len(rel_pos) - (2 * length - 1))
+    return rel_pos[spare // 2 : len(rel_pos) - spare // 2]
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

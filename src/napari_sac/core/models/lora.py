@@ -24,7 +24,7 @@ _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
 def lora_config(
-    rank: int = 8, alpha: int | None = None, blocks: Iterable[int] | None = None
+    rank: int = 8, alpha: float | None = None, blocks: Iterable[int] | None = None
 ) -> LoraConfig:
     """Return peft's configuration of LoRA on q and v.
 
@@ -32,7 +32,7 @@ def lora_config(
     ----------
     rank : int
         Width of the bottleneck, 1 or more.
-    alpha : int, optional
+    alpha : float, optional
         Scale of the update times ``rank``; by default ``rank``, so that the scale is 1.
     blocks : iterable of int, optional
         Indices of the encoder's blocks to adapt; by default all.
@@ -42,7 +42,7 @@ def lora_config(
     numbers = r"\d+" if blocks is None else f"({'|'.join(map(str, blocks))})"
     return LoraConfig(
         r=rank,
-        lora_alpha=rank if alpha is None else alpha,
+        lora_alpha=rank if alpha is None else alpha,  # type: ignore[arg-type]
         lora_dropout=0.0,
         bias="none",
         target_modules=rf"image_encoder\.blocks\.{numbers}\.attn\.[qv]",
@@ -52,7 +52,7 @@ def lora_config(
 def inject_lora(
     sam: Sam,
     rank: int = 8,
-    alpha: int | None = None,
+    alpha: float | None = None,
     blocks: Iterable[int] | None = None,
 ) -> None:
     """Add a fresh LoRA to ``sam``, in place; see :func:`lora_config`.

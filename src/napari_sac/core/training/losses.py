@@ -11,6 +11,9 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from napari_sac.core.training.sampling import Crops, PromptBatch
 
+HARD_WEIGHT = 4.0
+"""Extra weight of background where a person rejected a candidate."""
+
 
 def generator_loss(maps: Tensor, crops: Crops) -> Tensor:
     """Return cross-entropy + Dice of the foreground and the error of the distance.
@@ -27,6 +30,8 @@ def generator_loss(maps: Tensor, crops: Crops) -> Tensor:
     foreground = (crops.labels > 0).float()
     # a pixel of the gap between two nuclei is rare and decides whether they merge
     weight = known * (1 + 3 * _gap(crops.labels))
+    if crops.hard is not None:
+        weight = weight + HARD_WEIGHT * known * (1 - foreground) * crops.hard
     logits = maps[:, 0].float()
     entropy = F.binary_cross_entropy_with_logits(logits, foreground, reduction="none")
     entropy = (entropy * weight).sum() / weight.sum().clamp(min=1)
@@ -36,6 +41,8 @@ def generator_loss(maps: Tensor, crops: Crops) -> Tensor:
         maps[:, 1].float().sigmoid(), crops.distance, beta=0.1, reduction="none"
     )
     weight = known * (0.3 + foreground)
+    if crops.hard is not None:
+        weight = weight + known * (1 - foreground) * crops.hard
     distance = (error * weight).sum() / weight.sum().clamp(min=1)
     return entropy + dice + 4 * distance
 
@@ -43,7 +50,18 @@ def generator_loss(maps: Tensor, crops: Crops) -> Tensor:
 def mask_loss(
     logits: Tensor, predicted_iou: Tensor, truth: Tensor, valid: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of decoded masks, and their true IoU.
+    """Return the mean loss of decoded masks, and their true IoU.
+
+    The parameters are those of :func:`mask_losses`.
+    """
+    losses, true_iou = mask_losses(logits, predicted_iou, truth, valid)
+    return losses.mean(), true_iou
+
+
+def mask_losses(
+    logits: Tensor, predicted_iou: Tensor, truth: Tensor, valid: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the loss (P,) of each decoded mask, and its true IoU (P,).
 
     Parameters
     ----------
@@ -66,7 +84,7 @@ def mask_loss(
         intersection = (mask & target).sum((1, 2)).float()
         true_iou = intersection / (mask | target).sum((1, 2)).clamp(min=1)
     error = (predicted_iou.float() - true_iou) ** 2
-    return (2 * entropy + dice * present + error).mean(), true_iou
+    return 2 * entropy + dice * present + error, true_iou
 
 
 def mask_targets(
@@ -89,7 +107,7 @@ def mask_targets(
     -------
     truth, valid : (P, side / cell, side / cell) float tensors
     """
-    steps = torch.arange(side)
+    steps = torch.arange(side, device=origins.device)
     rows = (origins[:, 0, None] + steps)[:, :, None]
     columns = (origins[:, 1, None] + steps)[:, None, :]
     index = prompts.image_index[:, None, None]

@@ -21,12 +21,15 @@ from torch.nn import functional as F
 
 from napari_sac.core.datasets.pairs import find_pairs, load_pair
 from napari_sac.core.errors import LabelFormatError
-from napari_sac.core.inference.window_decoding import (
-    decode_windows,
-    gather_windows,
-    window_origins,
+from napari_sac.core.io import atomic_path, normalise_image
+from napari_sac.core.training.forward import (
+    decode_crops,
+    decode_whole,
+    encode,
+    native_bfloat16,
+    whole_crop_prompt,
+    whole_crop_targets,
 )
-from napari_sac.core.io import normalise_image
 from napari_sac.core.training.losses import generator_loss, mask_loss, mask_targets
 from napari_sac.core.training.sampling import (
     Crops,
@@ -68,6 +71,12 @@ class TrainingState:
     step: int = 0
     seconds: float = 0.0
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks lie."""
+        device: torch.device = next(self.sam.parameters()).device
+        return device
+
     def networks(self) -> nn.ModuleDict:
         """Return what is saved, under stable names."""
         parts: dict[str, nn.Module] = {"sam": self.sam, "generator": self.generator}
@@ -107,20 +116,22 @@ def train(
     """Train, in place, until the steps or the minutes are used up.
 
     A ``checkpoint.pt`` in ``output`` is taken up where it ends. It is written every 100
-    steps, and a line of ``curve.csv`` every 20.
+    steps, and a line of ``curve.csv`` every 20. Each step draws from its own random
+    numbers, so a training that was killed and taken up ends as one that was not.
     """
     output.mkdir(parents=True, exist_ok=True)
-    checkpoint = output / "checkpoint.pt"
+    checkpoint, curve = output / "checkpoint.pt", output / "curve.csv"
     if checkpoint.exists():
         load_checkpoint(state, checkpoint)
-    rng = np.random.default_rng([config.seed, state.step])
+    drop_rows_after(curve, state.step)
     recent: list[dict[str, float]] = []
     last = time.monotonic()
     while (done := _fraction(state, config)) < 1:
-        rate = _learning_rate(state.step, done, config)
+        rate = learning_rate(state.step, done, config)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         size = state.spec.architecture.image_size
+        rng = np.random.default_rng([config.seed, state.step])
         crops = draw_crops(images, config.batch_size, size, rng)
         prompts = draw_prompts(crops, config.prompts_per_crop, rng)
         if (prompts.label > 0).any():
@@ -130,7 +141,9 @@ def train(
         now = time.monotonic()
         state.seconds, last = state.seconds + now - last, now
         if state.step % 20 == 0 and recent:
-            _log(output / "curve.csv", state, rate, recent)
+            row = mean_row(state.step, state.seconds, rate, recent)
+            append_row(curve, row)
+            sys.stderr.write(" ".join(f"{k}={v:.4g}" for k, v in row.items()) + "\n")
             recent = []
         if state.step % 100 == 0:
             save_checkpoint(state, checkpoint)
@@ -141,56 +154,32 @@ def train_step(
     state: TrainingState, crops: Crops, prompts: PromptBatch, config: TrainingConfig
 ) -> dict[str, float]:
     """Do one step of all networks and return the parts of the loss."""
-    architecture = state.spec.architecture
+    architecture, device = state.spec.architecture, state.device
     # every fourth step sees the larger window that a large nucleus grows into
     wide = state.step % 4 == 3 and 2 * state.spec.window <= architecture.grid_size
     window = state.spec.window * (2 if wide else 1)
     if wide:
-        prompts = _every_third(prompts)
+        prompts = prompts.select(torch.arange(len(prompts.label)) % 3 == 0)
+    crops, prompts = crops.to(device), prompts.to(device)
     image = (crops.image - state.sam.pixel_mean) / state.sam.pixel_std
     image = image.contiguous(memory_format=torch.channels_last)
-    whole = _whole_crop_prompt(crops, prompts, state.step % len(crops.labels))
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+    whole = whole_crop_prompt(crops, prompts, state.step % len(crops.labels))
+    low = config.bfloat16 and native_bfloat16(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=low):
         maps = state.generator((crops.image - 127.5) / 128)
-        features = state.sam.image_encoder(image)
-        origins = window_origins(
-            prompts.points_yx[:, 0],
-            window,
-            architecture.grid_size,
-            architecture.patch_size,
+        features = encode(state.sam, image)
+        logits, predicted_iou, origins = decode_crops(
+            state.sam, state.spec, features, prompts, window
         )
-        windows = gather_windows(features, prompts.image_index, origins, window)
-        frame = state.spec.local_frame
-        logits, predicted_iou = decode_windows(
-            state.sam,
-            windows,
-            origins,
-            prompts.points_yx,
-            prompts.signs,
-            local_frame=frame,
-        )
-        whole_logits, whole_iou = decode_windows(
-            state.sam,
-            features[whole.image_index],
-            torch.zeros(1, 2, dtype=torch.int64),
-            whole.points_yx,
-            whole.signs,
-            local_frame=frame,
-        )
-    cell = architecture.patch_size // 4
+        whole_logits, whole_iou = decode_whole(state.sam, state.spec, features, whole)
+    patch = architecture.patch_size
     truth, valid = mask_targets(
-        crops,
-        prompts,
-        origins * architecture.patch_size,
-        window * architecture.patch_size,
-        cell,
+        crops, prompts, origins * patch, window * patch, patch // 4
     )
     of_masks, true_iou = mask_loss(logits, predicted_iou, truth, valid)
-    foreground, known = (
-        F.avg_pool2d(plane.float()[whole.image_index, None], cell)[:, 0]
-        for plane in (crops.labels > 0, crops.known)
+    of_whole, _ = mask_loss(
+        whole_logits, whole_iou, *whole_crop_targets(crops, whole, patch // 4)
     )
-    of_whole, _ = mask_loss(whole_logits, whole_iou, foreground, (known > 0.99).float())
     parts = {
         "maps": generator_loss(maps, crops),
         "masks": of_masks,
@@ -201,11 +190,16 @@ def train_step(
         parts["auxiliary"] = auxiliary_loss(dense, crops, state.spec.nucleus_diameter)
     state.optimizer.zero_grad()
     torch.stack(list(parts.values())).sum().backward()
-    nn.utils.clip_grad_norm_(state.sam.parameters(), 1.0)
-    nn.utils.clip_grad_norm_(state.generator.parameters(), 2.0)
+    clip_gradients(state)
     state.optimizer.step()
     logged = {name: value.item() for name, value in parts.items()}
     return logged | {"iou": true_iou[prompts.label > 0].mean().item()}
+
+
+def clip_gradients(state: TrainingState) -> None:
+    """Shorten the gradients of SAM and of the generator, each by themselves."""
+    nn.utils.clip_grad_norm_(state.sam.parameters(), 1.0)
+    nn.utils.clip_grad_norm_(state.generator.parameters(), 2.0)
 
 
 def auxiliary_loss(maps: Tensor, crops: Crops, nucleus_diameter: float) -> Tensor:
@@ -235,30 +229,13 @@ def _offsets_to_middle(labels: Tensor) -> Tensor:
     height, width = labels.shape
     flat = labels.ravel()
     count = torch.bincount(flat).clamp(min=1)
-    y = torch.arange(height).float()[:, None].expand(height, width).ravel()
-    x = torch.arange(width).float()[None].expand(height, width).ravel()
+    rows, columns = (
+        torch.arange(n, device=labels.device).float() for n in (height, width)
+    )
+    y = rows[:, None].expand(height, width).ravel()
+    x = columns[None].expand(height, width).ravel()
     parts = [(torch.bincount(flat, c) / count)[flat] - c for c in (y, x)]
     return torch.stack(parts).reshape(2, height, width)
-
-
-def _every_third(prompts: PromptBatch) -> PromptBatch:
-    keep = torch.arange(len(prompts.label)) % 3 == 0
-    return PromptBatch(
-        prompts.image_index[keep],
-        prompts.label[keep],
-        prompts.points_yx[keep],
-        prompts.signs[keep],
-    )
-
-
-def _whole_crop_prompt(crops: Crops, prompts: PromptBatch, i: int) -> PromptBatch:
-    """Return all positives of crop ``i`` as one prompt for every nucleus."""
-    rows = (prompts.image_index == i) & (prompts.label > 0)
-    points = prompts.points_yx[rows, 0][None]
-    signs = torch.ones(points.shape[:2], dtype=torch.int64)
-    if points.shape[1] == 0:
-        points, signs = torch.zeros(1, 1, 2), torch.full((1, 1), -1)
-    return PromptBatch(torch.tensor([i]), torch.tensor([1]), points, signs)
 
 
 def update_averages(state: TrainingState, decay: float) -> None:
@@ -291,7 +268,9 @@ def save_checkpoint(state: TrainingState, path: Path) -> None:
 
 def load_checkpoint(state: TrainingState, path: Path) -> None:
     """Take up the training where ``path`` left it."""
-    saved: dict[str, Any] = torch.load(path, weights_only=True)
+    saved: dict[str, Any] = torch.load(
+        path, weights_only=True, map_location=state.device
+    )
     state.networks().load_state_dict(saved["networks"])
     state.optimizer.load_state_dict(saved["optimizer"])
     state.averages = saved["averages"]
@@ -353,26 +332,58 @@ def _fraction(state: TrainingState, config: TrainingConfig) -> float:
     return max(of_steps, of_time)
 
 
-def _learning_rate(step: int, done: float, config: TrainingConfig) -> float:
+def learning_rate(step: int, done: float, config: TrainingConfig) -> float:
+    """Return the rate of a step: a linear start, then a cosine down to 2 percent.
+
+    Parameters
+    ----------
+    step : int
+    done : float
+        Part of the training that is over, in [0, 1].
+    config : TrainingConfig
+    """
     warm = min(1.0, (step + 1) / config.warm_up_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     return config.learning_rate * warm * (0.02 + 0.98 * cosine)
 
 
-def _log(
-    path: Path, state: TrainingState, rate: float, recent: list[dict[str, float]]
-) -> None:
-    row: dict[str, float] = {
-        "step": state.step,
-        "seconds": round(state.seconds, 1),
-        "rate": rate,
-    }
+def mean_row(
+    step: int, seconds: float, rate: float, recent: list[dict[str, float]]
+) -> dict[str, float]:
+    """Return a row of ``curve.csv``: the means of the last steps' losses."""
+    row = {"step": float(step), "seconds": round(seconds, 1), "rate": rate}
     for name in recent[0]:
-        row[name] = round(float(np.nanmean([one[name] for one in recent])), 4)
+        values = np.array([one[name] for one in recent])
+        known = values[~np.isnan(values)]
+        row[name] = round(float(known.mean()), 4) if len(known) else math.nan
+    return row
+
+
+def append_row(path: Path, row: dict[str, float]) -> None:
+    """Append a row to a table, with a first line of names if it is new."""
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, row)
         if new:
             writer.writeheader()
-        writer.writerow(row)
-    sys.stderr.write(" ".join(f"{k}={v:.4g}" for k, v in row.items()) + "\n")
+        writer.writerow({k: int(v) if k == "step" else v for k, v in row.items()})
+
+
+def drop_rows_after(path: Path, step: int) -> None:
+    """Take from a table the rows of steps that will be done again."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = [
+        line
+        for line in lines[1:]
+        # a kill may have cut the last line short
+        if line.count(",") == lines[0].count(",") and int(line.split(",")[0]) <= step
+    ]
+    if len(kept) + 1 == len(lines):
+        return
+    with atomic_path(path) as partial:
+        text = "\n".join([lines[0], *kept]) + "\n" if kept else ""
+        partial.write_text(text, encoding="utf-8")
+    if not kept:
+        path.unlink()

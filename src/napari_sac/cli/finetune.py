@@ -1,0 +1,214 @@
+"""``napari-sac finetune``: labelled images in, an adapter and its proof out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_sac.core.config import FinetuneConfig
+from napari_sac.core.device import DEVICE_NAMES
+from napari_sac.core.errors import TrainingDataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_sac.core.training.fine_tuning import Event, Job
+    from napari_sac.core.training.training_set import ReviewedImage
+
+    # What add_subparsers returns; the class has no public name.
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_OPTIONS = {
+    "rank": "--rank",
+    "epochs": "--epochs",
+    "max_minutes": "--max-minutes",
+    "seed": "--seed",
+    "batch_size": "--batch",
+    "learning_rate": "--learning-rate",
+    "blocks": "--blocks",
+}
+_FOLDERS = {
+    "--reviewed": "masks of the same names: reviewed where they are not 0; by default "
+    "all of every image",
+    "--prompts": "STEM_prompts.csv files: nuclei still 'auto' count as unreviewed, "
+    "rejected candidates and negative points are learned from",
+    "--val": "a folder with images and labels to compare on; by default a part of the "
+    "training images is set aside",
+    "--original": "a folder with images and labels that the model knows already: a "
+    "tenth of the crops are of these, against forgetting",
+}
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command and its flags."""
+    parser = subparsers.add_parser(
+        "finetune",
+        help="adapt a model to your own labelled images",
+        description="Train an adapter on image and label files that pair by name, "
+        "compare it with what it came from on a part that is set aside, and write it "
+        "to the output folder with report.json and report.html.",
+    )
+    for flag, what in (("--images", "images"), ("--labels", "labels")):
+        parser.add_argument(
+            flag, type=Path, required=True, metavar="DIR", help=f"folder of {what}"
+        )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the adapter and the report; give it to segment --adapter",
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help="base model; by default sac_tiny"
+    )
+    parser.add_argument("--adapter", metavar="NAME|DIR", help="go on from this adapter")
+    for flag, words in _FOLDERS.items():
+        parser.add_argument(flag, type=Path, metavar="DIR", help=words)
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="train mask decoder and prompt generator only: about a minute",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in --output"
+    )
+    parser.add_argument(
+        "--device",
+        choices=DEVICE_NAMES,
+        default="auto",
+        help="by default the fastest there is",
+    )
+    parser.add_argument("--title", default="", help="name of the adapter, for people")
+    parser.add_argument("--tissue", default="", help="what the images show")
+    for name, flag in _OPTIONS.items():
+        _add_option(parser, flag, name)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fine-tune, say how it goes, return 0: also if the adapter was not promoted."""
+    started = time.monotonic()
+    problem = _find_problem(args)
+    if problem:
+        sys.stderr.write(f"napari-sac finetune: {problem}\n")
+        return 2
+    from napari_sac.core.training.fine_tuning import finetune
+    from napari_sac.core.training.team import join_team
+
+    team = join_team(args.device)
+    outcome = finetune(
+        _make_job(args), team, resume=args.resume, started=started, listen=_say
+    )
+    if team.leads:
+        report = outcome.report
+        verdict = "promoted" if report["promoted"] else "NOT promoted"
+        sys.stdout.write(f"{verdict}: {report['reason']}\n")
+        sys.stderr.write(
+            f"The adapter, report.html and report.json are in {args.output}. Use it "
+            f"by: napari-sac segment --adapter {args.output} ...\n"
+        )
+    return 0
+
+
+def _find_problem(args: argparse.Namespace) -> str | None:
+    if args.reviewed and args.prompts:
+        return "give --reviewed or --prompts, not both"
+    return None
+
+
+def _make_job(args: argparse.Namespace) -> Job:
+    from napari_sac.core.models.adapter import find_adapter
+    from napari_sac.core.models.registry import DEFAULT_MODEL
+    from napari_sac.core.training.fine_tuning import Job
+    from napari_sac.core.training.training_set import (
+        read_reviewed,
+        split,
+        with_folder,
+    )
+
+    images = read_reviewed(
+        args.images, args.labels, reviewed=args.reviewed, prompts=args.prompts
+    )
+    data = split(images) if args.val is None else with_folder(images, _pairs(args.val))
+    model = args.model
+    if model is None:
+        model = DEFAULT_MODEL
+        if args.adapter is not None:
+            model = find_adapter(args.adapter).base
+    values = {name: getattr(args, name) for name in _OPTIONS}
+    return Job(
+        model=model,
+        adapter=args.adapter,
+        data=data,
+        output=args.output,
+        config=FinetuneConfig(quick=args.quick, **values),
+        original=() if args.original is None else _pairs(args.original),
+        title=args.title,
+        tissue=args.tissue,
+    )
+
+
+def _pairs(folder: Path) -> tuple[ReviewedImage, ...]:
+    from napari_sac.core.training.training_set import read_reviewed
+
+    if not (folder / "images").is_dir() or not (folder / "labels").is_dir():
+        raise TrainingDataError(
+            f"{folder} needs the subfolders images and labels, with files of the same "
+            "names. Nothing was changed."
+        )
+    return read_reviewed(folder / "images", folder / "labels")
+
+
+def _say(event: Event) -> None:
+    """Write what happens: sentences and validations a line each, steps in place."""
+    from napari_sac.core.training.fine_tuning import Stepped, Told, Validated
+
+    shown = sys.stderr.isatty()
+    clear = "\x1b[K" if shown else ""
+    if isinstance(event, Told):
+        sys.stderr.write(f"{event.text}{clear}\n")
+    elif isinstance(event, Validated):
+        scores = event.scores
+        best = ", the best so far" if event.best else ""
+        sys.stderr.write(
+            f"step {event.step}: held out f1 {scores.f1:.3f} pq {scores.pq:.3f} "
+            f"aji {scores.aji:.3f} dice {scores.dice:.3f}{best}{clear}\n"
+        )
+    elif isinstance(event, Stepped) and shown:
+        sys.stderr.write(
+            f"step {event.step}/{event.steps}, loss {event.row['loss']:.3f}, "
+            f"{event.seconds_left:.0f} s left{clear}\r"
+        )
+    sys.stderr.flush()
+
+
+def _add_option(parser: argparse.ArgumentParser, flag: str, name: str) -> None:
+    """Add a flag with the default, the range and the words of the config's field."""
+    field = next(f for f in dataclasses.fields(FinetuneConfig) if f.name == name)
+    words = f"{field.metadata['tooltip']} Default: {field.default}."
+    parser.add_argument(
+        flag,
+        dest=name,
+        default=field.default,
+        type=_checked(name, type(field.default)),
+        metavar="N",
+        help=words.replace("%", "%%"),
+    )
+
+
+def _checked(name: str, convert: type[Any]) -> Callable[[str], Any]:
+    """Return a parser of one field's values, which the config itself checks."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = convert(text)
+            FinetuneConfig(**{name: value})
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        return value
+
+    return parse

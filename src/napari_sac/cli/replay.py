@@ -1,0 +1,97 @@
+"""``napari-sac replay``: a session in, its labels computed again out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_sac.core.device import DEVICE_NAMES
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from napari_sac.core.models.registry import Model
+    from napari_sac.core.session.replay import Replayed
+
+    # What add_subparsers returns; the class has no public name.
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command and its flags."""
+    parser = subparsers.add_parser(
+        "replay",
+        help="compute a session again",
+        description="Compute the labels of a session again from its images, prompts "
+        "and settings. Writes IMAGE_labels.tif and IMAGE_prompts.csv for every image, "
+        "and says whether the labels are those in the session. The session is not "
+        "changed.",
+    )
+    parser.add_argument(
+        "session", type=Path, metavar="SESSION", help="a session folder, NAME.sac"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the results; it is made if need be",
+    )
+    parser.add_argument(
+        "--device",
+        choices=DEVICE_NAMES,
+        default="auto",
+        help="by default the fastest there is; another device than the session was "
+        "made on may give a few other pixels",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="exit with 1 if labels differ from those in the session",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay the session; return 1 if ``--check`` finds a difference, else 0."""
+    from napari_sac.core.io import write_labels, write_prompts
+    from napari_sac.core.models.registry import load_model
+    from napari_sac.core.session.replay import replay
+
+    def load(name: str, *, adapter: str | None) -> Model:
+        return load_model(name, adapter=adapter, device=args.device, progress=_show)
+
+    results = replay(args.session, load=load, progress=_show)
+    different = False
+    for stem, result in zip(_stems(results), results, strict=True):
+        # the labels last: where they are, the prompts are too
+        write_prompts(args.output / f"{stem}_prompts.csv", result.state.prompts)
+        write_labels(args.output / f"{stem}_labels.tif", result.labels)
+        pixels = result.different_pixels
+        different = different or pixels > 0
+        verdict = f"{pixels:,} pixels differ from" if pixels else "identical to"
+        _say(f"{stem}: {verdict} the labels in the session")
+    return 1 if args.check and different else 0
+
+
+def _stems(results: Sequence[Replayed]) -> list[str]:
+    """Return a file name for each image, made safe, and numbered if there are many."""
+    stems = []
+    for result in results:
+        name = Path(result.image.name.replace("\\", "/")).name
+        letters = [c if c.isalnum() or c in " -_." else "_" for c in name]
+        stem = Path("".join(letters)).stem.strip(" .")[:100] or "image"
+        stems.append(stem if len(results) == 1 else f"{result.number}_{stem}")
+    return stems
+
+
+def _show(stage: str, done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{stage} {done}/{total}\x1b[K\r")
+        sys.stderr.flush()
+
+
+def _say(line: str) -> None:
+    clear = "\x1b[K" if sys.stderr.isatty() else ""
+    sys.stderr.write(f"{line}{clear}\n")

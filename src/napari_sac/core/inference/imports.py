@@ -1,0 +1,76 @@
+"""Prompts from what other tools and people made: labels, points, boxes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_sac.core.types import IntArray, Prompts, PromptState
+
+if TYPE_CHECKING:
+    from napari_sac.core.inference.live import Box
+
+
+def prompts_from_labels(labels: IntArray) -> Prompts:
+    """Return one positive for each label, where it is farthest from the label's edge.
+
+    Parameters
+    ----------
+    labels : (H, W) integer array
+        0 background; a label may have several parts.
+
+    Returns
+    -------
+    Prompts
+        In order of the labels, which are the ``object_id``; score 1, state ``auto``.
+    """
+    ids, dense = np.unique(labels, return_inverse=True)
+    # find_objects makes a list as long as the largest label
+    numbers = np.arange(len(ids))
+    first = 1 if len(ids) and ids[0] == 0 else 0
+    dense = (numbers + 1 - first)[dense].reshape(labels.shape)
+    points = [
+        _deepest(dense[box] == k, box)
+        for k, box in enumerate(ndimage.find_objects(dense), start=1)
+    ]
+    return Prompts.from_points(
+        np.array(points, np.float64).reshape(-1, 2), object_id=ids[first:]
+    )
+
+
+def prompts_from_points(yx: npt.ArrayLike) -> Prompts:
+    """Return a nucleus for each of the points (N, 2), as if a person had added them."""
+    return Prompts.from_points(yx, state=PromptState.ADDED.value)
+
+
+def prompts_from_box(box: Box, object_id: int) -> Prompts:
+    """Return the point that stands for a box drawn around one nucleus.
+
+    Parameters
+    ----------
+    box : (int, int, int, int)
+        First row and column, and the ones after the last: y0, x0, y1, x1.
+    object_id : int
+
+    Returns
+    -------
+    Prompts
+        One positive in the middle: measured better than with negatives around it.
+    """
+    y0, x0, y1, x1 = box
+    # of the pixels, whose centres are at whole numbers
+    middle = ((y0 + y1 - 1) / 2, (x0 + x1 - 1) / 2)
+    return Prompts.from_points(
+        middle, object_id=object_id, state=PromptState.ADDED.value
+    )
+
+
+def _deepest(
+    region: npt.NDArray[np.bool_], box: tuple[slice, slice]
+) -> tuple[float, float]:
+    depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(np.argmax(depth), depth.shape)
+    return float(y + box[0].start), float(x + box[1].start)

@@ -1,0 +1,422 @@
+"""After an edit: decode the touched nuclei, and draw again only where they lie.
+
+The result is, to the last bit, what decoding and drawing everything would give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import KDTree
+
+from napari_sac.core.inference.instances import (
+    compete,
+    decided_objects,
+    drop_duplicates,
+    overlap,
+    painted_pixels,
+    rank_masks,
+)
+from napari_sac.core.inference.predictor import (
+    active_prompts,
+    decode_prompts,
+    first_positives,
+    neighbour_negatives,
+)
+from napari_sac.core.progress import Progress, ignore_progress
+from napari_sac.core.types import (
+    POSITIVE,
+    ObjectMask,
+    Prompts,
+    PromptState,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from napari_sac.core.config import DecodeConfig
+    from napari_sac.core.inference.embedding import Embedding
+    from napari_sac.core.models.registry import Model
+
+Box = tuple[int, int, int, int]
+"""First row and column, and the ones after the last: y0, x0, y1, x1."""
+
+_SLACK = 1 + 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class LabelUpdate:
+    """What an edit changes.
+
+    Parameters
+    ----------
+    masks : dict of int to (ObjectMask or None)
+        The touched nuclei's masks; None for one that has no mask any more.
+    origin_yx : (int, int)
+        Pixel of the image at ``before[0, 0]``.
+    before, after : (h, w) uint32
+        A window of the labels; what lies outside it is unchanged.
+    """
+
+    masks: dict[int, ObjectMask | None]
+    origin_yx: tuple[int, int]
+    before: npt.NDArray[np.uint32]
+    after: npt.NDArray[np.uint32]
+
+
+def touched_nuclei(
+    before: Prompts, after: Prompts, config: DecodeConfig, reach: float
+) -> set[int]:
+    """Return the nuclei that an edit touches.
+
+    Parameters
+    ----------
+    before, after : Prompts
+        All prompts, also those rejected.
+    config : DecodeConfig
+    reach : float
+        As :func:`~napari_sac.core.inference.predictor.neighbour_reach` returns it.
+
+    Returns
+    -------
+    set of int
+        Those with other points or another decision than before, and those for which
+        other neighbours serve as negatives. They may be gone in ``after``.
+    """
+    changed = _changed_objects(before, after)
+    count = config.neighbour_negatives
+    if count == 0 or not changed:
+        return changed
+    old, new = active_prompts(before), active_prompts(after)
+    near = _nuclei_near_moves(old, new, changed, reach)
+    was = _points_by_object(neighbour_negatives(old, count, reach, only=near))
+    now = _points_by_object(neighbour_negatives(new, count, reach, only=near))
+    return changed | {k for k in near if was.get(k) != now.get(k)}
+
+
+def update_labels(  # noqa: PLR0913
+    labels: npt.NDArray[np.uint32],
+    masks: Mapping[int, ObjectMask],
+    embedding: Embedding,
+    prompts: Prompts,
+    model: Model,
+    config: DecodeConfig,
+    *,
+    touched: Collection[int],
+    painted: Collection[int] = frozenset(),
+    released: Collection[int] = frozenset(),
+    repainted: Box | None = None,
+    progress: Progress = ignore_progress,
+) -> LabelUpdate:
+    """Return the masks and labels that differ after an edit; nothing is written.
+
+    ``labels`` and ``masks`` must be those of the state before: what
+    :func:`~napari_sac.core.inference.predictor.decode_prompts` and
+    :func:`~napari_sac.core.inference.instances.assemble_labels`, or updates since,
+    have given. Then the update gives what these two would for the new prompts.
+
+    Parameters
+    ----------
+    labels : (H, W) uint32
+    masks : mapping of int to ObjectMask
+        The mask of each nucleus by ``object_id``.
+    embedding : Embedding
+    prompts : Prompts
+        All prompts after the edit.
+    model : Model
+    config : DecodeConfig
+        In instance mode.
+    touched : collection of int
+        As :func:`touched_nuclei` returns them, and nuclei that are newly painted; more
+        do no harm.
+    painted : collection of int
+        Nuclei drawn by hand, after the edit: their pixels in ``labels`` are kept, and
+        no other nucleus is drawn over them.
+    released : collection of int
+        Nuclei that were painted before the edit and are not any more.
+    repainted : (int, int, int, int), optional
+        Box (y0, x0, y1, x1) of the pixels of ``labels`` that a hand changed since the
+        labels were last updated.
+    progress : Progress, optional
+        May stop the decoding by an exception.
+    """
+    if config.mode != "instance":
+        raise ValueError(f"live updates need instance mode, got {config.mode}")
+    decoded = decode_prompts(
+        embedding,
+        prompts,
+        model,
+        config,
+        reuse=masks,
+        only=touched,
+        progress=progress,
+    )
+    fresh: dict[int, ObjectMask | None] = {k: None for k in touched if k in masks} | {
+        m.object_id: m for m in decoded
+    }
+    changed = {k: m for k, m in fresh.items() if masks.get(k) is not m}
+    by_hand = [_clip(repainted, labels.shape)] if repainted else []
+    by_hand += _boxes_of_labels(labels, released)
+    field = _Field(masks, fresh)
+    suspects = field.duplicates_of(
+        {*touched, *released, *field.meeting(by_hand)}, config
+    )
+    dirty = [*field.boxes(suspects), *by_hand]
+    if not dirty:
+        return LabelUpdate(
+            changed, (0, 0), labels[:0, :0].copy(), labels[:0, :0].copy()
+        )
+    origin, before, after = _draw_again(labels, field, prompts, config, dirty, painted)
+    return LabelUpdate(changed, origin, before, after)
+
+
+def preview_mask(
+    embedding: Embedding,
+    yx: tuple[float, float],
+    prompts: Prompts,
+    model: Model,
+    config: DecodeConfig,
+    sign: int = POSITIVE,
+    *,
+    object_id: int | None = None,
+) -> ObjectMask:
+    """Return the mask that a click would give.
+
+    Parameters
+    ----------
+    embedding : Embedding
+    yx : (float, float)
+        Where the pointer is, in pixels of the image.
+    prompts : Prompts
+    model : Model
+    config : DecodeConfig
+    sign : {POSITIVE, NEGATIVE}
+    object_id : int, optional
+        The nucleus that would get the point; without it a positive is a new nucleus,
+        and a negative goes to the nucleus whose first positive is nearest.
+
+    Raises
+    ------
+    ValueError
+        For a negative where no nucleus has a positive.
+    """
+    active = active_prompts(prompts)
+    if object_id is None:
+        object_id = (
+            int(prompts.object_id.max(initial=0)) + 1
+            if sign == POSITIVE
+            else _nearest_nucleus(active, yx)
+        )
+    point = Prompts.from_points(
+        [yx], object_id=object_id, sign=sign, state=PromptState.ADDED.value
+    )
+    with_point = Prompts.concatenate([active, point])
+    found = decode_prompts(embedding, with_point, model, config, only={object_id})
+    if not found:
+        raise ValueError(f"nucleus {object_id} has no positive point")
+    return found[0]
+
+
+def _nearest_nucleus(active: Prompts, yx: tuple[float, float]) -> int:
+    first = first_positives(active)
+    if len(first) == 0:
+        raise ValueError("there is no nucleus that a negative point could go to")
+    return int(first.object_id[((first.yx - yx) ** 2).sum(1).argmin()])
+
+
+def _changed_objects(before: Prompts, after: Prompts) -> set[int]:
+    """Return the ids whose points or decisions differ."""
+    if before is after:
+        return set()
+    old, new = _rows(before), _rows(after)
+    shared = min(len(old), len(new))
+    same = old[:shared] == new[:shared]
+    head = shared if same.all() else int(same.argmin())
+    rest = shared - head
+    same = old[len(old) - rest :] == new[len(new) - rest :]
+    tail = rest if same.all() else int(same[::-1].argmin())
+    was = _rows_by_object(before, old, head, len(old) - tail)
+    now = _rows_by_object(after, new, head, len(new) - tail)
+    return {k for k in was.keys() | now.keys() if was.get(k) != now.get(k)}
+
+
+def _rows(prompts: Prompts) -> npt.NDArray[np.void]:
+    """Return all that masks and labels depend on, one opaque value a row."""
+    rejected = prompts.state == PromptState.REJECTED.value
+    decided = ~rejected & (prompts.state != PromptState.AUTO.value)
+    columns = [prompts.object_id, *prompts.yx.T, prompts.sign, rejected, decided]
+    table = np.column_stack([np.asarray(c, np.float64) for c in columns])
+    return np.ascontiguousarray(table).view(f"V{table.itemsize * table.shape[1]}")[:, 0]
+
+
+def _rows_by_object(
+    prompts: Prompts, rows: npt.NDArray[np.void], start: int, end: int
+) -> dict[int, list[bytes]]:
+    found: dict[int, list[bytes]] = {}
+    ids = prompts.object_id[start:end].tolist()
+    for object_id, row in zip(ids, rows[start:end].tolist(), strict=True):
+        found.setdefault(object_id, []).append(row)
+    return found
+
+
+def _nuclei_near_moves(
+    old: Prompts, new: Prompts, changed: set[int], reach: float
+) -> set[int]:
+    """Return the nuclei that may have gained or lost a neighbour."""
+    old_first, new_first = first_positives(old), first_positives(new)
+    places = [
+        first.yx[np.isin(first.object_id, list(changed))]
+        for first in (old_first, new_first)
+    ]
+    moves = np.concatenate(places)
+    if len(moves) == 0:
+        return set()
+    tree = KDTree(moves)
+    near: set[int] = set()
+    for first in (old_first, new_first):
+        distance, _ = tree.query(first.yx, distance_upper_bound=reach * _SLACK)
+        near |= set(first.object_id[np.isfinite(distance)].tolist())
+    return near
+
+
+def _points_by_object(prompts: Prompts) -> dict[int, list[list[float]]]:
+    found: dict[int, list[list[float]]] = {}
+    for object_id, yx in zip(
+        prompts.object_id.tolist(), prompts.yx.tolist(), strict=True
+    ):
+        found.setdefault(object_id, []).append(yx)
+    return found
+
+
+class _Field:
+    """The masks before and after an edit, and where each lies."""
+
+    def __init__(
+        self, masks: Mapping[int, ObjectMask], fresh: Mapping[int, ObjectMask | None]
+    ) -> None:
+        self._masks, self._fresh = masks, fresh
+        new = [m for k, m in fresh.items() if m is not None and masks.get(k) is not m]
+        self._versions = [*masks.values(), *new]
+        self._old_row = dict(zip(masks, range(len(masks)), strict=True))
+        self._new_row = {m.object_id: len(masks) + i for i, m in enumerate(new)}
+        # not a tuple or list for each mask: so many set off Python's garbage collector
+        corners = (v for m in self._versions for v in (*m.origin_yx, *m.logits.shape))
+        table = np.fromiter(corners, np.int64, 4 * len(self._versions)).reshape(-1, 4)
+        self._starts = table[:, :2]
+        self._ends = table[:, :2] + table[:, 2:]
+
+    def current(self, ids: Iterable[int]) -> list[ObjectMask]:
+        """Return the masks that these nuclei have after the edit."""
+        fresh, masks = self._fresh, self._masks
+        found = (fresh[k] if k in fresh else masks.get(k) for k in ids)
+        return [m for m in found if m is not None]
+
+    def _rows_of(self, object_id: int) -> list[int]:
+        both = (rows.get(object_id) for rows in (self._old_row, self._new_row))
+        return [row for row in both if row is not None]
+
+    def boxes(self, ids: Iterable[int]) -> list[Box]:
+        """Return where these nuclei were before the edit and are after it."""
+        return [
+            (*self._starts[row].tolist(), *self._ends[row].tolist())
+            for k in ids
+            for row in self._rows_of(k)
+        ]
+
+    def meeting(self, boxes: Iterable[Box]) -> set[int]:
+        """Return the nuclei that were or are in one of the boxes."""
+        rows: set[int] = set()
+        for y0, x0, y1, x1 in boxes:
+            meets = (self._starts < (y1, x1)) & (self._ends > (y0, x0))
+            rows.update(np.flatnonzero(meets.all(1)).tolist())
+        return {self._versions[row].object_id for row in rows}
+
+    def duplicates_of(self, ids: Iterable[int], config: DecodeConfig) -> set[int]:
+        """Return the nuclei, and those that stand or fall with them as duplicates.
+
+        Dropping a duplicate may spare another that it covered, and so on; beyond the
+        chain nothing changes.
+        """
+        chain = set(ids)
+        pending = list(chain)
+        while pending:
+            found = {
+                other
+                for k in [pending.pop()]
+                for other in self.meeting(self.boxes([k])) - chain
+                if self._too_near(k, other, config.overlap_threshold)
+            }
+            chain |= found
+            pending += found
+        return chain
+
+    def _too_near(self, first: int, second: int, threshold: float) -> bool:
+        return any(
+            max(overlap(a, b), overlap(b, a)) > threshold
+            for a in (self._versions[row] for row in self._rows_of(first))
+            for b in (self._versions[row] for row in self._rows_of(second))
+            if (a.logits > 0).any() and (b.logits > 0).any()
+        )
+
+
+def _draw_again(
+    labels: npt.NDArray[np.uint32],
+    field: _Field,
+    prompts: Prompts,
+    config: DecodeConfig,
+    dirty: list[Box],
+    painted: Collection[int],
+) -> tuple[tuple[int, int], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Return a window's origin, its labels, and them with ``dirty`` drawn again."""
+    drawn = field.meeting(dirty)
+    judged = field.duplicates_of(drawn, config)
+    decided = decided_objects(prompts)
+    # all of every mask that is judged must be seen, for what is painted over it
+    everything = _around([*dirty, *field.boxes(judged)], labels.shape)
+    pixels = painted_pixels(labels[_slices(everything)], painted)
+    ranked = rank_masks(
+        field.current(judged), config, decided, painted, pixels, everything[:2]
+    )
+    kept = drop_duplicates(ranked, config, decided)
+    window = _around(dirty, labels.shape)
+    before = labels[_slices(window)].copy()
+    y, x = window[0] - everything[0], window[1] - everything[1]
+    after = pixels[y : y + before.shape[0], x : x + before.shape[1]].copy()
+    compete(after, kept, window[:2])
+    clean = np.ones(before.shape, bool)
+    for box in dirty:
+        y0, x0, y1, x1 = _clip(box, labels.shape)
+        clean[y0 - window[0] : y1 - window[0], x0 - window[1] : x1 - window[1]] = False
+    after[clean] = before[clean]
+    return window[:2], before, after
+
+
+def _boxes_of_labels(labels: npt.NDArray[np.uint32], ids: Collection[int]) -> list[Box]:
+    """Return one box around all pixels of these nuclei, if there are any."""
+    if not ids:
+        return []
+    found = np.isin(labels, list(ids))
+    rows, columns = np.flatnonzero(found.any(1)), np.flatnonzero(found.any(0))
+    if len(rows) == 0:
+        return []
+    return [(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)]
+
+
+def _around(boxes: Iterable[Box], shape: tuple[int, ...]) -> Box:
+    corners = np.array([_clip(box, shape) for box in boxes])
+    y0, x0 = corners[:, :2].min(0).tolist()
+    y1, x1 = corners[:, 2:].max(0).tolist()
+    return y0, x0, y1, x1
+
+
+def _clip(box: Box, shape: tuple[int, ...]) -> Box:
+    height, width = shape
+    y0, x0 = min(max(box[0], 0), height), min(max(box[1], 0), width)
+    return y0, x0, max(min(box[2], height), y0), max(min(box[3], width), x0)
+
+
+def _slices(box: Box) -> tuple[slice, slice]:
+    return slice(box[0], box[2]), slice(box[1], box[3])

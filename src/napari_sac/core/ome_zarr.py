@@ -1,0 +1,170 @@
+"""Labels as OME-Zarr 0.5, which napari, Fiji and web viewers open."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_sac.core.errors import OutputError
+from napari_sac.core.types import POSITIVE, AnyArray, Prompts
+
+VERSION = "0.5"
+LABELS_NAME = "nuclei"
+_CHUNK = 512
+_SMALLEST = 256
+
+
+def write_ome_zarr(
+    path: str | Path,
+    labels: npt.NDArray[np.uint32],
+    prompts: Prompts | None = None,
+    *,
+    image: npt.NDArray[np.uint8] | None = None,
+) -> None:
+    """Write labels, and the image under them if it is given, as an OME-Zarr folder.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder; usually named ``*.ome.zarr``. One that this function wrote is
+        replaced.
+    labels : (H, W) uint32
+        They are at ``labels/nuclei`` in the folder.
+    prompts : Prompts, optional
+        Score and state of each nucleus are written as properties of its label.
+    image : (H, W, 3) uint8, optional
+        Without it the folder has labels alone.
+
+    Raises
+    ------
+    OutputError
+        If something else is there or the folder cannot be written; then nothing is
+        changed.
+    """
+    target = Path(path)
+    if target.exists() and not _is_ours(target):
+        raise OutputError(
+            f"{target} is there already, and napari-sac did not write it. Nothing was "
+            "changed; choose another name, or delete it first."
+        )
+    name = secrets.token_hex(6)
+    partial, old = target.with_name(f".{name}.part"), target.with_name(f".{name}.old")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write(partial, np.asarray(labels, np.uint32), prompts, image)
+        if target.exists():
+            os.replace(target, old)
+        os.replace(partial, target)
+    except OSError as error:
+        raise OutputError(
+            f"{target} could not be written ({error.strerror or error}). Nothing there "
+            "was changed; choose a folder that you may write to, with space left."
+        ) from error
+    finally:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        for folder in (partial, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    return all(
+        (folder / part / "zarr.json").is_file()
+        for part in ("", f"labels/{LABELS_NAME}")
+    )
+
+
+def _write(
+    folder: Path,
+    labels: npt.NDArray[np.uint32],
+    prompts: Prompts | None,
+    image: npt.NDArray[np.uint8] | None,
+) -> None:
+    import zarr
+
+    root = zarr.create_group(folder, zarr_format=3)
+    ome: dict[str, Any] = {"version": VERSION}
+    if image is not None:
+        levels = _write_levels(root, np.moveaxis(image, -1, 0))
+        ome["multiscales"] = [_multiscale("image", "cyx", levels)]
+    root.attrs["ome"] = ome
+    group = root.create_group("labels")
+    group.attrs["ome"] = {"version": VERSION, "labels": [LABELS_NAME]}
+    nuclei = group.create_group(LABELS_NAME)
+    levels = _write_levels(nuclei, labels)
+    about: dict[str, Any] = {"properties": _properties(labels, prompts)}
+    if image is not None:
+        about["source"] = {"image": "../../"}
+    nuclei.attrs["ome"] = {
+        "version": VERSION,
+        "multiscales": [_multiscale(LABELS_NAME, "yx", levels)],
+        "image-label": about,
+    }
+
+
+def _write_levels(group: Any, pixels: AnyArray) -> int:
+    """Write the pixels at full, half, quarter... size; return how many."""
+    level = 0
+    while True:
+        array = group.create_array(
+            str(level),
+            shape=pixels.shape,
+            dtype=pixels.dtype,
+            chunks=(*(1 for _ in pixels.shape[:-2]), *_chunk(pixels.shape[-2:])),
+            dimension_names=["c", "y", "x"][-pixels.ndim :],
+        )
+        array[...] = pixels
+        level += 1
+        if max(pixels.shape[-2:]) <= _SMALLEST:
+            return level
+        # the nearest, as labels must not be averaged
+        pixels = pixels[..., ::2, ::2]
+
+
+def _chunk(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(max(1, min(_CHUNK, n)) for n in shape)
+
+
+def _multiscale(name: str, axes: str, levels: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "axes": [{"name": a, "type": "channel" if a == "c" else "space"} for a in axes],
+        "datasets": [
+            {
+                "path": str(level),
+                "coordinateTransformations": _transform(axes, level),
+            }
+            for level in range(levels)
+        ],
+    }
+
+
+def _transform(axes: str, level: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "scale",
+            "scale": [1.0 if a == "c" else float(2**level) for a in axes],
+        }
+    ]
+
+
+def _properties(
+    labels: npt.NDArray[np.uint32], prompts: Prompts | None
+) -> list[dict[str, Any]]:
+    ids = np.unique(labels)
+    found: dict[int, dict[str, Any]] = {
+        k: {"label-value": k} for k in ids[ids > 0].tolist()
+    }
+    if prompts is not None:
+        for row in np.flatnonzero(prompts.sign == POSITIVE)[::-1].tolist():
+            entry = found.get(int(prompts.object_id[row]))
+            if entry is not None:
+                entry["score"] = float(prompts.score[row])
+                entry["state"] = str(prompts.state[row])
+    return list(found.values())

@@ -1,0 +1,1 @@
+"""What has been decided about an image: undo, journal on disk, sessions, replay."""

@@ -1,0 +1,137 @@
+"""The database of a session's journal: who may open it, and what it must look like."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from napari_sac.core.errors import OutputError, SessionError
+from napari_sac.core.session.layout import JOURNAL, LOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TABLES = {
+    "facts": "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
+    "annotations": "CREATE TABLE annotations (number INTEGER PRIMARY KEY, "
+    "image TEXT, tables BLOB, written INTEGER)",
+    "log": "CREATE TABLE log (entry INTEGER PRIMARY KEY, kind TEXT, step INTEGER, "
+    "annotation INTEGER, time REAL, change BLOB)",
+}
+_LOCK_SECONDS = 5
+_WRONG_VALUES = (ValueError, TypeError, LookupError, OverflowError, MemoryError)
+
+BUSY = "This session is open in another viewer, so it was opened read-only."
+
+
+def take_lock(folder: Path) -> tuple[FileLock | None, str | None]:
+    """Return the lock, or why it is not to be had."""
+    forbidden = f"{folder} cannot be written to, so it was opened read-only."
+    lock = FileLock(folder / LOCK, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None, BUSY
+    except OSError:
+        return None, forbidden
+    if all(os.access(place, os.W_OK) for place in (folder, folder / JOURNAL)):
+        return lock, None
+    lock.release()
+    return None, forbidden
+
+
+def is_busy(folder: Path) -> bool:
+    """Return whether another viewer has a session open."""
+    lock, reason = take_lock(folder)
+    if lock is not None:
+        lock.release()
+    return reason is BUSY
+
+
+def connect(folder: Path, *, in_place: bool) -> sqlite3.Connection:
+    """Return a connection to the journal, or to a copy where nobody may write."""
+    with reading(folder):
+        if in_place:
+            return _open_database(folder / JOURNAL)
+        with tempfile.TemporaryDirectory() as scratch:
+            for name in (JOURNAL, f"{JOURNAL}-wal"):
+                if (folder / name).is_file():
+                    shutil.copyfile(folder / name, Path(scratch) / name)
+            with closing(_open_database(Path(scratch) / JOURNAL)) as copied:
+                connection = sqlite3.connect(":memory:", isolation_level=None)
+                copied.backup(connection)
+                return connection
+
+
+def _open_database(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{file.as_uri()}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        timeout=_LOCK_SECONDS,
+    )
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        found = connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
+        # a table could be a view that never ends
+        if dict(found) != TABLES or len(found) != len(TABLES):
+            raise ValueError("it has other tables than a journal")
+        (page,) = connection.execute("PRAGMA page_size").fetchone()
+        if file.stat().st_size % page:
+            raise ValueError("it was cut short")
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise ValueError(str(verdict))
+        prepare(connection)
+    except (sqlite3.Error, ValueError, OSError):
+        connection.close()
+        raise
+    return connection
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Make what is written durable."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    # a line is on the disk, not only with the operating system, when it was written
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Turn what damaged or hostile files cause into a ``SessionError``."""
+    try:
+        yield
+    except (sqlite3.Error, *_WRONG_VALUES, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SessionError(
+            f"The session {folder} is damaged, or cannot be read ({reason}). Nothing "
+            "was changed; open a copy of the session, if there is one."
+        ) from error
+
+
+@contextmanager
+def writing(folder: Path, *, waiting: int = 0) -> Iterator[None]:
+    """Turn what a full disk causes into an ``OutputError``; say what is waiting."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise
+    except (sqlite3.Error, OSError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        kept = (
+            f"The last {waiting} changes are in memory only, and are written with the "
+            "next one"
+            if waiting
+            else "What was written before is kept"
+        )
+        raise OutputError(
+            f"The session {folder} cannot be written ({reason}). {kept}; make space "
+            "on the disk, or save the session into another folder."
+        ) from error

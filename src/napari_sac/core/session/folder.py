@@ -1,0 +1,148 @@
+"""Save and open sessions: folders that a person has named."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_sac.core.errors import OutputError, SessionError
+from napari_sac.core.session.database import is_busy
+from napari_sac.core.session.journal import Journal
+from napari_sac.core.session.layout import SUFFIX, is_session, sync_folder
+from napari_sac.core.session.recovery import discard, forget, remember
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+
+
+def open_session(folder: str | Path) -> Journal:
+    """Open a session; it is offered at the next start, should it not be closed.
+
+    Returns
+    -------
+    Journal
+        With ``read_only`` and the reason, if another viewer has the session or its
+        folder may not be written to. :func:`copy_session` makes one to go on with.
+
+    Raises
+    ------
+    SessionError
+        If it is no session, is damaged, or is from a newer version.
+    """
+    journal = Journal.open(folder)
+    if not journal.read_only:
+        # a session that cannot be offered later can still be worked on
+        with suppress(OutputError):
+            remember(journal.folder)
+    return journal
+
+
+def save_as(
+    journal: Journal,
+    folder: str | Path,
+    labels_by_annotation: Mapping[int, npt.NDArray[np.uint32]],
+) -> Journal:
+    """Save a session, and go on in the folder saved to.
+
+    Parameters
+    ----------
+    journal : Journal
+        Closed afterwards, and deleted if nobody had saved it, unless it is itself what
+        is saved to.
+    folder : str or Path
+        A name without ``.sac`` gets it. A session that is there is replaced.
+    labels_by_annotation : mapping of int to (H, W) uint32
+        As for :meth:`Journal.flush`.
+
+    Returns
+    -------
+    Journal
+        Of ``folder``; ``journal`` itself if it is there already.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, or something else has that name.
+    SessionError
+        If a session of that name is open elsewhere. In either case ``journal`` goes on.
+    """
+    target = session_path(folder)
+    if not journal.read_only:
+        journal.flush(labels_by_annotation)
+        if _same(target, journal.folder):
+            return journal
+    saved = copy_session(journal, target)
+    journal.close(clean=True)
+    forget(journal.folder)
+    discard(journal.folder)
+    return saved
+
+
+def copy_session(journal: Journal, folder: str | Path) -> Journal:
+    """Copy what a journal has on disk to another folder, and open that.
+
+    With this a session that is read-only can be worked on, undo included.
+
+    Raises
+    ------
+    OutputError, SessionError
+        As :func:`save_as`.
+    """
+    target = session_path(folder)
+    _check_target(target)
+    partial = target.with_name(f".{secrets.token_hex(6)}.part")
+    replaced = target.with_name(f".{secrets.token_hex(6)}.old")
+    try:
+        partial.mkdir(parents=True)
+        journal.copy_to(partial)
+        if target.exists():
+            os.rename(target, replaced)
+        os.rename(partial, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        if replaced.exists() and not target.exists():
+            os.rename(replaced, target)
+        raise OutputError(
+            f"{target} cannot be written ({error.strerror}). What was there is kept; "
+            "choose a folder that you may write to and that has space left."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+    copy = open_session(target)
+    copy.take_over(journal)
+    return copy
+
+
+def session_path(folder: str | Path) -> Path:
+    """Return the folder with the ending that sessions have."""
+    path = Path(folder).absolute()
+    if path.suffix.lower() == SUFFIX:
+        return path
+    return path.with_name(path.name + SUFFIX)
+
+
+def _check_target(target: Path) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not is_session(target):
+        raise OutputError(
+            f"{target} is there already and is no session. Nothing was written; choose "
+            "another name."
+        )
+    if is_busy(target):
+        raise SessionError(
+            f"{target} is open in a viewer and was not replaced. Close it there, or "
+            "choose another name."
+        )
+
+
+def _same(a: Path, b: Path) -> bool:
+    return a.exists() and os.path.samefile(a, b)

@@ -1,0 +1,202 @@
+"""Which image a session is about: enough to find its pixels again and to know them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+from napari_sac.core.errors import ImageFormatError, SessionError
+from napari_sac.core.io import TIFF_SUFFIXES, normalise_image, read_image
+from napari_sac.core.session.layout import MAX_PIXELS
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_sac.core.types import AnyArray
+
+_MAX_TEXT = 4096
+_MAX_AXES = 16
+_MAX_STACK_BYTES = 16 << 30
+_HIGHEST_COMPRESSION = 5000
+
+
+@dataclass(frozen=True)
+class ImageReference:
+    """One plane of an image.
+
+    Parameters
+    ----------
+    path : str or None
+        The file; None for an image that never had one.
+    name : str
+        As the layer was called.
+    sha256 : str
+        Of the plane's pixels, (H, W, 3) uint8 as
+        :func:`~napari_sac.core.io.normalise_image` returns them.
+    shape : (int, int)
+        Height and width.
+    index : tuple of int
+        Position along the axes before the last two; empty for a 2-D image.
+    channel_axis : int or None
+        Which of those axes holds channels.
+    channels : tuple of int
+        The channels along that axis that show nuclei; empty for the plane as shown.
+    kept : bool
+        Whether the session holds the pixels itself, as ``image-N.tif``.
+    """
+
+    path: str | None
+    name: str
+    sha256: str
+    shape: tuple[int, int]
+    index: tuple[int, ...] = ()
+    channel_axis: int | None = None
+    channels: tuple[int, ...] = ()
+    kept: bool = False
+
+    def to_json(self) -> str:
+        """Return the reference as a JSON object."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ImageReference:
+        """Return the reference that :meth:`to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If it is not one, or has impossible values.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict) or set(values) != set(cls.__annotations__):
+            raise ValueError("not an image reference")
+        for name in ("shape", "index", "channels"):
+            values[name] = _whole_numbers(values[name])
+        result = cls(**values)
+        texts = (result.path or "", result.name, result.sha256)
+        axis = result.channel_axis
+        if (
+            any(not isinstance(t, str) or len(t) > _MAX_TEXT for t in texts)
+            or len(result.shape) != 2
+            or min(result.shape) < 1
+            or result.shape[0] * result.shape[1] > MAX_PIXELS
+            or not isinstance(result.kept, bool)
+            or not (axis is None or (type(axis) is int and 0 <= axis < _MAX_AXES))
+        ):
+            raise ValueError("an image reference with impossible values")
+        return result
+
+
+def hash_pixels(pixels: npt.NDArray[np.uint8]) -> str:
+    """Return the SHA-256 of the bytes of (H, W, 3) uint8 pixels."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
+
+
+def load_pixels(
+    reference: ImageReference, kept: Path, beside: Path
+) -> npt.NDArray[np.uint8]:
+    """Return the pixels that a reference is about.
+
+    Parameters
+    ----------
+    reference : ImageReference
+    kept : Path
+        Where the session would keep them itself.
+    beside : Path
+        Folder that is searched for the file, if it is no longer where it was.
+
+    Returns
+    -------
+    (H, W, 3) uint8
+
+    Raises
+    ------
+    SessionError
+        If the image is missing, cannot be read without napari, or is another one.
+    """
+    if reference.kept:
+        places = [kept]
+    else:
+        file = Path(reference.path or "")
+        places = [file, beside / file.name] if file.name else []
+    reasons = []
+    for place in dict.fromkeys(places):
+        if not place.is_file():
+            continue
+        try:
+            pixels = read_image(place) if reference.kept else _read(place, reference)
+        except ImageFormatError as error:
+            reasons.append(str(error))
+            continue
+        if pixels.dtype == np.uint8 and hash_pixels(pixels) == reference.sha256:
+            return pixels
+        reasons.append(f"{place} holds other pixels than the session is about.")
+    why = " ".join(reasons) or f"It is not at {reference.path or kept}."
+    raise SessionError(
+        f"The image {reference.name!r:.200} of the session cannot be used. {why} Put "
+        f"the image back, or put it into {beside}."
+    )
+
+
+def _read(file: Path, reference: ImageReference) -> npt.NDArray[np.uint8]:
+    if not reference.index:
+        return normalise_image(read_image(file))
+    stack = _read_stack(file)
+    if len(reference.index) > stack.ndim - 2 or any(
+        not 0 <= i < n for i, n in zip(reference.index, stack.shape, strict=False)
+    ):
+        raise ImageFormatError(f"{file} has no plane {reference.index}.")
+    axis = reference.channel_axis
+    if axis is None or not reference.channels:
+        return normalise_image(stack[reference.index])
+    before, after = reference.index[:axis], reference.index[axis + 1 :]
+    if axis >= len(reference.index) or max(reference.channels) >= stack.shape[axis]:
+        raise ImageFormatError(f"{file} has no channels {reference.channels}.")
+    planes = [stack[(*before, c, *after)] for c in reference.channels]
+    return normalise_image(np.stack(planes, axis=-1), range(len(planes)))
+
+
+def _read_stack(file: Path) -> AnyArray:
+    """Return all planes of a TIFF, in the order in which it stores them."""
+    if file.suffix.lower() not in TIFF_SUFFIXES:
+        raise ImageFormatError(f"{file} is a stack, but no TIFF.")
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            series = tiff.series[0]
+            packed = _HIGHEST_COMPRESSION * file.stat().st_size
+            if series.nbytes > min(_MAX_STACK_BYTES, packed):
+                raise ImageFormatError(
+                    f"{file} claims {series.nbytes:,} bytes, too many to read at once."
+                )
+            return np.asarray(series.asarray())
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        RuntimeError,
+        MemoryError,
+        struct.error,
+        zlib.error,
+    ) as error:
+        raise ImageFormatError(
+            f"{file} could not be read as a stack ({error})."
+        ) from error
+
+
+def _whole_numbers(values: Any) -> tuple[int, ...]:
+    if (
+        not isinstance(values, list)
+        or len(values) > _MAX_AXES
+        or any(type(v) is not int or v < 0 for v in values)
+    ):
+        raise ValueError("not a list of whole numbers")
+    return tuple(values)

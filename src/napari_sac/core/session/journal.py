@@ -1,0 +1,661 @@
+"""The journal of a session: every step is on disk before the next one.
+
+A log of what was done, undone and done again, to which lines are only added, in SQLite;
+beside it the labels in chunks, with a mark up to which line of the log they are
+written. Lines behind the mark are applied again when a session is restored. They write
+what pixels become, not by how much they change, so to apply one twice does no harm, and
+a process may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import sqlite3
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import tifffile
+
+from napari_sac.core.errors import OutputError, SessionError
+from napari_sac.core.session.changes import (
+    Change,
+    add_pixels,
+    forward_tables,
+)
+from napari_sac.core.session.chunks import (
+    Chunk,
+    create_labels,
+    read_labels,
+    touched_chunks,
+    write_chunks,
+)
+from napari_sac.core.session.database import (
+    BUSY,
+    TABLES,
+    connect,
+    prepare,
+    reading,
+    take_lock,
+    writing,
+)
+from napari_sac.core.session.encoding import (
+    from_bytes,
+    tables_from_bytes,
+    tables_to_bytes,
+    to_bytes,
+)
+from napari_sac.core.session.history import LIMIT, History, Step
+from napari_sac.core.session.image import ImageReference, load_pixels
+from napari_sac.core.session.layout import (
+    HEADER,
+    JOURNAL,
+    MAX_ANNOTATIONS,
+    check_folder,
+    image_path,
+    labels_path,
+    make_header,
+    sync_folder,
+    write_file,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+    from filelock import FileLock
+
+    from napari_sac.core.session.pixels import PixelChange
+    from napari_sac.core.session.state import AnnotationState
+
+_KINDS = ("do", "amend", "undo", "redo")
+_CLOSED = "closed"
+_INFO = "info."
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """What a session held when it was last written to.
+
+    Parameters
+    ----------
+    states : dict of int to AnnotationState
+        By number of the annotation.
+    images : dict of int to ImageReference
+    history : History
+        Its steps, to be undone and done again.
+    info : dict of str to value
+        What :meth:`Journal.set_info` noted.
+    """
+
+    states: dict[int, AnnotationState]
+    images: dict[int, ImageReference]
+    history: History
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class _Line(NamedTuple):
+    """A line of the log without its change."""
+
+    entry: int
+    kind: str
+    step: int
+    annotation: int
+
+
+class Journal:
+    """An open session folder; made by :meth:`create` or :meth:`open`.
+
+    Use it from one thread. When the disk is full, lines that could not be written are
+    kept in memory and written with the next one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        connection: sqlite3.Connection,
+        lock: FileLock | None,
+        read_only_reason: str | None,
+    ) -> None:
+        self._folder = folder
+        self._connection = connection
+        self._lock = lock
+        self._read_only_reason = read_only_reason
+        self._pending: list[tuple[str, int, int, float, bytes | None]] = []
+        self._shapes: dict[int, tuple[int, int]] = {}
+        self._dirty: dict[int, set[Chunk]] = {}
+        # of each step, so that undoing it marks the same chunks as doing it
+        self._steps: dict[int, tuple[int, list[PixelChange]]] = {}
+        self._marked_open = False
+        # whether the three above hold what is on disk
+        self._knows_steps = False
+
+    @classmethod
+    def create(cls, folder: str | Path) -> Journal:
+        """Make an empty session and open it.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Must not exist yet, or be empty. Missing folders above it are made.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be made there; nothing is left behind.
+        """
+        target = Path(folder).absolute()
+        partial = target.with_name(f".{secrets.token_hex(6)}.part")
+        try:
+            with writing(target):
+                partial.mkdir(parents=True)
+                write_file(partial / HEADER, make_header().encode())
+                with closing(sqlite3.connect(partial / JOURNAL)) as connection:
+                    prepare(connection)
+                    for statement in TABLES.values():
+                        connection.execute(statement)
+                    connection.commit()
+                if target.is_dir():
+                    # fails if something is in it
+                    target.rmdir()
+                os.rename(partial, target)
+                sync_folder(target.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return cls.open(target)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Journal:
+        """Open a session; read-only if another viewer has it or nobody may write.
+
+        Raises
+        ------
+        SessionError
+            If the folder is no session, is damaged, or is from a newer version.
+        """
+        target = Path(folder).absolute()
+        check_folder(target)
+        lock, reason = take_lock(target)
+        try:
+            connection = connect(target, in_place=lock is not None or reason is BUSY)
+        except SessionError:
+            if lock is not None:
+                lock.release()
+            raise
+        return cls(target, connection, lock, reason)
+
+    @property
+    def folder(self) -> Path:
+        """The session folder."""
+        return self._folder
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing may be written."""
+        return self._read_only_reason is not None
+
+    @property
+    def read_only_reason(self) -> str | None:
+        """Why nothing may be written, as a sentence, or None."""
+        return self._read_only_reason
+
+    @property
+    def unsaved(self) -> int:
+        """How many lines wait for space on the disk."""
+        return len(self._pending)
+
+    @property
+    def unflushed(self) -> int:
+        """How many chunks of labels differ from those on disk; the log has it all."""
+        return sum(len(chunks) for chunks in self._dirty.values())
+
+    def add_annotation(
+        self,
+        image: ImageReference,
+        state: AnnotationState,
+        pixels: npt.NDArray[np.uint8] | None = None,
+    ) -> int:
+        """Write what is known about one more plane, and return its number.
+
+        Parameters
+        ----------
+        image : ImageReference
+        state : AnnotationState
+            Where its steps begin.
+        pixels : (H, W, 3) uint8, optional
+            Kept in the session, for an image that cannot be read again from a file.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written; the session is as before.
+        """
+        self._check_writable()
+        self._know_steps()
+        if state.labels.shape != image.shape:
+            raise ValueError(f"labels {state.labels.shape} on an image {image.shape}")
+        self._write_pending()
+        with writing(self._folder):
+            number = 1 + self._one("SELECT coalesce(max(number), 0) FROM annotations")
+            # what an earlier try left behind is replaced
+            create_labels(labels_path(self._folder, number), state.labels)
+            if pixels is not None:
+                image = replace(image, kept=True)
+                tifffile.imwrite(
+                    image_path(self._folder, number),
+                    pixels,
+                    compression="zlib",
+                    photometric="rgb",
+                )
+            row = (number, image.to_json(), tables_to_bytes(state), self._last_entry())
+            self._execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", row)
+        self._shapes[number] = image.shape
+        return number
+
+    def push(self, step: Step) -> None:
+        """Write a step that was just done; it is on disk when this returns.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written; it is kept in memory and written with the next.
+        """
+        self._check_writable()
+        self._know_steps()
+        self._mark(step.annotation, step.change.pixels)
+        self._note_pixels(step.number, step.annotation, step.change.pixels)
+        self._append("do", step.number, step.annotation, step.change)
+
+    def amend(self, step_number: int, annotation: int, pixels: PixelChange) -> None:
+        """Write pixels that joined a step; errors as :meth:`push`."""
+        self._check_writable()
+        self._know_steps()
+        self._mark(annotation, pixels)
+        self._note_pixels(step_number, annotation, pixels)
+        self._append("amend", step_number, annotation, Change("", pixels=pixels))
+
+    def undo(self, step_number: int) -> None:
+        """Write that a step was undone; errors as :meth:`push`."""
+        self._append_again("undo", step_number)
+
+    def redo(self, step_number: int) -> None:
+        """Write that a step was done again; errors as :meth:`push`."""
+        self._append_again("redo", step_number)
+
+    def set_info(self, name: str, value: Any) -> None:
+        """Note a value of JSON beside the log, such as timings; the last one counts.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        self._check_writable()
+        with writing(self._folder):
+            row = (_INFO + name, json.dumps(value))
+            self._execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", row)
+
+    def flush(
+        self,
+        labels_by_annotation: Mapping[int, npt.NDArray[np.uint32]],
+        *,
+        chunks: int | None = None,
+    ) -> int:
+        """Write chunks of labels that changed, so that restoring has less to do.
+
+        Nothing is lost without it: the log has every pixel.
+
+        Parameters
+        ----------
+        labels_by_annotation : mapping of int to (H, W) uint32
+            The labels as they are after all steps that were written.
+        chunks : int, optional
+            Write so many at most; each takes a few milliseconds.
+
+        Returns
+        -------
+        int
+            Chunks that are left.
+
+        Raises
+        ------
+        OutputError
+            If they cannot be written; call again when there is space.
+        """
+        self._check_writable()
+        self._know_steps()
+        # a chunk must not be ahead of the log
+        self._write_pending()
+        left = chunks
+        with writing(self._folder):
+            for number, labels in labels_by_annotation.items():
+                dirty = self._dirty.get(number)
+                if not dirty:
+                    continue
+                part = sorted(dirty)[:left]
+                write_chunks(labels_path(self._folder, number), labels, part)
+                dirty.difference_update(part)
+                left = None if left is None else left - len(part)
+                if not dirty:
+                    row = (self._last_entry(), number)
+                    self._execute(
+                        "UPDATE annotations SET written = ? WHERE number = ?", row
+                    )
+        return self.unflushed
+
+    def restore(self, limit: int = LIMIT) -> Restored:
+        """Return what the session holds.
+
+        Parameters
+        ----------
+        limit : int, optional
+            Of the history.
+
+        Raises
+        ------
+        SessionError
+            If the journal or the labels are damaged.
+        """
+        with reading(self._folder):
+            # the marks before the labels, the labels before the log: so the log has
+            # all that another process may be writing meanwhile
+            marks, images, states = self._read_annotations()
+            lines = list(self._lines())
+            done, undone = _replay_order(self._folder, lines)
+            changes = self._apply_lines(lines, {*done, *undone}, marks, states)
+            owners = {line.step: line.annotation for line in lines}
+            for number in done:
+                owner = owners[number]
+                states[owner] = forward_tables(states[owner], changes[number])
+            # what does not fit is refused now, not when it is done again
+            trial = dict(states)
+            for number in reversed(undone):
+                owner = owners[number]
+                trial[owner] = forward_tables(trial[owner], changes[number])
+            self._steps.clear()
+            steps = {n: Step(n, owners[n], changes[n]) for n in (*done, *undone)}
+            for step in steps.values():
+                self._note_pixels(step.number, step.annotation, step.change.pixels)
+            history = History(
+                limit,
+                done=[steps[n] for n in done[-limit:]],
+                undone=[steps[n] for n in reversed(undone)],
+                next_number=max(owners, default=0) + 1,
+            )
+            info = {
+                name.removeprefix(_INFO): json.loads(value)
+                for name, value in self._connection.execute("SELECT * FROM facts")
+                if name.startswith(_INFO)
+            }
+        self._knows_steps = True
+        return Restored(states, images, history, info)
+
+    def read_image(self, number: int, image: ImageReference) -> npt.NDArray[np.uint8]:
+        """Return the pixels (H, W, 3) that an annotation is about.
+
+        Raises
+        ------
+        SessionError
+            As :func:`~napari_sac.core.session.image.load_pixels`.
+        """
+        kept = image_path(self._folder, number)
+        return load_pixels(image, kept, self._folder.parent)
+
+    def copy_to(self, folder: Path) -> None:
+        """Write a copy of the session into an empty folder.
+
+        The copy is what is on disk: flush before, if this journal is written to.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        SessionError
+            If another process added an image meanwhile.
+        """
+        with writing(folder):
+            marks = dict(self._marks())
+            shutil.copyfile(self._folder / HEADER, folder / HEADER)
+            for number in marks:
+                shutil.copytree(
+                    labels_path(self._folder, number),
+                    labels_path(folder, number),
+                    ignore=shutil.ignore_patterns("*.part"),
+                )
+                kept = image_path(self._folder, number)
+                if kept.is_file():
+                    shutil.copyfile(kept, image_path(folder, number))
+            with closing(sqlite3.connect(folder / JOURNAL)) as connection:
+                prepare(connection)
+                self._connection.backup(connection)
+                # the chunks were copied before the log, and may be as old as this
+                connection.executemany(
+                    "UPDATE annotations SET written = ? WHERE number = ?",
+                    [(entry, number) for number, entry in marks.items()],
+                )
+                connection.commit()
+                copied = connection.execute("SELECT count(*) FROM annotations")
+                if copied.fetchone()[0] != len(marks):
+                    raise SessionError(
+                        f"The session {self._folder} was changed by another program "
+                        "while it was copied. Nothing was written; try again."
+                    )
+
+    def take_over(self, other: Journal) -> None:
+        """Know what a journal knows of which this is a copy, without reading it all."""
+        if other._knows_steps:
+            self._shapes = dict(other._shapes)
+            self._dirty = {n: set(chunks) for n, chunks in other._dirty.items()}
+            self._steps = dict(other._steps)
+            self._knows_steps = True
+
+    def close(self, *, clean: bool) -> None:
+        """Close the session, so that others may open it; a second time does nothing.
+
+        Parameters
+        ----------
+        clean : bool
+            Whether it was closed on purpose; otherwise it is offered at the next start.
+
+        Raises
+        ------
+        OutputError
+            If the last lines cannot be written; it is closed all the same.
+        """
+        try:
+            if not self.read_only:
+                self._write_pending()
+                with writing(self._folder):
+                    if clean:
+                        self._set_closed("1")
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.ProgrammingError:
+            return
+        finally:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            if self._lock is not None:
+                self._lock.release()
+
+    def _append(
+        self, kind: str, step: int, annotation: int, change: Change | None
+    ) -> None:
+        data = None if change is None else to_bytes(change)
+        self._pending.append((kind, step, annotation, time.time(), data))
+        self._write_pending()
+
+    def _append_again(self, kind: str, step_number: int) -> None:
+        self._check_writable()
+        self._know_steps()
+        if step_number not in self._steps:
+            raise ValueError(f"there is no step {step_number} in this journal")
+        annotation, written = self._steps[step_number]
+        for pixels in written:
+            self._mark(annotation, pixels)
+        self._append(kind, step_number, annotation, None)
+
+    def _write_pending(self) -> None:
+        if not self._pending:
+            return
+        with writing(self._folder, waiting=len(self._pending)):
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                if not self._marked_open:
+                    self._set_closed("0")
+                self._connection.executemany(
+                    "INSERT INTO log (kind, step, annotation, time, change) "
+                    "VALUES (?, ?, ?, ?, ?)",
+                    self._pending,
+                )
+                self._connection.execute("COMMIT")
+            except sqlite3.Error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+        self._marked_open = True
+        self._pending.clear()
+
+    def _set_closed(self, value: str) -> None:
+        row = (_CLOSED, value)
+        self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", row)
+
+    def _check_writable(self) -> None:
+        if self._read_only_reason is not None:
+            raise OutputError(
+                f"{self._read_only_reason} Nothing was written; save under another "
+                "name to go on."
+            )
+
+    def _know_steps(self) -> None:
+        if not self._knows_steps:
+            self.restore()
+
+    def _note_pixels(
+        self, step: int, annotation: int, pixels: PixelChange | None
+    ) -> None:
+        _, known = self._steps.setdefault(step, (annotation, []))
+        if pixels is not None:
+            known.append(pixels)
+
+    def _mark(self, annotation: int, pixels: PixelChange | None) -> None:
+        if pixels is not None:
+            chunks = touched_chunks(pixels, self._shapes[annotation])
+            self._dirty.setdefault(annotation, set()).update(chunks)
+
+    def _execute(self, statement: str, row: tuple[Any, ...]) -> None:
+        self._connection.execute(statement, row)
+
+    def _one(self, query: str) -> int:
+        return int(self._connection.execute(query).fetchone()[0])
+
+    def _last_entry(self) -> int:
+        return self._one("SELECT coalesce(max(entry), 0) FROM log")
+
+    def _marks(self) -> Iterator[tuple[int, int]]:
+        query = "SELECT number, written FROM annotations ORDER BY number"
+        for number, entry in self._connection.execute(query):
+            _check_numbers(number, entry)
+            if number > MAX_ANNOTATIONS:
+                raise ValueError(f"an annotation {number}")
+            yield number, entry
+
+    def _read_annotations(
+        self,
+    ) -> tuple[dict[int, int], dict[int, ImageReference], dict[int, AnnotationState]]:
+        marks, images, states = dict(self._marks()), {}, {}
+        for number in marks:
+            query = "SELECT image, tables FROM annotations WHERE number = ?"
+            image, tables = self._connection.execute(query, (number,)).fetchone()
+            images[number] = ImageReference.from_json(image)
+            shape = images[number].shape
+            labels = read_labels(labels_path(self._folder, number), shape)
+            states[number] = tables_from_bytes(tables, labels)
+            self._shapes[number] = shape
+        return marks, images, states
+
+    def _lines(self) -> Iterator[_Line]:
+        query = "SELECT entry, kind, step, annotation FROM log ORDER BY entry"
+        for row in self._connection.execute(query):
+            line = _Line(*row)
+            _check_numbers(line.entry, line.step, line.annotation)
+            if line.kind not in _KINDS or line.annotation not in self._shapes:
+                raise ValueError(f"line {line.entry} of the log makes no sense")
+            yield line
+
+    def _apply_lines(
+        self,
+        lines: Iterable[_Line],
+        wanted: set[int],
+        marks: Mapping[int, int],
+        states: Mapping[int, AnnotationState],
+    ) -> dict[int, Change]:
+        """Write pixels behind the marks into the labels; return all wanted changes."""
+        lines = list(lines)
+        behind = {line.entry for line in lines if line.entry > marks[line.annotation]}
+        needed = wanted | {line.step for line in lines if line.entry in behind}
+        changes: dict[int, Change] = {}
+        for line in lines:
+            if line.step not in needed:
+                continue
+            if line.kind == "do":
+                changes[line.step] = self._read_change(line)
+            pixels = changes[line.step].pixels
+            if line.kind == "amend":
+                pixels = self._read_change(line).pixels
+                if pixels is not None:
+                    changes[line.step] = add_pixels(changes[line.step], pixels)
+            if line.entry in behind and pixels is not None:
+                labels = states[line.annotation].labels
+                pixels.write(labels, back=line.kind == "undo")
+                self._mark(line.annotation, pixels)
+        return changes
+
+    def _read_change(self, line: _Line) -> Change:
+        query = "SELECT change FROM log WHERE entry = ?"
+        (data,) = self._connection.execute(query, (line.entry,)).fetchone()
+        if not isinstance(data, bytes):
+            raise TypeError(f"line {line.entry} of the log has no change")
+        change = from_bytes(data)
+        height, width = self._shapes[line.annotation]
+        if change.pixels is not None and change.pixels.ends[-1:] > height * width:
+            raise ValueError(f"line {line.entry} of the log has pixels outside")
+        return change
+
+
+def _replay_order(folder: Path, lines: Iterable[_Line]) -> tuple[list[int], list[int]]:
+    """Return the steps that are done, and those undone, the next to be redone last."""
+    done: list[int] = []
+    undone: list[int] = []
+    owners: dict[int, int] = {}
+    for line in lines:
+        if line.kind == "do":
+            # numbers ascend, and are never given twice
+            fits = line.step > next(reversed(owners), 0)
+            owners[line.step] = line.annotation
+            done.append(line.step)
+            undone.clear()
+        elif line.kind == "amend":
+            fits = line.step in owners
+        else:
+            source, target = (done, undone) if line.kind == "undo" else (undone, done)
+            fits = source[-1:] == [line.step]
+            target.extend(source[-1:])
+            del source[-1:]
+        if not fits or owners[line.step] != line.annotation:
+            raise SessionError(
+                f"The session {folder} is damaged: line {line.entry} of its journal "
+                "does not follow from those before. Nothing was changed; open a copy "
+                "of the session, if there is one."
+            )
+    return done, undone
+
+
+def _check_numbers(*numbers: Any) -> None:
+    if any(type(n) is not int or n < 0 for n in numbers):
+        raise ValueError(f"{numbers!r:.80} are not whole numbers")

@@ -1,0 +1,175 @@
+"""What lies where in a session folder, and what is refused before it is opened.
+
+``NAME.sac/`` holds ``session.json``, ``journal.sqlite``, ``labels-N.zarr/``,
+``image-N.tif`` and ``lock``. Names are made from numbers, never read from a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import stat
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from napari_sac.core.errors import SessionError
+
+SUFFIX = ".sac"
+FORMAT = "napari-sac session"
+FORMAT_VERSION = 1
+
+MAX_PIXELS = 400_000_000
+"""Of one plane; four times 10,000 x 10,000."""
+MAX_ANNOTATIONS = 10_000
+
+HEADER = "session.json"
+JOURNAL = "journal.sqlite"
+LOCK = "lock"
+
+_MAX_HEADER_BYTES = 1 << 20
+_MAX_FILES = 200_000
+_PACKAGES = ("napari-sac", "napari", "numpy", "torch")
+
+
+def labels_path(folder: Path, annotation: int) -> Path:
+    """Return where the labels of an annotation are."""
+    return folder / f"labels-{annotation}.zarr"
+
+
+def image_path(folder: Path, annotation: int) -> Path:
+    """Return where the pixels of an image without a file are."""
+    return folder / f"image-{annotation}.tif"
+
+
+def is_session(path: str | Path) -> bool:
+    """Return whether a folder looks like a session; reads next to nothing."""
+    return (Path(path) / HEADER).is_file() and (Path(path) / JOURNAL).is_file()
+
+
+def make_header() -> str:
+    """Return the text of ``session.json``."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    header = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions,
+    }
+    return json.dumps(header, indent=2) + "\n"
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """Return the header of a session that is safe to open.
+
+    Raises
+    ------
+    SessionError
+        If the folder is no session, is from a newer version, or has a link or
+        something else in it that is neither file nor folder: what is written there
+        would land elsewhere.
+    """
+    if not folder.is_dir():
+        raise SessionError(
+            f"{folder} is not there, or no folder. Nothing was changed; choose a "
+            f"session, a folder whose name ends in {SUFFIX}."
+        )
+    if not is_session(folder):
+        raise SessionError(
+            f"{folder} is not a session, or a damaged one: it needs {HEADER} and "
+            f"{JOURNAL}. Nothing was changed; choose another folder."
+        )
+    header = _read_header(folder)
+    try:
+        _check_entries(folder)
+    except OSError as error:
+        raise SessionError(
+            f"{folder} cannot be read ({error.strerror}). Nothing was changed; check "
+            "that you may read all its files."
+        ) from error
+    return header
+
+
+def read_plain(path: Path, limit: int) -> bytes:
+    """Return the bytes of a regular file; ``ValueError`` if it has more than limit."""
+    with path.open("rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(f"{path.name} is no file")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path.name} is larger than {limit:,} bytes")
+    return data
+
+
+def sync_folder(folder: Path) -> None:
+    """Make sure that renamings in a folder outlive a loss of power, where one can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file so that after a kill it is the old one or the new one."""
+    partial = path.with_name(f"{path.name}.part")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(read_plain(folder / HEADER, _MAX_HEADER_BYTES))
+        if not isinstance(header, dict) or header["format"] != FORMAT:
+            raise ValueError("it is something else")
+        number = header["version"]
+        if not isinstance(number, int) or number < 1:
+            raise ValueError("it has no version")
+    except (OSError, ValueError, KeyError, RecursionError) as error:
+        raise SessionError(
+            f"The session {folder} is damaged: {HEADER} cannot be read ({error}). "
+            "Nothing was changed; open a copy of the session, if there is one."
+        ) from error
+    if number > FORMAT_VERSION:
+        versions = header.get("versions")
+        writer = versions.get("napari-sac") if isinstance(versions, dict) else None
+        raise SessionError(
+            f"The session {folder} was written by a newer napari-sac "
+            f"({str(writer)[:40]}, format {number}). Nothing was changed; update "
+            "napari-sac to open it."
+        )
+    return header
+
+
+def _check_entries(folder: Path) -> None:
+    count = 0
+    for path, folders, files in os.walk(folder, onerror=_raise):
+        for name in (*folders, *files):
+            mode = os.lstat(os.path.join(path, name)).st_mode
+            if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                raise SessionError(
+                    f"The session {folder} was not opened: {name[:80]!r} in it is a "
+                    "link or no file. Replace it by the file it stands for."
+                )
+        count += len(files)
+        if count > _MAX_FILES:
+            raise SessionError(
+                f"The session {folder} was not opened: it has more than "
+                f"{_MAX_FILES:,} files, which no session has."
+            )
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,85 @@
+"""What is known about one plane of one image at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_sac.core.config import DecodeConfig
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_sac.core.types import FloatArray, Prompts
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the labels are made with.
+
+    Parameters
+    ----------
+    model : str
+        A name of the registry.
+    adapter : str or None
+        Name of an adapter, or its folder.
+    diameter : float
+        Typical nucleus diameter in pixels of the image.
+    threshold : float
+        Proposals with a lower score are hidden.
+    decode : DecodeConfig
+    model_key : str or None
+        The ``key`` of the loaded model, which tells other weights under the same name;
+        None until a model was loaded.
+    """
+
+    model: str = "sac_tiny"
+    adapter: str | None = None
+    diameter: float = 24.0
+    threshold: float = 0.3
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    model_key: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.diameter < float("inf"):
+            raise ValueError(f"a diameter of {self.diameter} is not above 0")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"a threshold of {self.threshold} is not in [0, 1]")
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotationState:
+    """The prompts, labels and decisions of one plane of one image.
+
+    Parameters
+    ----------
+    prompts : Prompts
+        The points that are shown.
+    hidden : Prompts
+        Proposals below the score threshold.
+    labels : (H, W) uint32
+        0 background, otherwise an ``object_id``; contiguous. The one part that is not
+        copied: :func:`~napari_sac.core.session.changes.forward` and ``backward`` write
+        into it.
+    painted : frozenset of int
+        Ids of nuclei drawn by hand, which are never computed again.
+    reviewed : tuple of (N, 2) float64
+        Polygons (y, x) in pixels: what was looked at, and may serve for training.
+    settings : Settings
+    """
+
+    prompts: Prompts
+    hidden: Prompts
+    labels: npt.NDArray[np.uint32]
+    painted: frozenset[int] = frozenset()
+    reviewed: tuple[FloatArray, ...] = ()
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        if self.labels.dtype != np.uint32 or self.labels.ndim != 2:
+            raise ValueError(
+                "labels must be (H, W) uint32, "
+                f"got {self.labels.shape} {self.labels.dtype}"
+            )

@@ -1,0 +1,316 @@
+"""One step of fine-tuning: LoRA, mask decoder and prompt generator together.
+
+Every crop has a loss of its own and the step's loss is their mean, so how the crops are
+spread over processes, or over time where memory is short, does not change the result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_sac.core.inference.proposals import GENERATOR_DIAMETER
+from napari_sac.core.models.prompt_generator import GENERATOR_STRIDE
+from napari_sac.core.training.forward import (
+    corrective_clicks,
+    decode_crops,
+    decode_whole,
+    encode,
+    native_bfloat16,
+    whole_crop_prompt,
+    whole_crop_targets,
+)
+from napari_sac.core.training.losses import (
+    generator_loss,
+    mask_loss,
+    mask_losses,
+    mask_targets,
+)
+from napari_sac.core.training.sampling import (
+    Crops,
+    PromptBatch,
+    TrainingImage,
+    draw_crops,
+    draw_prompts,
+)
+from napari_sac.core.training.trainer import SEMANTIC_WEIGHT, TrainingState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from napari_sac.core.config import FinetuneConfig
+    from napari_sac.core.training.memory import Plan
+
+PARTS = ("loss", "maps", "masks", "corrected", "semantic", "iou")
+"""What a step reports: the loss and what it is made of, and the masks' mean IoU."""
+
+_CACHE_SEED = 1_000_000
+_GENERATOR_EVERY = 4
+_NEGATIVES = 0.8
+_BACKGROUND = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """What steps draw crops from.
+
+    Parameters
+    ----------
+    images : sequence of TrainingImage
+    weights : (N,) float
+        How often each is drawn; sums to 1.
+    cached : (crops, features) or None
+        In quick mode: crops drawn beforehand, one at a time, with their embeddings.
+    """
+
+    images: Sequence[TrainingImage]
+    weights: npt.NDArray[np.float64]
+    cached: tuple[tuple[Crops, Tensor], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Crops of one step with their prompts.
+
+    Parameters
+    ----------
+    crops : Crops
+    prompts : PromptBatch
+    features : (B, C, s, s) float tensor or None
+        Embeddings, if they are known already.
+    numbers : tuple of int
+        The place of each crop in the step.
+    """
+
+    crops: Crops
+    prompts: PromptBatch
+    features: Tensor | None
+    numbers: tuple[int, ...]
+
+
+def draw_batch(
+    pool: Pool,
+    numbers: Sequence[int],
+    step: int,
+    size: int,
+    config: FinetuneConfig,
+) -> Batch:
+    """Return some of a step's crops; each has random numbers of its own."""
+    crops, prompts, features = [], [], []
+    for i in numbers:
+        rng = np.random.default_rng([config.seed, step, i])
+        if pool.cached:
+            crop, embedding = pool.cached[rng.integers(len(pool.cached))]
+            features.append(embedding)
+        else:
+            crop = draw_crops(
+                pool.images, 1, size, rng, weights=pool.weights, mild=True
+            )
+        crops.append(crop)
+        prompts.append(
+            draw_prompts(
+                crop,
+                config.prompts_per_crop,
+                rng,
+                background=_BACKGROUND,
+                negatives=_NEGATIVES,
+            )
+        )
+    return Batch(
+        Crops.concatenate(crops),
+        PromptBatch.concatenate(prompts),
+        torch.cat(features) if features else None,
+        tuple(numbers),
+    )
+
+
+def add_gradients(
+    state: TrainingState, batch: Batch, config: FinetuneConfig, plan: Plan
+) -> dict[str, float]:
+    """Add the gradients of some of a step's crops, and return their part of the loss.
+
+    The parts of all crops of a step add up to its loss; ``iou`` and ``masks`` count
+    crops without a prompt as 0.
+    """
+    device = state.device
+    crops, prompts = batch.crops.to(device), batch.prompts.to(device)
+    wide = state.step % 4 == 3 and 2 * state.spec.window <= (
+        plan.crop // state.spec.architecture.patch_size
+    )
+    window = state.spec.window * (2 if wide else 1)
+    if wide:
+        prompts = prompts.select(prompts.rank_in_crop() % 3 == 0)
+    low = native_bfloat16(device)
+    seen, share = _generator_turn(batch, state.step, config)
+    generated = _at_generator_scale(crops, state.spec.nucleus_diameter).rows(seen)
+    with torch.autocast(device.type, torch.bfloat16, enabled=low):
+        maps = state.generator((generated.image - 127.5) / 128) if seen else None
+        if batch.features is not None:
+            features = batch.features.to(device)
+        else:
+            pixels = (crops.image - state.sam.pixel_mean) / state.sam.pixel_std
+            features = encode(state.sam, pixels, checkpointing=plan.checkpointing)
+    parts = dict.fromkeys(PARTS, torch.zeros((), device=device, requires_grad=True))
+    if maps is not None:
+        losses = [
+            generator_loss(maps[i : i + 1], generated.rows([i]))
+            for i in range(len(seen))
+        ]
+        parts["maps"] = share * torch.stack(losses).sum()
+    if len(prompts.label):
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
+            parts |= _mask_parts(state, crops, prompts, features, window)
+    scale = 1 / config.batch_size
+    parts = {name: value * scale for name, value in parts.items()}
+    turn = state.step % config.batch_size
+    if turn in batch.numbers:
+        row = batch.numbers.index(turn)
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
+            parts["semantic"] = _semantic_part(state, crops, prompts, features, row)
+    learned = ("maps", "masks", "corrected", "semantic")
+    loss = torch.stack([parts[name] for name in learned]).sum()
+    loss.backward()
+    parts["loss"] = loss
+    return {name: float(value.detach()) for name, value in parts.items()}
+
+
+def _generator_turn(
+    batch: Batch, step: int, config: FinetuneConfig
+) -> tuple[list[int], float]:
+    """Return the rows that the generator learns from, and how much each of them counts.
+
+    In quick mode it takes four fifths of a step's time, and most nuclei of a picture
+    are learned from one crop as well as from four: it sees every fourth.
+    """
+    every = min(_GENERATOR_EVERY, config.batch_size) if config.quick else 1
+    turn = [(i + step) % every == 0 for i in range(config.batch_size)]
+    rows = [row for row, number in enumerate(batch.numbers) if turn[number]]
+    return rows, config.batch_size / sum(turn)
+
+
+def _at_generator_scale(crops: Crops, nucleus_diameter: float) -> Crops:
+    """Return the crops at the scale that the generator sees in use."""
+    if nucleus_diameter == GENERATOR_DIAMETER:
+        return crops
+    side = crops.image.shape[-1] * GENERATOR_DIAMETER / nucleus_diameter
+    size = [max(1, round(side / GENERATOR_STRIDE)) * GENERATOR_STRIDE] * 2
+    planes = [crops.labels, crops.known, crops.distance]
+    if crops.hard is not None:
+        planes.append(crops.hard)
+    stacked = torch.stack([plane.float() for plane in planes], dim=1)
+    nearest = F.interpolate(stacked, size, mode="nearest-exact")
+    return Crops(
+        F.interpolate(crops.image, size, mode="bilinear", antialias=True),
+        nearest[:, 0].to(torch.int64),
+        nearest[:, 2],
+        nearest[:, 1] > 0.5,
+        None if crops.hard is None else nearest[:, 3] > 0.5,
+        crops.points,
+    )
+
+
+def _mask_parts(
+    state: TrainingState,
+    crops: Crops,
+    prompts: PromptBatch,
+    features: Tensor,
+    window: int,
+) -> dict[str, Tensor]:
+    """Return the sums over crops of their mean mask losses, before and after a click.
+
+    Every second prompt gets a corrective click.
+    """
+    patch = state.spec.architecture.patch_size
+    logits, quality, origins = decode_crops(
+        state.sam, state.spec, features, prompts, window
+    )
+    truth, valid = mask_targets(
+        crops, prompts, origins * patch, window * patch, patch // 4
+    )
+    losses, true_iou = mask_losses(logits, quality, truth, valid)
+    again = prompts.rank_in_crop() % 2 == state.step % 2
+    parts = {
+        "masks": _sum_of_means(losses, prompts.image_index) / 2,
+        "corrected": losses.sum() * 0,
+        "iou": _sum_of_means(
+            true_iou[prompts.label > 0], prompts.image_index[prompts.label > 0]
+        ),
+    }
+    if not bool(again.any()):
+        return parts
+    clicked = corrective_clicks(
+        logits[again],
+        truth[again],
+        valid[again],
+        origins[again],
+        prompts.select(again),
+        state.spec,
+    )
+    logits, quality, origins = decode_crops(
+        state.sam, state.spec, features, clicked, window
+    )
+    losses, _ = mask_losses(logits, quality, truth[again], valid[again])
+    parts["corrected"] = _sum_of_means(losses, clicked.image_index) / 2
+    return parts
+
+
+def _semantic_part(
+    state: TrainingState,
+    crops: Crops,
+    prompts: PromptBatch,
+    features: Tensor,
+    row: int,
+) -> Tensor:
+    cell = state.spec.architecture.patch_size // 4
+    whole = whole_crop_prompt(crops, prompts, row)
+    logits, quality = decode_whole(state.sam, state.spec, features, whole)
+    loss, _ = mask_loss(logits, quality, *whole_crop_targets(crops, whole, cell))
+    return SEMANTIC_WEIGHT * loss
+
+
+def _sum_of_means(values: Tensor, group: Tensor) -> Tensor:
+    """Return the sum over groups of the mean of their values."""
+    if len(values) == 0:
+        return values.sum()
+    counts = torch.bincount(group)
+    return (values / counts[group]).sum()
+
+
+def cache_crops(
+    state: TrainingState, pool: Pool, count: int, config: FinetuneConfig, size: int
+) -> Pool:
+    """Return the pool with crops drawn and embedded once: the encoder is not trained.
+
+    Parameters
+    ----------
+    state : TrainingState
+    pool : Pool
+    count : int
+        How many crops.
+    config : FinetuneConfig
+    size : int
+        Their side in pixels.
+    """
+    cached = []
+    device = state.device
+    for i in range(count):
+        rng = np.random.default_rng([config.seed, _CACHE_SEED, i])
+        crop = draw_crops(pool.images, 1, size, rng, weights=pool.weights, mild=True)
+        image = crop.image.to(device)
+        pixels = (image - state.sam.pixel_mean) / state.sam.pixel_std
+        with (
+            torch.no_grad(),
+            torch.autocast(
+                device.type, torch.bfloat16, enabled=native_bfloat16(device)
+            ),
+        ):
+            features = encode(state.sam, pixels)
+        cached.append((crop, features.float().cpu()))
+    return Pool(pool.images, pool.weights, tuple(cached))

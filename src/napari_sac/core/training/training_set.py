@@ -1,0 +1,537 @@
+"""What a person reviewed, and the part of it that is set aside as proof.
+
+Sparse review is the normal case: what nobody looked at is neither nucleus nor
+background, and no loss is taken there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from skimage.draw import disk, polygon2mask
+
+from napari_sac.core.datasets.pairs import (
+    find_pairs,
+    label_files,
+    load_pair,
+    pair_by_stem,
+)
+from napari_sac.core.errors import LabelFormatError, TrainingDataError
+from napari_sac.core.inference.instances import decided_objects
+from napari_sac.core.io import normalise_image, read_labels, read_prompts
+from napari_sac.core.training.sampling import (
+    MarkedPoints,
+    PointKind,
+    TrainingImage,
+    prepare_image,
+)
+from napari_sac.core.training.targets import typical_diameter
+from napari_sac.core.types import (
+    NEGATIVE,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Prompts,
+    PromptState,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HELD_OUT_PART = 0.2
+"""Part of the reviewed nuclei that is set aside, about."""
+
+_SEVERAL = 3
+"""From so many images or regions on, whole ones are set aside."""
+
+_FEWEST_TO_SPLIT = 4
+_OWN_DIAMETER_FROM = 10
+_RING = 0.5
+_PROMPT_ENDINGS = ("_prompts.csv", ".csv")
+
+HeldOutKind = Literal["images", "regions", "block", "folder", "none"]
+
+
+@dataclass(frozen=True, eq=False)
+class ReviewedImage:
+    """An image, and what a person said about it.
+
+    Parameters
+    ----------
+    name : str
+        Names the image in reports.
+    image : (H, W, 3) uint8
+        As :func:`~napari_sac.core.io.normalise_image` returns it.
+    labels : (H, W) int32
+        The reviewed nuclei alone, 1..N.
+    known : (H, W) bool
+        Where the labels say the truth: loss and scores are taken only there.
+    rejected : (R, 2) float64
+        Candidates (y, x) that were rejected, and lie on known background.
+    negatives : (K, 3) float64
+        Negative points that a person set: y, x, and the label of their nucleus.
+    """
+
+    name: str
+    image: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int32]
+    known: BoolArray
+    rejected: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
+    negatives: FloatArray = field(default_factory=lambda: np.empty((0, 3)))
+
+    @property
+    def count(self) -> int:
+        """Number of reviewed nuclei."""
+        return len(np.unique(self.labels)) - int((self.labels == 0).any())
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """What is learned from, and what is set aside to prove that it helped.
+
+    Parameters
+    ----------
+    training, held_out : tuple of ReviewedImage
+    kind : {"images", "regions", "block", "folder", "none"}
+        How the held-out part was chosen: whole images, whole reviewed regions, a
+        spatial block of each image, a folder that was given, or not at all, because
+        there are too few nuclei.
+    """
+
+    training: tuple[ReviewedImage, ...]
+    held_out: tuple[ReviewedImage, ...]
+    kind: HeldOutKind
+
+    @property
+    def diameter(self) -> float:
+        """Typical diameter of a nucleus to learn from, in pixels of its image."""
+        found = _pooled_diameter(self.training)
+        if found is None:
+            raise TrainingDataError(_NOTHING)
+        return found
+
+    def digest(self) -> str:
+        """Return a hash of all that is learned from, as adapters note it."""
+        sha256 = hashlib.sha256()
+        for one in self.training:
+            for array in (one.image, one.labels, one.known):
+                sha256.update(f"{array.shape}".encode())
+                sha256.update(np.ascontiguousarray(array).data)
+        return sha256.hexdigest()
+
+
+_NOTHING = (
+    "There is no reviewed nucleus to learn from. Accept, correct or add nuclei, or "
+    "draw a reviewed region around some, and start again. Nothing was changed."
+)
+
+
+def review_image(
+    name: str,
+    image: npt.NDArray[np.uint8],
+    labels: IntArray,
+    *,
+    prompts: Prompts | None = None,
+    regions: Sequence[FloatArray] = (),
+    painted: frozenset[int] = frozenset(),
+    known: BoolArray | None = None,
+) -> ReviewedImage:
+    """Return what of an image's labels may be learned from.
+
+    Parameters
+    ----------
+    name : str
+    image : (H, W, 3) uint8
+    labels : (H, W) int
+        The ids are the prompts' ``object_id``.
+    prompts : Prompts, optional
+        Nuclei still ``auto`` are unreviewed, unless they lie in a reviewed region.
+        Rejected ones teach the generator, negative ones the mask decoder.
+    regions : sequence of (N, 2) float
+        Polygons (y, x) in which everything was reviewed.
+    painted : frozenset of int
+        Ids drawn by hand, which are reviewed.
+    known : (H, W) bool, optional
+        What was reviewed, instead of all that.
+
+    Without prompts, regions and ``known``, all of the image is reviewed.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together.
+    """
+    shape = labels.shape
+    if image.shape != (*shape, 3) or (known is not None and known.shape != shape):
+        raise ValueError(f"{name}: image {image.shape}, labels {shape}")
+    dense, ids = _consecutive(labels)
+    inside = np.zeros(shape, bool)
+    for polygon in regions:
+        inside |= polygon2mask(shape, polygon)
+    if known is not None:
+        reviewed, trusted = _mostly_inside(dense, known), known.copy()
+    elif prompts is None and not regions:
+        reviewed, trusted = np.ones(len(ids) + 1, bool), np.ones(shape, bool)
+    else:
+        decided = set(painted)
+        if prompts is not None:
+            decided |= decided_objects(prompts)
+        reviewed = _mostly_inside(dense, inside)
+        reviewed[1:] |= np.isin(ids, list(decided))
+        trusted = inside | _rings(dense, reviewed)
+    reviewed[0] = True
+    trusted[dense > 0] = reviewed[dense[dense > 0]]
+    unreviewed = ~reviewed[dense]
+    # its outline is as unsure as itself
+    trusted &= ~(ndimage.binary_dilation(unreviewed, iterations=2) & (dense == 0))
+    kept, _ = _consecutive(np.where(unreviewed, 0, dense))
+    result = ReviewedImage(name, image, kept, trusted)
+    return result if prompts is None else _with_points(result, dense, ids, prompts)
+
+
+def _consecutive(labels: IntArray) -> tuple[npt.NDArray[np.int32], IntArray]:
+    """Return labels 1..N, and the id that each of them had."""
+    ids, index = np.unique(labels, return_inverse=True)
+    shift = 0 if len(ids) and ids[0] == 0 else 1
+    dense = (index.reshape(labels.shape) + shift).astype(np.int32)
+    return dense, ids[1 - shift :]
+
+
+def _mostly_inside(dense: npt.NDArray[np.int32], mask: BoolArray) -> BoolArray:
+    """Return for each label whether more than half of it lies in a mask."""
+    area = np.bincount(dense.ravel())
+    shared = np.bincount(dense.ravel(), weights=mask.ravel())
+    return np.asarray(2 * shared > area)
+
+
+def _rings(dense: npt.NDArray[np.int32], reviewed: BoolArray) -> BoolArray:
+    """Return reviewed nuclei with the ground around them that is nobody else's."""
+    diameter = typical_diameter(dense)
+    own = (dense > 0) & reviewed[dense]
+    if diameter is None or not own.any():
+        return np.zeros(dense.shape, bool)
+    away = ndimage.distance_transform_edt(~own)
+    other = (dense > 0) & ~reviewed[dense]
+    near = away <= _RING * diameter
+    if other.any():
+        near &= away < ndimage.distance_transform_edt(~other)
+    return np.asarray(near)
+
+
+def _with_points(
+    one: ReviewedImage, dense: npt.NDArray[np.int32], ids: IntArray, prompts: Prompts
+) -> ReviewedImage:
+    """Return the image with the rejected candidates and the negative points."""
+    radius = _RING * (typical_diameter(dense) or 0.0)
+    known = one.known.copy()
+    rejected = []
+    is_rejected = (prompts.state == PromptState.REJECTED.value) & (prompts.sign == 1)
+    for y, x in prompts.yx[is_rejected]:
+        pixel = _pixel((y, x), dense.shape)
+        # one that was rejected inside a nucleus was a duplicate, not background
+        if pixel is None or dense[pixel]:
+            continue
+        around = disk((y, x), max(radius, 2.0), shape=dense.shape)
+        known[around] |= dense[around] == 0
+        rejected.append((y, x))
+    negatives = []
+    rows = (prompts.sign == NEGATIVE) & np.isin(
+        prompts.state, [PromptState.ADDED.value, PromptState.MOVED.value]
+    )
+    first = {int(k): i + 1 for i, k in enumerate(ids)}
+    for (y, x), k in zip(prompts.yx[rows], prompts.object_id[rows], strict=True):
+        pixels = dense == first.get(int(k), -1)
+        label = int(one.labels[pixels][0]) if pixels.any() else 0
+        if label:
+            negatives.append((y, x, label))
+    return replace(
+        one,
+        known=known,
+        rejected=np.array(rejected).reshape(-1, 2),
+        negatives=np.array(negatives, np.float64).reshape(-1, 3),
+    )
+
+
+def _pixel(yx: tuple[float, float], shape: tuple[int, ...]) -> tuple[int, int] | None:
+    y, x = round(yx[0]), round(yx[1])
+    return (y, x) if 0 <= y < shape[0] and 0 <= x < shape[1] else None
+
+
+def read_reviewed(
+    images: str | Path,
+    labels: str | Path,
+    *,
+    reviewed: str | Path | None = None,
+    prompts: str | Path | None = None,
+) -> tuple[ReviewedImage, ...]:
+    """Return the image and label pairs of two folders.
+
+    Parameters
+    ----------
+    images, labels : str or Path
+        Folders; files pair by stem.
+    reviewed : str or Path, optional
+        Folder of masks of the same names: reviewed where they are not 0.
+    prompts : str or Path, optional
+        Folder of ``STEM_prompts.csv``, as ``segment`` and the dock write them; images
+        without one are reviewed as a whole.
+
+    Raises
+    ------
+    NapariSacError
+        ``ImageFormatError`` or ``LabelFormatError``, naming the file.
+    """
+    pairs = find_pairs(images, labels)
+    masks = {}
+    if reviewed is not None:
+        files = [pair.image for pair in pairs]
+        found = pair_by_stem(files, label_files(reviewed), ("image", "reviewed mask"))
+        masks = {image.stem: mask for image, mask in found}
+    result = []
+    for pair in pairs:
+        loaded = load_pair(pair)
+        known = None
+        if pair.name in masks:
+            known = read_labels(masks[pair.name]) > 0
+            if known.shape != loaded.labels.shape:
+                raise LabelFormatError(
+                    f"{masks[pair.name]} does not fit {pair.image.name}: they differ "
+                    "in size. Export the mask at the size of the image."
+                )
+        result.append(
+            review_image(
+                pair.name,
+                normalise_image(loaded.image),
+                loaded.labels,
+                prompts=_prompts_of(pair.name, prompts),
+                known=known,
+            )
+        )
+    return tuple(result)
+
+
+def _prompts_of(name: str, folder: str | Path | None) -> Prompts | None:
+    if folder is None:
+        return None
+    for ending in _PROMPT_ENDINGS:
+        file = Path(folder) / f"{name}{ending}"
+        if file.is_file():
+            return read_prompts(file)
+    return None
+
+
+def split(images: Sequence[ReviewedImage]) -> TrainingSet:
+    """Return the images with a part set aside, always the same one.
+
+    Whole images if there are several, else whole reviewed regions, else of each image
+    a block at one end; nuclei that lie on the cut are in neither part. With fewer than
+    four nuclei nothing is set aside.
+
+    Raises
+    ------
+    TrainingDataError
+        If there is no nucleus at all.
+    """
+    everything = tuple(images)
+    total = sum(one.count for one in everything)
+    if total == 0:
+        raise TrainingDataError(_NOTHING)
+    if total < _FEWEST_TO_SPLIT:
+        return TrainingSet(everything, (), "none")
+    if sum(one.count > 0 for one in everything) >= _SEVERAL:
+        return _split_units(everything, everything, "images")
+    regions = [part for one in everything for part in _regions(one)]
+    if len(regions) >= _SEVERAL:
+        return _split_units(tuple(regions), tuple(regions), "regions")
+    return _split_blocks(everything)
+
+
+def with_folder(
+    images: Sequence[ReviewedImage], held_out: Sequence[ReviewedImage]
+) -> TrainingSet:
+    """Return all images to learn from, and others as proof.
+
+    Raises
+    ------
+    TrainingDataError
+        If one of the two has no nucleus.
+    """
+    if sum(one.count for one in images) == 0:
+        raise TrainingDataError(_NOTHING)
+    if sum(one.count for one in held_out) == 0:
+        raise TrainingDataError(
+            "The images to validate on have no nucleus. Give others, or none: then a "
+            "part of the training images is set aside. Nothing was changed."
+        )
+    return TrainingSet(tuple(images), tuple(held_out), "folder")
+
+
+def _split_units(
+    units: tuple[ReviewedImage, ...],
+    all_images: tuple[ReviewedImage, ...],
+    kind: HeldOutKind,
+) -> TrainingSet:
+    """Set whole images or regions aside, neither the fullest nor the emptiest."""
+    full = [i for i, one in enumerate(units) if one.count > 0]
+    full.sort(key=lambda i: units[i].count)
+    wanted = max(1, round(HELD_OUT_PART * len(full)))
+    places = np.linspace(0, len(full) - 1, wanted + 2)[1:-1]
+    chosen = {full[round(p)] for p in places}
+    training = tuple(one for i, one in enumerate(all_images) if i not in chosen)
+    return TrainingSet(training, tuple(units[i] for i in sorted(chosen)), kind)
+
+
+def _regions(one: ReviewedImage) -> list[ReviewedImage]:
+    """Return the image once for each connected reviewed region with enough nuclei.
+
+    Smaller regions stay with the first.
+    """
+    parts, count = ndimage.label(one.known)
+    sizes = [
+        len(np.unique(one.labels[(parts == i) & (one.labels > 0)]))
+        for i in range(1, count + 1)
+    ]
+    large = [i + 1 for i, n in enumerate(sizes) if n >= _FEWEST_TO_SPLIT]
+    if len(large) <= 1:
+        return [one]
+    small = ~np.isin(parts, large)
+    return [
+        _limited(one, (parts == k) | (small & one.known if k == large[0] else False))
+        for k in large
+    ]
+
+
+def _limited(one: ReviewedImage, area: BoolArray) -> ReviewedImage:
+    """Return the image reviewed only in an area; nuclei on its edge are unknown."""
+    outside = np.unique(one.labels[~area])
+    cut = np.isin(one.labels, outside[outside > 0])
+    known = one.known & area & ~cut
+    inside = np.array([_holds(area, p) for p in one.rejected[:, :2]], bool)
+    labels, ids = _consecutive(np.where(known, one.labels, 0))
+    new = {int(k): i + 1 for i, k in enumerate(ids)}
+    negatives = [(y, x, new[int(k)]) for y, x, k in one.negatives if int(k) in new]
+    return replace(
+        one,
+        labels=labels,
+        known=known,
+        rejected=one.rejected[inside],
+        negatives=np.array(negatives, np.float64).reshape(-1, 3),
+    )
+
+
+def _holds(area: BoolArray, yx: FloatArray) -> bool:
+    pixel = _pixel((float(yx[0]), float(yx[1])), area.shape)
+    return pixel is not None and bool(area[pixel])
+
+
+def _split_blocks(images: tuple[ReviewedImage, ...]) -> TrainingSet:
+    """Set the end of each image aside that has enough nuclei to share."""
+    training, held_out = [], []
+    for one in images:
+        if one.count < _FEWEST_TO_SPLIT:
+            training.append(one)
+            continue
+        middles = np.array(
+            ndimage.center_of_mass(
+                one.labels > 0, one.labels, range(1, int(one.labels.max()) + 1)
+            )
+        )
+        spread = np.ptp(middles, axis=0)
+        axis = int(np.argmax(spread))
+        cut = float(np.quantile(middles[:, axis], 1 - HELD_OUT_PART))
+        place = np.arange(one.labels.shape[axis])
+        beyond = np.broadcast_to(
+            (place > cut)[:, None] if axis == 0 else (place > cut)[None],
+            one.labels.shape,
+        )
+        kept, aside = _limited(one, ~beyond), _limited(one, beyond)
+        if kept.count == 0 or aside.count == 0:
+            training.append(one)
+            continue
+        training.append(kept)
+        held_out.append(aside)
+    kind: HeldOutKind = "block" if held_out else "none"
+    return TrainingSet(tuple(training), tuple(held_out), kind)
+
+
+def crop_to_known(one: ReviewedImage, margin: int) -> ReviewedImage:
+    """Return the image cut to what is known, with a margin to see around it."""
+    found = ndimage.find_objects(one.known.astype(np.int32))
+    if not found:
+        return one
+    box = tuple(
+        slice(max(0, s.start - margin), min(n, s.stop + margin))
+        for s, n in zip(found[0], one.known.shape, strict=True)
+    )
+    corner = np.array([s.start for s in box])
+    return replace(
+        one,
+        image=one.image[box],
+        labels=one.labels[box],
+        known=one.known[box],
+        rejected=one.rejected - corner,
+        negatives=one.negatives - np.array([*corner, 0]),
+    )
+
+
+def prepare(
+    images: Sequence[ReviewedImage], nucleus_diameter: float
+) -> list[TrainingImage]:
+    """Return the images as training draws crops of them.
+
+    Each is resampled by the size of its own nuclei, or by that of all nuclei if it has
+    few.
+
+    Parameters
+    ----------
+    images : sequence of ReviewedImage
+    nucleus_diameter : float
+        In pixels of the result.
+    """
+    pooled = _pooled_diameter(images)
+    result = []
+    for one in images:
+        own = typical_diameter(one.labels) if one.count >= _OWN_DIAMETER_FROM else None
+        diameter = own or pooled
+        hard = np.zeros(one.labels.shape, bool)
+        for centre in one.rejected:
+            radius = max(2.0, _RING * (diameter or 0.0))
+            hard[disk(tuple(centre), radius, shape=hard.shape)] = True
+        result.append(
+            prepare_image(
+                one.image,
+                one.labels,
+                nucleus_diameter,
+                one.known,
+                diameter=diameter,
+                hard=hard & (one.labels == 0) & one.known,
+                points=_marked(one),
+            )
+        )
+    return result
+
+
+def _marked(one: ReviewedImage) -> MarkedPoints:
+    kinds = [PointKind.REJECTED] * len(one.rejected)
+    kinds += [PointKind.NEGATIVE] * len(one.negatives)
+    return MarkedPoints(
+        np.concatenate([one.rejected, one.negatives[:, :2]]),
+        np.array(kinds, np.int64),
+        np.concatenate([np.zeros(len(one.rejected)), one.negatives[:, 2]]).astype(
+            np.int64
+        ),
+    )
+
+
+def _pooled_diameter(images: Sequence[ReviewedImage]) -> float | None:
+    areas = np.concatenate(
+        [np.empty(0), *(np.bincount(one.labels.ravel())[1:] for one in images)]
+    )
+    areas = areas[areas > 0]
+    return float(2 * np.sqrt(np.median(areas) / np.pi)) if len(areas) else None

@@ -1,0 +1,156 @@
+"""``napari-sac finetune``: the adapter and its proof are there, errors are one line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+from synthetic import draw_nuclei
+
+from napari_sac.cli.main import main
+from napari_sac.core.models.adapter import read_adapter_info
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAPARI_SAC_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three drawn images with their labels."""
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir()
+    for seed in range(3):
+        drawn = draw_nuclei((120, 140), 8, 11, seed)
+        Image.fromarray(drawn.image).save(tmp_path / "images" / f"{seed}.png")
+        labels = Image.fromarray(drawn.labels.astype(np.uint16))
+        labels.save(tmp_path / "labels" / f"{seed}.png")
+    return tmp_path
+
+
+def arguments(folder: Path, *more: object, output: str = "mine") -> list[str]:
+    fixed = ["finetune", "--images", folder / "images", "--labels", folder / "labels"]
+    fixed += ["--output", folder / output, "--device", "cpu", "--batch", "2"]
+    return list(map(str, [*fixed, *more]))
+
+
+def losses(folder: Path) -> list[float]:
+    with (folder / "run" / "curve.csv").open(newline="") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def test_quick_run_writes_adapter_and_report(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(folder, "--quick", "--epochs", 5, "--tissue", "drawn")) == 0
+    out, err = capsys.readouterr()
+    report = json.loads((folder / "mine" / "report.json").read_text())
+    assert out.startswith("promoted" if report["promoted"] else "NOT promoted")
+    assert out.count("\n") == 1
+    validations = [line for line in err.splitlines() if line.startswith("step ")]
+    assert validations[0].startswith("step 0: held out f1 ")
+    assert len(validations) >= 2
+    assert (folder / "mine" / "report.html").is_file()
+    info = read_adapter_info(folder / "mine")
+    assert info.tissue == "drawn"
+    images = folder / "images"
+    result = ["--adapter", folder / "mine", "--output", folder / "out"]
+    assert main(["segment", str(images), *map(str, result), "--device", "cpu"]) == 0
+    assert main(arguments(folder, "--quick", "--epochs", 5)) == 1
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_a_folder_to_validate_on(folder: Path) -> None:
+    (folder / "val").mkdir()
+    for part in ("images", "labels"):
+        (folder / "val" / part).symlink_to(folder / part)
+    quick = ("--quick", "--epochs", 5, "--val", folder / "val")
+    assert main(arguments(folder, *quick)) == 0
+    report = json.loads((folder / "mine" / "report.json").read_text())
+    assert report["held_out"] == "folder"
+    assert report["held_out_names"] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "words"),
+    [
+        (("--rank", "0"), 2, "at least 1"),
+        (("--max-minutes", "-1"), 2, "at least 0"),
+        (("--reviewed", "a", "--prompts", "b"), 2, "not both"),
+        (("--val", "nowhere"), 1, "subfolders images and labels"),
+        (("--adapter", "nowhere"), 1, "no adapter nowhere"),
+        (("--model", "nothing"), 1, "no model nothing"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    status: int,
+    words: str,
+) -> None:
+    try:
+        found = main(arguments(folder, *more))
+    except SystemExit as stopped:
+        found = stopped.code  # type: ignore[assignment]
+    assert found == status
+    assert words in capsys.readouterr().err
+    assert not (folder / "mine").exists()
+
+
+def command(folder: Path, *more: object, output: str) -> list[str]:
+    return ["-m", "napari_sac", *arguments(folder, *more, output=output)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_killed_run_goes_on_and_ends_the_same(folder: Path) -> None:
+    more = ("--epochs", 15)
+    whole = [sys.executable, *command(folder, *more, output="whole")]
+    subprocess.run(whole, check=True, env=environment())
+    line = [sys.executable, *command(folder, *more, output="mine")]
+    killed = subprocess.Popen(line, env=environment())
+    curve = folder / "mine" / "run" / "curve.csv"
+    while not curve.exists() or curve.read_text().count("\n") < 3:
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    subprocess.run([*line, "--resume"], check=True, env=environment())
+    assert losses(folder / "mine") == losses(folder / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_processes_learn_as_one(folder: Path) -> None:
+    pytest.importorskip("accelerate")
+    more = ("--epochs", 5)
+    one = [sys.executable, *command(folder, *more, output="one")]
+    subprocess.run(one, check=True, env=environment())
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    # its --cpu starts several processes by mpirun alone; this one does by torch
+    launch += ["--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    two = [*launch, *command(folder, *more, output="two")]
+    subprocess.run(two, check=True, env=environment())
+    assert losses(folder / "two") == pytest.approx(losses(folder / "one"), rel=2e-3)
+    report = json.loads((folder / "two" / "report.json").read_text())
+    assert report["processes"] == 2

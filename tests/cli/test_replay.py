@@ -1,0 +1,90 @@
+"""``napari-sac replay`` with the shipped model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from skimage.io import imsave
+
+from napari_sac.cli.main import main
+from napari_sac.core.io import normalise_image, read_labels, read_prompts
+from napari_sac.core.models.registry import load_model
+from napari_sac.core.session.image import ImageReference, hash_pixels
+from napari_sac.core.session.journal import Journal
+from napari_sac.core.session.replay import compute_labels
+from napari_sac.core.session.state import AnnotationState, Settings
+from napari_sac.core.types import Prompts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from synthetic import Nuclei
+
+
+@pytest.fixture
+def session(nuclei: Nuclei, tmp_path: Path) -> Path:
+    """A session of two images, one in a file, segmented with ``sac_tiny``."""
+    pixels = normalise_image(nuclei.image)
+    centres = [
+        np.argwhere(nuclei.labels == i).mean(0) for i in range(1, nuclei.labels.max())
+    ]
+    model = load_model(device="cpu")
+    state = AnnotationState(
+        prompts=Prompts.from_points(centres, state="added"),
+        hidden=Prompts.empty(),
+        labels=np.zeros(nuclei.labels.shape, np.uint32),
+        settings=Settings(diameter=20.0, model_key=model.key),
+    )
+    state.labels[...] = compute_labels(pixels, state, model)
+    folder = tmp_path / "cells.sac"
+    journal = Journal.create(folder)
+    digest, shape = hash_pixels(pixels), nuclei.labels.shape
+    imsave(tmp_path / "cells.png", nuclei.image, check_contrast=False)
+    for path, name, kept in (
+        (None, "../sample / a", pixels),
+        (str(tmp_path / "cells.png"), "cells.png", None),
+    ):
+        image = ImageReference(path, name, digest, shape)
+        journal.add_annotation(image, state, kept)
+    journal.close(clean=True)
+    return folder
+
+
+def test_it_writes_labels_and_prompts_and_says_whether_they_agree(
+    session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    arguments = ["replay", str(session), "--output", str(output), "--device", "cpu"]
+    assert main([*arguments, "--check"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "1_a: identical to the labels in the session",
+        "2_cells: identical to the labels in the session",
+    ]
+    names = ["1_a_labels.tif", "1_a_prompts.csv", "2_cells_labels.tif"]
+    assert sorted(p.name for p in output.iterdir()) == [*names, "2_cells_prompts.csv"]
+    labels = read_labels(output / "1_a_labels.tif")
+    assert len(np.unique(labels)) > 8
+    assert len(read_prompts(output / "1_a_prompts.csv")) == 11
+    # labels that somebody changed behind the journal's back
+    journal = Journal.open(session)
+    restored = journal.restore()
+    state = restored.states[1]
+    pixels = journal.read_image(1, restored.images[1])
+    state.labels[:5, :5] = 77
+    journal.add_annotation(restored.images[1], state, pixels)
+    journal.close(clean=True)
+    assert main(arguments) == 0
+    assert main([*arguments, "--check"]) == 1
+    assert "3_a: 25 pixels differ from" in capsys.readouterr().err
+
+
+def test_what_is_no_session_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "is not a session" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

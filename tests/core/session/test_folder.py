@@ -1,0 +1,205 @@
+"""Save, open, copy and find sessions again."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from core.session import editing
+from core.session.conftest import Edited
+
+from napari_sac.core.errors import OutputError, SessionError
+from napari_sac.core.session import recovery
+from napari_sac.core.session.changes import backward
+from napari_sac.core.session.folder import (
+    copy_session,
+    open_session,
+    save_as,
+    session_path,
+)
+from napari_sac.core.session.journal import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def unsaved(home: Path) -> Iterator[Edited]:
+    """A session that nobody has saved, with five edits; open."""
+    session = Edited(recovery.new_session_folder())
+    session.edit(5)
+    yield session
+    session.journal.close(clean=True)
+
+
+def save(session: Edited, folder: Path) -> None:
+    session.journal = save_as(
+        session.journal, folder, {session.number: session.state.labels}
+    )
+
+
+def same(journal: Journal, session: Edited) -> bool:
+    state = journal.restore().states[session.number]
+    return editing.snapshot(state) == editing.snapshot(session.state)
+
+
+def test_saving_moves_there_and_goes_on(unsaved: Edited, tmp_path: Path) -> None:
+    before = unsaved.journal.folder
+    assert recovery.is_unsaved(before)
+    save(unsaved, tmp_path / "mine")
+    assert unsaved.journal.folder == tmp_path / "mine.sac"
+    assert not before.exists()
+    assert not recovery.is_unsaved(tmp_path / "mine.sac")
+    restored = unsaved.journal.restore()
+    assert [s.number for s in restored.history.done] == [1, 2, 3, 4, 5]
+    unsaved.edit(2)
+    # saving where it is already, by another name
+    journal = unsaved.journal
+    save(unsaved, tmp_path / "." / "mine.sac")
+    assert unsaved.journal is journal
+    assert journal.unflushed == 0
+    journal.close(clean=True)
+    unsaved.journal = open_session(tmp_path / "mine.sac")
+    assert same(unsaved.journal, unsaved)
+    pixels = unsaved.journal.read_image(1, unsaved.journal.restore().images[1])
+    assert (pixels == unsaved.pixels).all()
+    assert sorted(p.name for p in tmp_path.glob(".*")) == []
+
+
+def test_saving_replaces_a_session_but_nothing_else(
+    unsaved: Edited, tmp_path: Path
+) -> None:
+    Edited(tmp_path / "old.sac", seed=1).journal.close(clean=True)
+    folder = tmp_path / "holiday.sac"
+    folder.mkdir()
+    (folder / "photo.jpg").write_text("")
+    with pytest.raises(OutputError, match="no session"):
+        save(unsaved, folder)
+    assert (folder / "photo.jpg").exists()
+    other = Journal.open(tmp_path / "old.sac")
+    with pytest.raises(SessionError, match="open in a viewer"):
+        save(unsaved, tmp_path / "old.sac")
+    other.close(clean=True)
+    # the failures left the journal at work
+    unsaved.edit()
+    save(unsaved, tmp_path / "old.sac")
+    assert same(unsaved.journal, unsaved)
+
+
+def test_a_folder_that_cannot_be_written_keeps_the_session(
+    unsaved: Edited, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        save(unsaved, tmp_path / "file" / "x.sac")
+    unsaved.edit()
+    assert same(unsaved.journal, unsaved)
+
+
+def test_a_copy_of_a_busy_session_can_be_worked_on(
+    unsaved: Edited, tmp_path: Path
+) -> None:
+    save(unsaved, tmp_path / "a.sac")
+    unsaved.edit()
+    reader = open_session(tmp_path / "a.sac")
+    assert reader.read_only
+    copy = copy_session(reader, tmp_path / "b.sac")
+    assert not copy.read_only
+    restored = copy.restore()
+    assert editing.snapshot(restored.states[1]) == editing.snapshot(unsaved.state)
+    step = restored.history.undo()
+    assert step is not None
+    copy.undo(step.number)
+    backward(restored.states[1], step.change)
+    copy.close(clean=True)
+    reader.close(clean=True)
+
+
+def test_names_get_their_ending(tmp_path: Path) -> None:
+    assert session_path(tmp_path / "a.b").name == "a.b.sac"
+    assert session_path(tmp_path / "a.SAC").name == "a.SAC"
+
+
+def leave(session: Edited) -> Path:
+    """Do what a kill does, as far as others can see."""
+    session.journal.close(clean=False)
+    return session.journal.folder
+
+
+def test_what_was_not_closed_is_found(unsaved: Edited, tmp_path: Path) -> None:
+    assert recovery.find_unclosed() == []
+    empty = Journal.create(recovery.new_session_folder())
+    empty.close(clean=False)
+    folder = leave(unsaved)
+    (found,) = recovery.find_unclosed()
+    assert (found.folder, found.steps, found.images) == (folder, 5, ("cells",))
+    assert found.problem is None
+    # looking changes nothing, opening takes it from the list
+    journal = open_session(found.folder)
+    assert recovery.find_unclosed() == []
+    journal.close(clean=True)
+    assert recovery.find_unclosed() == []
+    # a step after a clean end, and it is one again
+    unsaved.journal = open_session(folder)
+    unsaved.journal.restore()
+    unsaved.edit()
+    leave(unsaved)
+    assert [s.steps for s in recovery.find_unclosed()] == [6]
+
+
+def test_saved_sessions_are_found_too(unsaved: Edited, tmp_path: Path) -> None:
+    save(unsaved, tmp_path / "mine.sac")
+    unsaved.edit()
+    folder = leave(unsaved)
+    assert [s.folder for s in recovery.find_unclosed()] == [folder]
+    recovery.discard(folder)
+    assert folder.exists()
+    assert recovery.find_unclosed() == []
+    # one that is no longer there
+    journal = open_session(folder)
+    leave(unsaved)
+    journal.close(clean=False)
+    folder.rename(tmp_path / "elsewhere.sac")
+    assert recovery.find_unclosed() == []
+
+
+def test_notes_of_others_are_passed_over(unsaved: Edited, tmp_path: Path) -> None:
+    other = Edited(tmp_path / "other.sac")
+    leave(other)
+    for i, text in enumerate(
+        ("", "[]", "[" * 90_000, json.dumps({"folder": str(other.journal.folder)}))
+    ):
+        note = recovery.sessions_folder() / f"{i}.open.json"
+        note.write_text(text)
+    assert recovery.find_unclosed() == []
+
+
+def test_a_damaged_one_is_named_with_its_problem(unsaved: Edited) -> None:
+    folder = leave(unsaved)
+    (folder / "session.json").write_text("{}")
+    (found,) = recovery.find_unclosed()
+    assert found.folder == folder
+    assert "damaged" in str(found.problem)
+
+
+def test_discarding_spares_what_is_open_and_the_last_ones(
+    unsaved: Edited, home: Path
+) -> None:
+    with pytest.raises(SessionError, match="open in a viewer"):
+        recovery.discard(unsaved.journal.folder)
+    folders = []
+    for _ in range(4):
+        session = Edited(recovery.new_session_folder())
+        session.journal.close(clean=True)
+        folders.append(session.journal.folder)
+    lost = Edited(recovery.new_session_folder())
+    lost.edit()
+    leave(lost)
+    recovery.discard_closed(keep=1)
+    left = {p.name for p in recovery.sessions_folder().glob("*.sac")}
+    assert {lost.journal.folder.name, unsaved.journal.folder.name} <= left
+    assert len(left) == 3
+    recovery.discard(lost.journal.folder)
+    assert not lost.journal.folder.exists()

@@ -1,0 +1,160 @@
+"""Outlines for QuPath: what is written is read back to the last pixel."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
+
+from napari_sac.core.errors import LabelFormatError, OutputError
+from napari_sac.core.geojson import read_geojson, trace_labels, write_geojson
+from napari_sac.core.types import IntArray, Prompts
+
+
+def signed_area(ring: list[tuple[int, int]]) -> float:
+    y, x = np.array(ring, float).T
+    return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2)
+
+
+def save(path: Path, features: Any) -> Path:
+    content = {"type": "FeatureCollection", "features": features}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def square(x: float, y: float, side: float, **others: Any) -> dict[str, Any]:
+    ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    return {"type": "Feature", "geometry": geometry, **others}
+
+
+@settings(max_examples=150, deadline=None)
+@given(arrays(np.uint32, (9, 11), elements=st.sampled_from([0, 0, 1, 7, 2**32 - 1])))
+def test_any_labels_come_back(labels: IntArray) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "outlines.geojson"
+        write_geojson(file, labels)
+        back = read_geojson(file, (9, 11))
+    np.testing.assert_array_equal(back.labels, labels)
+    assert back.object_id.tolist() == [k for k in np.unique(labels) if k]
+
+
+@settings(max_examples=150, deadline=None)
+@given(arrays(np.bool_, (8, 8)))
+def test_rings_are_simple_and_enclose_the_area(mask: np.ndarray) -> None:
+    traced = dict(trace_labels(mask.astype(np.uint8)))
+    if not mask.any():
+        assert traced == {}
+        return
+    parts = traced[1]
+    assert len(parts) == ndimage.label(mask)[1]
+    for part in parts:
+        assert signed_area(part[0]) > 0
+        assert all(signed_area(hole) < 0 for hole in part[1:])
+        for ring in part:
+            assert ring[0] == ring[-1]
+            assert len(set(ring)) == len(ring) - 1
+    assert sum(signed_area(ring) for part in parts for ring in part) == mask.sum()
+
+
+def test_id_class_score_and_state_come_back(tmp_path: Path) -> None:
+    labels = np.zeros((20, 30), np.uint32)
+    labels[2:8, 3:9], labels[10:15, 12:20] = 5, 9
+    prompts = Prompts.from_points(
+        [[4, 5], [12, 15], [1, 1]],
+        object_id=[5, 9, 9],
+        score=[0.1, 1, 1],
+        state=["auto", "moved", "added"],
+        sign=[1, 1, 0],
+    )
+    file = tmp_path / "outlines.geojson"
+    write_geojson(file, labels, prompts, class_names={9: "Tumor"})
+    back = read_geojson(file, labels.shape)
+    assert back.object_id.tolist() == [5, 9]
+    assert back.class_name == ("Nucleus", "Tumor")
+    np.testing.assert_array_equal(back.score, np.array([0.1, 1], np.float32))
+    assert back.state == ("auto", "moved")
+    ring = json.loads(file.read_text())["features"][0]["geometry"]["coordinates"][0]
+    assert {tuple(p) for p in ring} == {(3, 2), (9, 2), (9, 8), (3, 8)}
+
+
+def test_a_corrected_outline_keeps_its_id_and_copies_get_others(tmp_path: Path) -> None:
+    labels = np.zeros((20, 30), np.uint32)
+    labels[2:8, 3:9] = 5
+    file = tmp_path / "outlines.geojson"
+    write_geojson(file, labels)
+    (ours,) = json.loads(file.read_text())["features"]
+    # QuPath lost the measurements, the id remains
+    moved = square(10, 10, 4, id=ours["id"], properties={"objectType": "annotation"})
+    copy = square(20, 3, 5, properties=ours["properties"])
+    foreign = square(1, 14, 3, id="b1946ac9-2492-4d23-8a5c-1c2f3e4d5a6b")
+    back = read_geojson(save(file, [moved, copy, foreign]), labels.shape)
+    assert back.object_id.tolist() == [5, 6, 7]
+    assert (back.labels[10:14, 10:14] == 5).all()
+    assert (back.labels[3:8, 20:25] == 6).all()
+    assert (back.labels[14:17, 1:4] == 7).all()
+    assert (back.labels > 0).sum() == 16 + 25 + 9
+    assert back.state == ("accepted",) * 3
+
+
+def test_points_of_qupath_are_nuclei(tmp_path: Path) -> None:
+    geometry = {"type": "MultiPoint", "coordinates": [[10.5, 3.5], [7, 8]]}
+    file = save(
+        tmp_path / "points.geojson",
+        [{"type": "Feature", "geometry": geometry}, square(0, 0, 2)],
+    )
+    back = read_geojson(file, (20, 30))
+    np.testing.assert_array_equal(back.points.yx, [[3, 10], [7.5, 6.5]])
+    assert back.points.object_id.tolist() == [2, 3]
+    assert set(back.points.state) == {"added"}
+
+
+def test_old_measurements_lists_and_outside_parts(tmp_path: Path) -> None:
+    measurements = [{"name": "napari-sac id", "value": 12.0}]
+    area = square(-5, -5, 9, properties={"measurements": measurements})
+    back = read_geojson(save(tmp_path / "a.geojson", [area]), (20, 30))
+    assert back.object_id.tolist() == [12]
+    assert (back.labels[:4, :4] == 12).all()
+    assert (back.labels > 0).sum() == 16
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[",
+        "[" * 100_000,
+        "3",
+        '{"type": "FeatureCollection"}',
+        '{"features": [3]}',
+        '{"features": [{"geometry": null}]}',
+        '{"features": [{"geometry": {"type": "Polygon", "coordinates": [[["a"]]]}}]}',
+        '{"features": [{"geometry": {"type": "Point", "coordinates": [1e300, 1]}}]}',
+        '{"features": [{"geometry": {"type": "Point", "coordinates": [NaN, 1]}}]}',
+        '{"features": [{"geometry": {"type": "LineString", "coordinates": []}}]}',
+        '{"features": [{"geometry": {"type": "Point", "coordinates": [1, 1]},'
+        ' "properties": {"metadata": {"napari-sac state": "odd"}}}]}',
+    ],
+)
+def test_damaged_files_are_refused_in_a_sentence(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "damaged.geojson"
+    file.write_text(content)
+    with pytest.raises(LabelFormatError, match=r"damaged\.geojson .*\.$"):
+        read_geojson(file, (20, 30))
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(LabelFormatError, match="No such file"):
+        read_geojson(tmp_path / "none.geojson", (5, 5))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        write_geojson(tmp_path / "file" / "a.geojson", np.zeros((5, 5), np.uint32))

@@ -1,0 +1,66 @@
+"""Labels as OME-Zarr: read back with zarr alone, as another program would."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_sac.core.errors import OutputError
+from napari_sac.core.ome_zarr import write_ome_zarr
+from napari_sac.core.types import Prompts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_labels_and_image_are_where_the_format_has_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.zeros((600, 700), np.uint32)
+    labels[5:40, 7:50], labels[500:590, 600:690] = 3, 70_000
+    image = rng.integers(0, 256, (600, 700, 3), np.uint8)
+    prompts = Prompts.from_points([[9, 9]], object_id=3, score=0.5, state="moved")
+    folder = tmp_path / "field.ome.zarr"
+    write_ome_zarr(folder, labels, prompts, image=image)
+    root = zarr.open_group(folder, mode="r")
+    ome = root.attrs["ome"]
+    assert ome["version"] == "0.5"
+    assert [a["name"] for a in ome["multiscales"][0]["axes"]] == ["c", "y", "x"]
+    np.testing.assert_array_equal(root["0"][...], np.moveaxis(image, -1, 0))
+    assert root["labels"].attrs["ome"]["labels"] == ["nuclei"]
+    nuclei = root["labels/nuclei"]
+    np.testing.assert_array_equal(nuclei["0"][...], labels)
+    about = nuclei.attrs["ome"]
+    assert about["image-label"]["source"] == {"image": "../../"}
+    assert about["image-label"]["properties"] == [
+        {"label-value": 3, "score": 0.5, "state": "moved"},
+        {"label-value": 70_000},
+    ]
+    levels = about["multiscales"][0]["datasets"]
+    assert [level["path"] for level in levels] == ["0", "1", "2"]
+    assert levels[2]["coordinateTransformations"][0]["scale"] == [4.0, 4.0]
+    np.testing.assert_array_equal(nuclei["2"][...], labels[::4, ::4])
+
+
+def test_only_what_was_written_so_is_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "field.ome.zarr"
+    write_ome_zarr(folder, np.ones((300, 5), np.uint32))
+    write_ome_zarr(folder, np.full((3, 5), 2, np.uint32))
+    nuclei = zarr.open_group(folder, mode="r")["labels/nuclei"]
+    assert (nuclei["0"][...] == 2).all()
+    assert "1" not in nuclei
+    assert [p.name for p in folder.parent.iterdir()] == ["field.ome.zarr"]
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("x")
+    with pytest.raises(OutputError, match="there already"):
+        write_ome_zarr(precious, np.zeros((3, 5), np.uint32))
+    assert (precious / "thesis.txt").read_text() == "x"
+
+
+def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="could not be written"):
+        write_ome_zarr(tmp_path / "file" / "a.ome.zarr", np.ones((3, 5), np.uint32))

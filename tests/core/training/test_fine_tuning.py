@@ -1,0 +1,299 @@
+"""A run: what learns, what it is the same from, what it survives, what it leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from napari_sac.core.config import FinetuneConfig
+from napari_sac.core.device import select_device
+from napari_sac.core.errors import Cancelled, DeviceError, OutputError
+from napari_sac.core.models.adapter import (
+    DECODER_FILE,
+    GENERATOR_FILE,
+    LORA_FILE,
+    WEIGHT_NAMES,
+    read_adapter_info,
+)
+from napari_sac.core.models.weight_files import read_weights
+from napari_sac.core.training import fine_tuning
+from napari_sac.core.training.fine_tuning import (
+    Job,
+    Request,
+    Stepped,
+    Told,
+    Validated,
+    build_state,
+    finetune,
+)
+from napari_sac.core.training.memory import Plan
+from napari_sac.core.training.team import Team
+from napari_sac.core.training.training_set import review_image, split
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_sac.core.training.fine_tuning import Event
+    from napari_sac.core.training.training_set import ReviewedImage
+
+pytestmark = pytest.mark.usefixtures("tiny_registry")
+
+CONFIG = FinetuneConfig(
+    epochs=5, batch_size=2, prompts_per_crop=4, rank=2, learning_rate=4e-3
+)
+
+
+@pytest.fixture
+def team() -> Team:
+    return Team(select_device("cpu"))
+
+
+@pytest.fixture
+def job(reviewed: tuple[ReviewedImage, ...], tmp_path: Path) -> Job:
+    return Job("sac_tiny", None, split(reviewed), tmp_path / "mine", CONFIG)
+
+
+def rows_of(job: Job, name: str = "curve.csv") -> list[dict[str, str]]:
+    with (job.output / "run" / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights_of(job: Job) -> dict[str, torch.Tensor]:
+    return {
+        f"{file} {name}": tensor
+        for file in WEIGHT_NAMES
+        for name, tensor in read_weights(job.output / file).items()
+    }
+
+
+def losses_of(job: Job) -> list[str]:
+    return [row["loss"] for row in rows_of(job)]
+
+
+def test_a_run_leaves_an_adapter_and_its_proof(job: Job, team: Team) -> None:
+    events: list[Event] = []
+    outcome = finetune(job, team, listen=events.append)
+    info = read_adapter_info(job.output)
+    assert info == replace(outcome.adapter, path=info.path)
+    assert info.base == "sac_tiny"
+    assert info.data_sha256 == job.data.digest()
+    assert info.promoted == outcome.report["promoted"]
+    report = json.loads((job.output / "report.json").read_text())
+    assert report == outcome.report
+    assert set(report["base"]) == set(report["tuned"]) == {
+        "dice", "iou", "aji", "pq", "dq", "sq", "ap50", "ap", "f1",
+    }  # fmt: skip
+    assert report["held_out"] == "images"
+    assert report["device"] == "cpu"
+    assert report["seconds"] > 0
+    page = (job.output / "report.html").read_text()
+    assert "<svg" in page
+    assert "data:image/png;base64," in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    steps = [e for e in events if isinstance(e, Stepped)]
+    assert [e.step for e in steps] == list(range(5, report["steps"] + 1, 5))
+    assert steps[0].memory_bytes > 0
+    looked = [e for e in events if isinstance(e, Validated)]
+    assert looked[0].step == 0
+    assert looked[-1].step == report["steps"]
+    told = " ".join(e.text for e in events if isinstance(e, Told))
+    assert "Estimate" in told
+    assert "held out: 1 whole images" in told
+
+
+def test_the_loss_falls(job: Job, team: Team) -> None:
+    finetune(replace(job, config=replace(CONFIG, epochs=15)), team)
+    losses = [float(value) for value in losses_of(job)]
+    assert losses[-1] < losses[0] - 0.2
+
+
+def test_the_same_seed_gives_the_same_adapter(
+    job: Job, team: Team, tmp_path: Path
+) -> None:
+    again = replace(job, output=tmp_path / "again")
+    other = replace(job, output=tmp_path / "other", config=replace(job.config, seed=1))
+    for one in (job, again, other):
+        finetune(one, team)
+    first, second, third = weights_of(job), weights_of(again), weights_of(other)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert losses_of(job) == losses_of(again)
+    assert not all(torch.equal(first[name], third[name]) for name in first)
+
+
+def test_a_killed_run_ends_as_one_that_was_not(
+    job: Job, team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fine_tuning, "_CHECKPOINT_SECONDS", 0.0)
+    whole = replace(job, output=tmp_path / "whole")
+    finetune(whole, team)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(event: Event) -> None:
+        # rows of steps 5 and 10 are written, the checkpoint is of step 5
+        if isinstance(event, Stepped) and event.step == 10:
+            raise Killed
+
+    with pytest.raises(Killed):
+        finetune(job, team, listen=kill)
+    assert len(rows_of(job)) == 2
+    with pytest.raises(OutputError, match="--resume"):
+        finetune(job, team)
+    finetune(job, team, resume=True)
+    expected = weights_of(whole)
+    assert all(torch.equal(expected[k], v) for k, v in weights_of(job).items())
+    assert losses_of(job) == losses_of(whole)
+    again = finetune(job, team, resume=True)
+    assert again.report["steps"] == len(rows_of(job)) * 5, "done: nothing is done again"
+
+
+def test_another_run_is_not_resumed(job: Job, team: Team) -> None:
+    with pytest.raises(Cancelled):
+        finetune(job, team, ask=lambda: Request.CANCEL)
+    other = replace(job, config=replace(CONFIG, rank=3))
+    with pytest.raises(OutputError, match="another config"):
+        finetune(other, team, resume=True)
+
+
+def test_stop_keeps_the_best(job: Job, team: Team) -> None:
+    asked = iter([Request.GO] * 6)
+    outcome = finetune(job, team, ask=lambda: next(asked, Request.STOP))
+    assert outcome.report["stopped"]
+    assert outcome.report["steps"] == 6
+    assert read_adapter_info(job.output).name == "mine"
+
+
+def test_quick_leaves_the_encoder(job: Job, team: Team) -> None:
+    quick = replace(job, config=replace(CONFIG, quick=True, epochs=5))
+    state, _ = build_state("sac_tiny", None, quick.config, team)
+    finetune(quick, team)
+    for name, tensor in read_weights(job.output / LORA_FILE).items():
+        assert "lora_A" in name or not tensor.any()
+    for file, module in (
+        (DECODER_FILE, state.sam.mask_decoder),
+        (GENERATOR_FILE, state.generator),
+    ):
+        before = module.state_dict()
+        after = read_weights(job.output / file)
+        changed = [k for k in after if not torch.equal(after[k], before[k])]
+        assert changed
+        assert not any("running_" in k for k in changed)
+
+
+def test_full_changes_lora(job: Job, team: Team) -> None:
+    finetune(replace(job, config=replace(CONFIG, epochs=20)), team)
+    lora = read_weights(job.output / LORA_FILE)
+    report = json.loads((job.output / "report.json").read_text())
+    assert report["best_step"] == 0 or any(
+        tensor.any() for name, tensor in lora.items() if "lora_B" in name
+    )
+
+
+def test_going_on_begins_where_the_parent_ended(
+    job: Job, team: Team, tmp_path: Path
+) -> None:
+    first = finetune(job, team)
+    child = replace(job, adapter=str(job.output), output=tmp_path / "child")
+    second = finetune(child, team)
+    assert second.adapter.parent == "mine"
+    assert second.report["base"] == pytest.approx(first.report["tuned"])
+
+
+def test_minutes_are_kept_to(job: Job, team: Team) -> None:
+    timed = replace(CONFIG, epochs=0, max_minutes=0.1)
+    outcome = finetune(replace(job, config=timed), team)
+    assert 0 < outcome.report["training_seconds"] < 6
+    assert outcome.report["steps"] % 5 == 0
+
+
+def test_short_memory_is_told_and_got_by_with(
+    job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fine_tuning.measure_memory
+    sizes = []
+
+    def measure(*arguments: object) -> int:
+        sizes.append(real(*arguments))  # type: ignore[arg-type]
+        return 1000 if len(sizes) < 3 else 10
+
+    monkeypatch.setattr(fine_tuning, "measure_memory", measure)
+    monkeypatch.setattr(fine_tuning, "free_memory", lambda _: 100)
+    outcome = finetune(job, team)
+    assert outcome.report["crop"] == 32
+    assert any("crops of 32 instead of 64" in n for n in outcome.report["notes"])
+    assert sizes[2] < sizes[0], "smaller crops take less"
+
+
+def test_memory_that_runs_out_under_way_is_got_by_with(
+    job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = fine_tuning.add_gradients, []
+
+    def fail_once(*arguments: object) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 6:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fine_tuning, "add_gradients", fail_once)
+    outcome = finetune(job, team)
+    assert any("1 crops at once instead of 2" in n for n in outcome.report["notes"])
+    assert outcome.report["steps"] == outcome.report["steps_planned"]
+
+
+def test_far_too_little_memory_is_one_clear_error(
+    job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fine_tuning, "free_memory", lambda _: 0)
+    with pytest.raises(DeviceError, match="Nothing was changed"):
+        finetune(job, team)
+
+
+def test_how_crops_are_spread_does_not_change_the_gradients(
+    job: Job, team: Team
+) -> None:
+    gradients = []
+    for at_once in (1, 4):
+        config = replace(CONFIG, batch_size=4)
+        state, _ = build_state("sac_tiny", None, config, team)
+        pool = fine_tuning.Pool(
+            fine_tuning.prepare(job.data.training, 24.0),
+            np.full(3, 1 / 3),
+        )
+        for start in range(0, 4, at_once):
+            batch = fine_tuning.draw_batch(
+                pool, range(start, start + at_once), 0, 64, config
+            )
+            fine_tuning.add_gradients(
+                state, batch, config, Plan(64, at_once, at_once == 1, 2)
+            )
+        gradients.append(
+            torch.cat(
+                [
+                    p.grad.ravel()
+                    for p in state.networks().parameters()
+                    if p.grad is not None
+                ]
+            )
+        )
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+
+
+def test_one_nucleus_is_learned_from_and_not_promoted(
+    reviewed: tuple[ReviewedImage, ...], job: Job, team: Team
+) -> None:
+    one = reviewed[0]
+    labels = np.where(one.labels == 1, 1, 0)
+    data = split([review_image("one", one.image, labels)])
+    assert (data.kind, data.held_out) == ("none", ())
+    outcome = finetune(replace(job, data=data), team)
+    assert not outcome.report["promoted"]
+    assert "too few" in outcome.report["reason"]
+    assert outcome.report["base"] is None

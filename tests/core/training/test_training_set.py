@@ -1,0 +1,238 @@
+"""What may be learned from, and what is set aside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from skimage.io import imsave
+from synthetic import draw_nuclei
+
+from napari_sac.core.errors import LabelFormatError, TrainingDataError
+from napari_sac.core.io import write_prompts
+from napari_sac.core.training.sampling import PointKind, draw_crops, draw_prompts
+from napari_sac.core.training.training_set import (
+    ReviewedImage,
+    crop_to_known,
+    prepare,
+    read_reviewed,
+    review_image,
+    split,
+    with_folder,
+)
+from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCALE_ONE = 2 * np.sqrt(100 / np.pi)
+"""Diameter of the squares below, as of a circle of their area."""
+
+
+@pytest.fixture
+def labels() -> np.ndarray:
+    """Squares of 10 pixels, ids 3, 5 and 9, in a row on 40 x 100."""
+    array = np.zeros((40, 100), np.int32)
+    for i, k in enumerate((3, 5, 9)):
+        array[10:20, 10 + 30 * i : 20 + 30 * i] = k
+    return array
+
+
+@pytest.fixture
+def image(labels: np.ndarray) -> np.ndarray:
+    return np.where(labels > 0, 200, 20).astype(np.uint8)[..., None].repeat(3, 2)
+
+
+def prompts_of(**states: str) -> Prompts:
+    places = {"3": (15, 15), "5": (15, 45), "9": (15, 75)}
+    ids = [int(k[1:]) for k in states]
+    return Prompts.from_points(
+        [places[str(k)] for k in ids], object_id=ids, state=list(states.values())
+    )
+
+
+def test_without_a_word_everything_is_reviewed(
+    image: np.ndarray, labels: np.ndarray
+) -> None:
+    one = review_image("a", image, labels)
+    assert one.known.all()
+    assert one.count == 3
+    assert set(np.unique(one.labels)) == {0, 1, 2, 3}
+
+
+def test_what_is_still_auto_is_neither_nucleus_nor_background(
+    image: np.ndarray, labels: np.ndarray
+) -> None:
+    prompts = prompts_of(n3="accepted", n5="auto", n9="moved")
+    one = review_image("a", image, labels, prompts=prompts)
+    assert one.count == 2
+    assert not one.known[labels == 5].any()
+    assert (one.labels[labels == 5] == 0).all()
+    assert one.known[labels == 3].all()
+    assert one.known[8, 15], "the ground around a reviewed nucleus is known"
+    assert not one.known[35, 45], "what nobody looked at is not"
+
+
+def test_a_region_reviews_all_in_it(image: np.ndarray, labels: np.ndarray) -> None:
+    polygon = np.array([[0, 0], [0, 60], [39, 60], [39, 0]], float)
+    prompts = prompts_of(n3="auto", n5="auto", n9="auto")
+    one = review_image("a", image, labels, prompts=prompts, regions=[polygon])
+    assert one.count == 2
+    assert one.known[35, 30]
+    assert not one.known[:, 70:].any()
+
+
+def test_painted_nuclei_are_reviewed(image: np.ndarray, labels: np.ndarray) -> None:
+    prompts = prompts_of(n3="auto")
+    painted = frozenset({9})
+    one = review_image("a", image, labels, prompts=prompts, painted=painted)
+    assert one.labels[15, 75] == 1
+    assert one.count == 1
+
+
+def test_rejected_candidates_are_hard_background(
+    image: np.ndarray, labels: np.ndarray
+) -> None:
+    prompts = Prompts.concatenate(
+        [
+            prompts_of(n3="accepted"),
+            Prompts.from_points(
+                [(30, 90), (12, 12)], object_id=[20, 21], state="rejected"
+            ),
+        ]
+    )
+    one = review_image("a", image, labels, prompts=prompts)
+    assert one.rejected.tolist() == [[30, 90]], "a duplicate is no background"
+    assert one.known[30, 90]
+    prepared = prepare([one], SCALE_ONE)[0]
+    assert prepared.hard is not None
+    assert prepared.hard[30, 90]
+    assert not (prepared.hard & (prepared.labels > 0)).any()
+    rng = np.random.default_rng(0)
+    crops = draw_crops([prepared], 20, 64, rng, mild=True)
+    asked = draw_prompts(crops, 8, rng, background=0.0)
+    nothing = asked.label == 0
+    assert nothing.any()
+    for i, (y, x) in zip(
+        asked.image_index[nothing], asked.points_yx[nothing, 0].round(), strict=True
+    ):
+        assert crops.hard is not None
+        assert crops.hard[i, int(y), int(x)]
+
+
+def test_negatives_of_the_user_become_negative_prompts(
+    image: np.ndarray, labels: np.ndarray
+) -> None:
+    prompts = Prompts.concatenate(
+        [
+            prompts_of(n3="accepted", n5="accepted", n9="accepted"),
+            Prompts.from_points(
+                [(15, 24)], object_id=[5], sign=NEGATIVE, state="added"
+            ),
+        ]
+    )
+    one = review_image("a", image, labels, prompts=prompts)
+    assert one.negatives.tolist() == [[15, 24, 2]]
+    prepared = prepare([one], SCALE_ONE)[0]
+    assert prepared.points.kind.tolist() == [PointKind.NEGATIVE]
+    rng = np.random.default_rng(0)
+    crops = draw_crops([prepared], 20, 64, rng, mild=True)
+    asked = draw_prompts(crops, 8, rng, background=0.0, negatives=0.0)
+    with_negative = asked.signs[:, 1] == NEGATIVE
+    assert with_negative.any()
+    assert set(asked.label[with_negative].tolist()) == {2}
+    for i, (y, x) in zip(
+        asked.image_index[with_negative],
+        asked.points_yx[with_negative, 1].round().long(),
+        strict=True,
+    ):
+        assert crops.labels[i, y, x] == 0, "where the user clicked is background"
+    assert POSITIVE in asked.signs
+
+
+def test_several_images_give_a_whole_one(reviewed: tuple[ReviewedImage, ...]) -> None:
+    data = split(reviewed)
+    assert data.kind == "images"
+    assert len(data.held_out) == 1
+    assert {o.name for o in data.held_out} | {t.name for t in data.training} == {
+        one.name for one in reviewed
+    }
+    assert split(reviewed).held_out[0].name == data.held_out[0].name
+
+
+def test_empty_patches_stay_to_learn_from(reviewed: tuple[ReviewedImage, ...]) -> None:
+    empty = review_image("empty", reviewed[0].image, np.zeros((90, 100), int))
+    data = split([empty, *reviewed])
+    assert "empty" in {one.name for one in data.training}
+    assert len(prepare(data.training, 24.0)) == 4
+
+
+def test_one_image_gives_a_block_that_shares_no_nucleus() -> None:
+    drawn = draw_nuclei((120, 300), 20, 9)
+    one = review_image("a", drawn.image, drawn.labels)
+    data = split([one])
+    assert data.kind == "block"
+    kept, aside = data.training[0], data.held_out[0]
+    assert not (kept.known & aside.known).any()
+    assert aside.count >= 2
+    assert kept.count >= 12
+    assert kept.count + aside.count <= 20
+    cut = crop_to_known(aside, 20)
+    assert cut.labels.shape[1] < 150
+    assert cut.count == aside.count
+
+
+def test_several_regions_give_a_whole_one() -> None:
+    drawn = draw_nuclei((100, 400), 30, 8)
+    known = np.zeros((100, 400), bool)
+    for i in range(4):
+        known[:, 100 * i : 100 * i + 90] = True
+    data = split([review_image("a", drawn.image, drawn.labels, known=known)])
+    assert data.kind == "regions"
+    assert len(data.training) == 3
+    together = sum(one.known.astype(int) for one in (*data.training, *data.held_out))
+    assert together.max() == 1
+
+
+def test_nothing_to_learn_from_is_an_error(reviewed: tuple[ReviewedImage, ...]) -> None:
+    empty = review_image("empty", reviewed[0].image, np.zeros((90, 100), int))
+    with pytest.raises(TrainingDataError, match="no reviewed nucleus"):
+        split([empty])
+    with pytest.raises(TrainingDataError, match="to validate on"):
+        with_folder(reviewed, [empty])
+
+
+def test_folders_of_unequal_images(tmp_path: Path) -> None:
+    drawn = {"a": draw_nuclei((60, 80), 3, 8), "b": draw_nuclei((101, 57), 3, 8)}
+    for name in ("images", "labels", "masks", "prompts"):
+        (tmp_path / name).mkdir()
+    for name, (image, truth) in drawn.items():
+        # 16-bit grey beside 8-bit colour
+        pixels = image if name == "a" else image[..., 0].astype(np.uint16) * 200
+        imsave(tmp_path / "images" / f"{name}.png", pixels, check_contrast=False)
+        imsave(
+            tmp_path / "labels" / f"{name}.png",
+            truth.astype(np.uint16),
+            check_contrast=False,
+        )
+        mask = np.zeros(truth.shape, np.uint8)
+        mask[:40] = 255
+        imsave(tmp_path / "masks" / f"{name}.png", mask, check_contrast=False)
+    places = (tmp_path / "images", tmp_path / "labels")
+    whole = read_reviewed(*places)
+    assert [one.count for one in whole] == [3, 3]
+    assert all(one.image.dtype == np.uint8 for one in whole)
+    partial = read_reviewed(*places, reviewed=tmp_path / "masks")
+    assert not partial[0].known[50:].any()
+    write_prompts(
+        tmp_path / "prompts" / "a_prompts.csv",
+        Prompts.from_points([(1, 1)], object_id=[99], state="accepted"),
+    )
+    sparse = read_reviewed(*places, prompts=tmp_path / "prompts")
+    assert [one.count for one in sparse] == [0, 3]
+    imsave(
+        tmp_path / "masks" / "a.png", np.zeros((5, 5), np.uint8), check_contrast=False
+    )
+    with pytest.raises(LabelFormatError, match="differ in size"):
+        read_reviewed(*places, reviewed=tmp_path / "masks")
