@@ -1,4 +1,4 @@
-"""Take the pictures of the tutorial and of the README, by doing what they say.
+"""Take the pictures of the documentation and of the README, by doing what they say.
 
 ::
 
@@ -70,6 +70,21 @@ def correct(annotation: Annotation, widget: SegmentWidget) -> None:
     widget.session.reject(annotation, np.array([0]))
 
 
+def review(widget: SegmentWidget) -> None:
+    """Accept a few nuclei by the buttons, and stop at one."""
+    widget.review.next.click()
+    for _ in range(5):
+        widget.review.accept.click()
+    widget.correct.keys_fold.collapse(animate=False)
+
+
+def settle(widget: SegmentWidget) -> None:
+    """Wait until all masks are drawn."""
+    lane, queue = widget.correcting.lane, widget.session.live
+    wait(lambda: not widget.worker.busy)
+    wait(lambda: not lane.busy and not queue.waiting)
+
+
 def main() -> int:
     """Take all pictures."""
     FOLDER.mkdir(exist_ok=True)
@@ -85,9 +100,11 @@ def main() -> int:
     wait(lambda: not widget.worker.busy)
     take(viewer, "tutorial-3-segmented")
     correct(widget.session.annotations[-1], widget)
-    widget.segment_button.click()
-    wait(lambda: not widget.worker.busy)
+    settle(widget)
     take(viewer, "main")
+    review(widget)
+    viewer.scene.camera.zoom *= 4
+    take(viewer, "review")
     viewer.close()
     return 0
 

@@ -10,9 +10,19 @@ import pytest
 from synthetic import BrightnessGenerator, Nuclei, build_tiny_model, draw_nuclei
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from napari_sac.core.models.registry import Model
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep downloads, adapters and journals of a test away from those of the user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAPARI_SAC_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture

@@ -104,7 +104,8 @@ def test_every_folder_is_explained() -> None:
 
 def test_every_flag_is_in_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "docs" / "reference" / "cli.md").read_text("utf-8")
-    for command in ("demo", "segment", "evaluate", "models", "doctor"):
+    commands = ("demo", "segment", "finetune", "replay", "evaluate", "models", "doctor")
+    for command in commands:
         with pytest.raises(SystemExit):
             main([command, "--help"])
         flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}

@@ -7,6 +7,8 @@ import sys
 import pytest
 from npe2 import PluginManifest
 
+from napari_sac.viewer.keys import ACTIONS
+
 
 @pytest.fixture(scope="module")
 def manifest() -> PluginManifest:
@@ -29,10 +31,22 @@ def test_every_contribution_names_a_command(manifest: PluginManifest) -> None:
     used |= {
         s.command for s in contributions.sample_data or () if hasattr(s, "command")
     }
+    for file_kind in (*(contributions.readers or ()), *(contributions.writers or ())):
+        used.add(file_kind.command)
     for items in (contributions.menus or {}).values():
         used |= {item.command for item in items if hasattr(item, "command")}
     assert used
     assert used <= known
+
+
+def test_every_key_of_ours_can_be_changed_in_preferences(
+    manifest: PluginManifest,
+) -> None:
+    category = manifest.contributions.configurations["shortcuts"]
+    offered = {
+        name: (p.title, p.default, p.type) for name, p in category.properties.items()
+    }
+    assert offered == {a.name: (a.title, a.key, "string") for a in ACTIONS}
 
 
 def test_npe2_validates(manifest: PluginManifest) -> None:

@@ -14,6 +14,7 @@ import pytest
 from imageio.v3 import imread
 
 from napari_sac.cli import demo
+from napari_sac.cli.main import main
 from napari_sac.core.errors import NapariSacError
 from napari_sac.core.io import read_labels, read_prompts
 
@@ -47,6 +48,7 @@ def test_headless_it_leaves_what_it_did(tmp_path: Path) -> None:
         "screenshot.png",
         "labels.tif",
         "prompts.csv",
+        "demo.sac",
         "summary.json",
     }
     summary = json.loads((folder / "summary.json").read_text())
@@ -57,7 +59,7 @@ def test_headless_it_leaves_what_it_did(tmp_path: Path) -> None:
     assert summary["points"] == len(prompts)
     assert list(prompts.state).count("added") == 1
     assert 1 <= summary["recomputed_after_the_click"] < summary["nuclei"]
-    assert set(summary["seconds"]) >= {"proposals", "embedding", "decoding"}
+    assert set(summary["seconds"]) >= {"proposals", "embedding", "decoding", "click"}
     assert summary["device"]["reason"]
     assert summary["model"] == "sac_tiny"
     assert summary["versions"]["napari"][0].isdigit()
@@ -66,6 +68,9 @@ def test_headless_it_leaves_what_it_did(tmp_path: Path) -> None:
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 1000
     for word in ("Xvfb", "Find nuclei", "Segment", "click", "Written to"):
         assert word in result.stdout
+    assert main(["replay", str(folder / "demo.sac"), "--output", str(tmp_path)]) == 0
+    (replayed,) = tmp_path.glob("*.tif")
+    np.testing.assert_array_equal(read_labels(replayed), labels)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Xvfb is for Linux")

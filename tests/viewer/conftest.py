@@ -18,10 +18,13 @@ from napari_sac.viewer.inference import (
     find_nuclei,
     segment,
 )
+from napari_sac.viewer.live import decode_live
 from napari_sac.viewer.planes import current_plane
 from napari_sac.viewer.session import AnnotationSession
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari.layers import Image
     from synthetic import Nuclei
 
@@ -47,6 +50,8 @@ class Bench:
         )
         self.loaded = LoadedModel(ModelChoice("tiny"), model)
         self.session = AnnotationSession.of(self.viewer)
+        # a random model thinks little of its masks
+        self.session.decode_config = DecodeConfig(minimum_iou=0)
 
     @property
     def plane(self) -> ImagePlane:
@@ -62,24 +67,43 @@ class Bench:
         found.prompts.score[:] = np.linspace(0.4, 0.95, len(found.prompts))
         return self.session.show_proposals(self.plane, found, config.score_threshold)
 
-    def segment(self, annotation: Annotation, mode: str = "instance") -> Segmented:
+    def segment(
+        self, annotation: Annotation, mode: str = "instance", overlap: float = 1
+    ) -> Segmented:
         self.session.sync(annotation)
-        labels = annotation.labels
         request = SegmentRequest(
             self.plane,
             annotation.prompts,
             self.loaded.choice,
             self.loaded,
             # a random model thinks little of its masks
-            DecodeConfig(mode=mode, minimum_iou=0, overlap_threshold=1),
+            DecodeConfig(mode=mode, minimum_iou=0, overlap_threshold=overlap),
             annotation.diameter,
             annotation.embedding,
             annotation.masks,
-            None if labels is None else labels.data,
+            annotation.state.labels,
+            annotation.painted,
         )
         segmented = segment(request, ignore_progress)
         self.session.show_labels(annotation, self.plane, segmented)
         return segmented
+
+    def decode(self, limit: int = 100) -> int:
+        """Serve the live queue as the dock's worker would; return how often."""
+        served = 0
+        while (request := self.session.live.next_request()) is not None:
+            assert served < limit
+            self.session.live.take(decode_live(request, ignore_progress))
+            served += 1
+        return served
+
+
+@pytest.fixture(autouse=True)
+def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where journals go while a test runs."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("NAPARI_SAC_HOME", str(home))
+    return home
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from napari.layers import Image, Labels
 from napari_sac.core.errors import ImageFormatError
 from napari_sac.core.io import normalise_image
 from napari_sac.viewer import planes
-from napari_sac.viewer.layers import build_labels, labels_name
+from napari_sac.viewer.layers import build_labels, labels_name, plane_name
 from napari_sac.viewer.planes import (
     channel_axis,
     channel_count,
@@ -152,7 +152,9 @@ def test_layers_are_turned_with_a_turned_image() -> None:
 def test_the_names_of_layers_tell_the_plane() -> None:
     layer = Image(STACK, name="stack", axis_labels=("z", "y", "x"))
     plane = current_plane(layer, (3.0, 0.0, 0.0))
-    assert labels_name(plane) == "nuclei [stack, plane 3]"
-    labels = build_labels(plane, np.zeros((12, 16), np.uint32))
+    assert plane_name(plane) == "stack, plane 3"
+    labels = build_labels(
+        np.zeros((12, 16), np.uint32), labels_name("stack, plane 3"), {}
+    )
     assert labels.name == "nuclei [stack, plane 3]"
     assert labels.data.dtype == np.uint32

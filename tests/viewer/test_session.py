@@ -349,35 +349,6 @@ def test_semantic_mode_gives_one_mask(bench: Bench) -> None:
     assert set(np.unique(annotation.labels.data)) <= {0, 1}
 
 
-def test_new_labels_can_be_undone_by_napari(bench: Bench) -> None:
-    annotation = bench.find()
-    bench.segment(annotation)
-    first = annotation.labels.data.copy()
-    layer = annotation.labels
-    bench.session.reject(annotation, np.arange(12))
-    bench.segment(annotation)
-    assert annotation.labels is layer
-    assert first.any()
-    assert not layer.data.any()
-    layer.undo()
-    np.testing.assert_array_equal(layer.data, first)
-
-
-def test_painting_then_segmenting_undoes_in_order(bench: Bench) -> None:
-    annotation = bench.find()
-    bench.segment(annotation)
-    layer = annotation.labels
-    start = layer.data.copy()
-    layer.data_setitem((np.array([0, 0]), np.array([0, 1])), 77)
-    painted = layer.data.copy()
-    bench.segment(annotation)
-    np.testing.assert_array_equal(layer.data, start)
-    layer.undo()
-    np.testing.assert_array_equal(layer.data, painted)
-    layer.undo()
-    np.testing.assert_array_equal(layer.data, start)
-
-
 def test_finding_again_keeps_what_was_touched(bench: Bench) -> None:
     annotation = bench.find()
     bench.session.reject(annotation, rows(0))
@@ -402,6 +373,10 @@ def test_deleting_the_points_starts_over(bench: Bench) -> None:
     again = bench.find()
     assert set(again.prompts.state) == {"auto"}
     assert again.points in bench.viewer.layers
+    # and yet nothing is lost
+    bench.session.undo()
+    assert set(annotation.prompts.state) == {"rejected"}
+    check_layer(annotation)
 
 
 def test_deleted_labels_are_made_again(bench: Bench) -> None:
@@ -417,22 +392,19 @@ def test_labels_deleted_while_the_next_ones_are_computed(bench: Bench) -> None:
     annotation = bench.find()
     segmented = bench.segment(annotation)
     bench.viewer.layers.remove(annotation.labels)
-    change_only = bench.segment(annotation)
-    assert change_only.layer is not None
-    bench.viewer.layers.remove(annotation.labels)
     bench.session.show_labels(annotation, bench.plane, segmented)
     np.testing.assert_array_equal(annotation.labels.data, segmented.labels)
 
 
-def test_labels_of_another_shape_are_replaced(bench: Bench) -> None:
+def test_labels_of_another_shape_are_not_taken(bench: Bench) -> None:
     annotation = bench.find()
     bench.segment(annotation)
-    old = annotation.labels
-    old.data = np.zeros((5, 6), np.uint8)
-    bench.segment(annotation)
-    assert annotation.labels is not old
-    assert old not in bench.viewer.layers
-    assert annotation.labels.data.shape == (160, 200)
+    told: list[str] = []
+    bench.session.told.connect(told.append)
+    before = annotation.state.labels.copy()
+    annotation.labels.data = np.zeros((5, 6), np.uint8)
+    np.testing.assert_array_equal(annotation.labels.data, before)
+    assert "shown again" in told[0]
 
 
 def test_without_the_image_points_can_still_be_corrected(bench: Bench) -> None:
@@ -466,9 +438,10 @@ def test_a_copy_of_our_layer_is_not_ours(bench: Bench) -> None:
     annotation = bench.find()
     data, state, kind = annotation.points.as_layer_data_tuple()
     bench.viewer.layers.remove(annotation.points)
-    bench.viewer.add_layer(Points(data, **state))
+    copy = bench.viewer.add_layer(Points(data, **state))
     assert kind == "points"
-    assert AnnotationSession.of(bench.viewer) is not bench.session
+    assert bench.session.owner(copy) is None
+    assert bench.session.find(bench.plane) is None
 
 
 def test_embeddings_beyond_the_limit_are_let_go(bench: Bench) -> None:

@@ -60,7 +60,7 @@ class ProposalConfig:
         choices=("centroid", "probability"),
     )
     score_threshold: float = _option(
-        0.3,
+        0.4,
         "Minimum score",
         "Proposals that the generator is less sure of are hidden.",
         minimum=0.0,
@@ -111,12 +111,13 @@ class DecodeConfig:
     neighbour_negatives: int = _option(
         1,
         "Neighbours as negatives",
-        "How many of the nearest other nuclei serve as negative prompts.",
+        "How many of the nearest other nuclei serve as negative prompts, where a "
+        "person placed one of the two.",
         minimum=0,
         maximum=4,
     )
     minimum_iou: float = _option(
-        0.3,
+        0.5,
         "Minimum predicted IoU",
         "Masks of proposals that the model thinks worse than this are dropped; "
         "points set or accepted by a person are always kept.",
@@ -125,7 +126,7 @@ class DecodeConfig:
         step=0.05,
     )
     overlap_threshold: float = _option(
-        0.5,
+        0.4,
         "Duplicate overlap",
         "Of two masks that overlap more than this (IoU), the less certain is dropped.",
         minimum=0.1,

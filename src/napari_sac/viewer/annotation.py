@@ -3,58 +3,124 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from napari_sac.core.types import ObjectMask, Prompts
+from napari_sac.viewer.prompts import usable_ids
 
 if TYPE_CHECKING:
-    from napari.layers import Labels, Layer, Points
+    from collections.abc import Callable, Mapping
+
+    from napari.layers import Labels, Layer, Points, Shapes
 
     from napari_sac.core.inference.embedding import Embedding
+    from napari_sac.core.session.pixels import PixelChange
+    from napari_sac.core.session.state import AnnotationState
+    from napari_sac.core.types import FloatArray, ObjectMask, Prompts
     from napari_sac.viewer.planes import ImagePlane
+
+    MaskChanges = dict[int, tuple[ObjectMask | None, ObjectMask | None]]
 
 
 @dataclass(eq=False)
 class Annotation:
     """What is known about one plane of one image.
 
+    What was decided is ``state``, which only the session replaces. The labels that a
+    layer shows are a copy of it: a stroke that is not finished is on the layer alone.
+
     Parameters
     ----------
+    number : int
+        What the history and the journal call it.
     plane : ImagePlane or None
         None when the image was deleted; what lies on it can still be corrected.
-    diameter : float
-        Typical nucleus diameter in pixels, as found or given.
-    threshold : float
-        Proposals with a lower score are hidden.
-    points : Points or None
-        Our layer of prompts; None when the user has deleted it.
-    labels : Labels or None
-        Our layer of labels; None until there is one, or when it was deleted.
-    prompts : Prompts
-        Row by row what ``points`` shows.
-    hidden : Prompts
-        Proposals below the score threshold.
+    state : AnnotationState
+    geometry : dict
+        Arguments of our layers that put them where the image lies.
+    name : str
+        Of the plane, for the names of our layers.
+    points, labels, tools, regions : layer or None
+        Our layers of prompts and labels, of boxes and lassos, and of reviewed regions;
+        None as long as there is none, or when the user has deleted it.
     masks : dict of int to ObjectMask
-        The masks of the last segmentation.
+        The masks that the labels were drawn from, by ``object_id``.
     embedding : Embedding or None
-        The embedding of the last segmentation, if there is memory for it.
+        Of the image, if there is memory for it.
+    embedded_by : str
+        Key of the model that made the embedding.
     recomputed : int
         How many nuclei the last segmentation had to decode.
     seconds : dict of str to float
         How long each stage took when it was last done.
+    clicks : int
+        How many points, boxes, strokes and decisions a person has made here.
+    misdrawn : PixelChange or None
+        Pixels that the layer may show with another label than they have.
+    segmented : bool
+        Whether the labels are those of all nuclei, and not only of those clicked on.
+    unsure : bool
+        Whether ``masks`` may lack some, or have some of other prompts than there are:
+        after a session was opened, and after steps whose masks nobody knows.
+    threshold_step : int
+        The step that last moved the score threshold; 0 for none.
     """
 
+    number: int
     plane: ImagePlane | None
-    diameter: float
-    threshold: float
+    state: AnnotationState
+    geometry: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
     points: Points | None = None
     labels: Labels | None = None
-    prompts: Prompts = field(default_factory=Prompts.empty)
-    hidden: Prompts = field(default_factory=Prompts.empty)
+    tools: Shapes | None = None
+    regions: Shapes | None = None
     masks: dict[int, ObjectMask] = field(default_factory=dict)
     embedding: Embedding | None = None
+    embedded_by: str = ""
     recomputed: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    clicks: int = 0
+    misdrawn: PixelChange | None = None
+    segmented: bool = False
+    unsure: bool = False
+    threshold_step: int = 0
+    _mask_changes: dict[int, MaskChanges] = field(default_factory=dict)
+
+    @property
+    def prompts(self) -> Prompts:
+        """Row by row what ``points`` shows."""
+        return self.state.prompts
+
+    @property
+    def hidden(self) -> Prompts:
+        """Proposals below the score threshold."""
+        return self.state.hidden
+
+    @property
+    def painted(self) -> frozenset[int]:
+        """Ids of nuclei whose pixels are given, and not computed from prompts."""
+        return self.state.painted
+
+    @property
+    def reviewed(self) -> tuple[FloatArray, ...]:
+        """Polygons (N, 2) that were reviewed, in pixels of the image."""
+        return self.state.reviewed
+
+    @property
+    def diameter(self) -> float:
+        """Typical nucleus diameter in pixels, as found or given."""
+        return self.state.settings.diameter
+
+    @property
+    def threshold(self) -> float:
+        """Proposals with a lower score are hidden."""
+        return self.state.settings.threshold
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Our layers that there are."""
+        mine = (self.labels, self.regions, self.tools, self.points)
+        return tuple(layer for layer in mine if layer is not None)
 
     def is_about(self, plane: ImagePlane) -> bool:
         """Return whether this is about the nuclei of that plane."""
@@ -64,11 +130,78 @@ class Annotation:
         return mine.layer is plane.layer and mine.position == plane.position
 
     def owns(self, layer: Layer) -> bool:
-        """Return whether that layer shows these prompts or labels."""
-        return layer is self.points or layer is self.labels
+        """Return whether that layer is one of ours about this plane."""
+        return any(layer is mine for mine in self.layers)
 
     def set_visible(self, visible: bool) -> None:
-        """Show or hide both layers."""
-        for layer in (self.points, self.labels):
-            if layer is not None:
-                layer.visible = visible
+        """Show or hide our layers."""
+        for layer in self.layers:
+            layer.visible = visible
+
+    def let_go(self, layer: Layer) -> bool:
+        """Forget a layer that was removed; return whether it was of use here."""
+        if layer is self.points:
+            self.points = None
+        elif layer is self.labels:
+            self.labels = None
+        elif layer is self.tools:
+            self.tools = None
+        elif layer is self.regions:
+            self.regions = None
+        elif self.plane is not None and layer is self.plane.layer:
+            self.plane = self.embedding = None
+            self.masks, self._mask_changes, self.unsure = {}, {}, True
+        else:
+            return False
+        return True
+
+    def take_masks(self, step: int, masks: Mapping[int, ObjectMask | None]) -> None:
+        """Remember masks that a step brought, and those it made worthless."""
+        changes = self._mask_changes.setdefault(step, {})
+        for object_id, mask in masks.items():
+            before = self.masks.get(object_id)
+            if before is mask:
+                continue
+            first, _ = changes.get(object_id, (before, None))
+            changes[object_id] = (first, mask)
+            self._set_mask(object_id, mask)
+
+    def undo_masks(self, step: int) -> None:
+        """Have the masks again that there were before a step, which is undone."""
+        self._take_up(step, lambda change: change[0])
+
+    def redo_masks(self, step: int) -> None:
+        """Have the masks again that there were after a step, which is done again."""
+        self._take_up(step, lambda change: change[1])
+
+    def replace_masks(self, masks: Mapping[int, ObjectMask | None]) -> None:
+        """Have other masks, which no step has brought."""
+        for object_id, mask in masks.items():
+            self._set_mask(object_id, mask)
+
+    def add_masks(self, masks: Mapping[int, ObjectMask]) -> None:
+        """Have masks that were missing, and that the labels were drawn from."""
+        for object_id, mask in masks.items():
+            self.masks.setdefault(object_id, mask)
+
+    def _take_up(
+        self,
+        step: int,
+        choose: Callable[[tuple[ObjectMask | None, ObjectMask | None]], Any],
+    ) -> None:
+        changes = self._mask_changes.get(step)
+        # steps of an opened session bring no masks back
+        self.unsure |= changes is None
+        lost = set()
+        for object_id, change in (changes or {}).items():
+            mask = choose(change)
+            self._set_mask(object_id, mask)
+            if mask is None:
+                lost.add(object_id)
+        self.unsure |= bool(lost & usable_ids(self.prompts))
+
+    def _set_mask(self, object_id: int, mask: ObjectMask | None) -> None:
+        if mask is None:
+            self.masks.pop(object_id, None)
+        else:
+            self.masks[object_id] = mask

@@ -12,15 +12,23 @@ import numpy as np
 from napari.layers import Labels, Points
 from napari.layers.base import ActionType
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from napari_sac.core.types import NEGATIVE, POSITIVE
+from napari_sac.viewer import editing, strokes
+from napari_sac.viewer.keys import ACTIONS, check_keys, rebind
+from napari_sac.viewer.painting import stroke_box, stroke_window
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from app_model.types import KeyBinding
     from napari.layers import Layer
     from napari.utils.events import Event
 
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.prompts import Rows
     from napari_sac.viewer.session import AnnotationSession
+
+_ADDING = "add"
 
 
 class Gestures:
@@ -29,26 +37,56 @@ class Gestures:
     Parameters
     ----------
     session : AnnotationSession
+
+    Attributes
+    ----------
+    keys : dict of str to str
+        The key of each action of ours.
     """
 
     def __init__(self, session: AnnotationSession) -> None:
         self._session = session
         self._paused = False
+        self._modifiers: frozenset[str] = frozenset()
+        self._bindings: dict[str, KeyBinding | None] = check_keys({})
+        # napari asks for the names of these functions, so they cannot be partial
+        self._functions: dict[str, Callable[[Layer], None]] = {
+            action.name: getattr(self, action.name) for action in ACTIONS
+        }
 
-    def watch(self, layer: Points) -> None:
+    @property
+    def keys(self) -> dict[str, str]:
+        """The key of each action, empty for none."""
+        return {n: "" if b is None else str(b) for n, b in self._bindings.items()}
+
+    def set_keys(self, keys: Mapping[str, str], layers: list[Layer]) -> None:
+        """Use other keys, in these layers and in those to come.
+
+        Raises
+        ------
+        KeyTakenError
+            If a text is no key, or a key would do two things; nothing was changed.
+        """
+        bindings = check_keys(keys)
+        for layer in layers:
+            rebind(layer, self._bindings, bindings, self._functions)
+        self._bindings = bindings
+
+    def bind_keys(self, layer: Layer) -> None:
+        """Bind our keys in a layer; a layer's keys win over those of the viewer."""
+        rebind(layer, {}, self._bindings, self._functions)
+
+    def watch_points(self, layer: Points) -> None:
         """Listen to points that are added, moved or deleted, and to the features."""
         layer.events.data.connect(self._on_data)
         layer.events.features.connect(self._on_features)
+        layer.mouse_drag_callbacks.append(self._on_press)
+        layer.mouse_move_callbacks.append(self._on_hover)
 
-    def bind_keys(self, layer: Layer) -> None:
-        """Bind our keys in a layer; a layer's keys win over those of the viewer.
-
-        None of them is one of napari's in Points or Labels layers.
-        """
-        # napari asks for the names of these functions, so they cannot be partial
-        layer.bind_key("W", self.accept, overwrite=True)
-        layer.bind_key("Q", self.reject, overwrite=True)
-        layer.bind_key("N", self.negate, overwrite=True)
+    def watch_labels(self, layer: Labels) -> None:
+        """Listen to strokes, and to another array being put in."""
+        layer.events.paint.connect(self._on_paint)
+        layer.events.data.connect(self._on_labels_replaced)
 
     def accept(self, layer: Layer) -> None:
         """Accept the selected prompts, or the one under the mouse."""
@@ -62,6 +100,58 @@ class Gestures:
         """Turn the sign of the selected prompts, or of the one under the mouse."""
         self._edit(layer, self._session.negate)
 
+    def merge(self, layer: Layer) -> None:
+        """Make one nucleus of the selected ones.
+
+        In a Labels layer: of the nucleus under the mouse and the one picked as label.
+        """
+        annotation = self._session.owner(layer)
+        if annotation is not None:
+            ids = self._ids_meant(annotation, layer)
+            if isinstance(layer, Labels):
+                ids |= {int(layer.selected_label)} - {0}
+            self._session.merge(annotation, ids)
+
+    def split(self, layer: Layer) -> None:
+        """Make a nucleus of each positive of the selected ones."""
+        annotation = self._session.owner(layer)
+        if annotation is not None:
+            self._session.split(annotation, self._ids_meant(annotation, layer))
+
+    def redraw(self, layer: Layer) -> None:
+        """Let the model draw nuclei again that were painted or imported."""
+        annotation = self._session.owner(layer)
+        if annotation is not None:
+            self._session.unpaint(annotation, self._ids_meant(annotation, layer))
+
+    def accept_next(self, layer: Layer) -> None:
+        """Accept the nucleus under review, and go to the next."""
+        annotation = self._session.owner(layer)
+        if annotation is not None:
+            self._session.review.accept_and_next(annotation)
+
+    def go_next(self, layer: Layer) -> None:
+        """Go to the next nucleus of the review queue."""
+        annotation = self._session.owner(layer)
+        if annotation is not None:
+            self._session.review.go(annotation, 1)
+
+    def go_previous(self, layer: Layer) -> None:
+        """Go to the previous nucleus of the review queue."""
+        annotation = self._session.owner(layer)
+        if annotation is not None:
+            self._session.review.go(annotation, -1)
+
+    def undo(self, layer: Layer) -> None:
+        """Undo the last step, whatever it was and in whichever of our layers."""
+        del layer
+        self._session.undo()
+
+    def redo(self, layer: Layer) -> None:
+        """Redo what was undone last."""
+        del layer
+        self._session.redo()
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Do not listen: the session itself is writing."""
@@ -71,29 +161,74 @@ class Gestures:
         finally:
             self._paused = before
 
+    def _on_press(self, layer: Points, event: Event) -> None:
+        """Note the keys held down at a click; napari's tool adds the point later."""
+        held = [name for name in ("Shift", "Control") if name in event.modifiers]
+        self._modifiers = frozenset(held if layer.mode == _ADDING else ())
+
+    def _on_hover(self, layer: Points, event: Event) -> None:
+        self._modifiers = frozenset()
+        annotation = self._session.owner(layer)
+        if annotation is None:
+            return
+        if layer.mode != _ADDING:
+            self._session.preview.hide()
+            return
+        sign = NEGATIVE if "Shift" in event.modifiers else self._session.added_sign
+        self._session.preview.look(
+            annotation,
+            np.asarray(layer.world_to_data(event.position), float)[-2:],
+            sign,
+            joins="Control" in event.modifiers or sign == NEGATIVE,
+        )
+
     def _on_data(self, event: Event) -> None:
         annotation = self._session.owner(event.source)
         if self._paused or annotation is None:
             return
         if event.action == ActionType.REMOVED:
             rows = np.array(event.data_indices, np.intp)
-            self._session.delete(annotation, rows)
-        # before a removal too: the rows that it names must be known
-        if event.action != ActionType.CHANGING:
+            editing.delete(self._session, annotation, rows)
+            return
+        if event.action == ActionType.ADDED:
+            held, self._modifiers = self._modifiers, frozenset()
+            sign = NEGATIVE if "Shift" in held else POSITIVE
+            editing.sync(self._session, annotation, joins_as=sign if held else None)
+        elif event.action != ActionType.CHANGING:
+            # before a removal too: the rows that it names must be known
             self._session.sync(annotation)
 
     def _on_features(self, event: Event) -> None:
         annotation = self._session.owner(event.source)
         if not self._paused and annotation is not None:
-            self._session.take_features(annotation)
+            editing.take_features(self._session, annotation)
+
+    def _on_paint(self, event: Event) -> None:
+        layer = event.source
+        annotation = self._session.owner(layer)
+        if not self._paused and annotation is not None:
+            shape = annotation.state.labels.shape
+            box = stroke_box(event.value, (shape[0], shape[1]))
+            window = stroke_window(event.value, layer.data, box)
+            strokes.take_stroke(self._session, annotation, window, box)
+
+    def _on_labels_replaced(self, event: Event) -> None:
+        annotation = self._session.owner(event.source)
+        if not self._paused and annotation is not None:
+            strokes.take_labels(self._session, annotation)
 
     def _edit(self, layer: Layer, edit: Callable[[Annotation, Rows], None]) -> None:
         annotation = self._session.owner(layer)
         if annotation is not None:
             edit(annotation, self._rows_meant(annotation, layer))
 
+    def _ids_meant(self, annotation: Annotation, layer: Layer) -> set[int]:
+        rows = self._rows_meant(annotation, layer)
+        return set(annotation.prompts.object_id[rows].tolist())
+
     def _rows_meant(self, annotation: Annotation, layer: Layer) -> Rows:
         """Return the selected prompts, or else those of what is under the cursor."""
+        self._session.sync(annotation)
         if isinstance(layer, Points) and layer.selected_data:
             return np.array(sorted(layer.selected_data), np.intp)
         value = layer.get_value(self._session.viewer.cursor.position, world=True)

@@ -12,13 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sac.viewer.layers import (
-    LabelChange,
-    build_labels,
-    build_points,
-    find_change,
-    fits,
-)
+from napari_sac.viewer.layers import build_points, plane_name, prompts_name
+from napari_sac.viewer.planes import plane_geometry
 from napari_sac.viewer.prompts import count_nuclei
 
 if TYPE_CHECKING:
@@ -26,13 +21,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
-    from napari.layers import Labels, Points
+    from napari.layers import Points
 
     from napari_sac.core.config import DecodeConfig, ProposalConfig
     from napari_sac.core.inference.embedding import Embedding
     from napari_sac.core.models.registry import Model
     from napari_sac.core.progress import Progress
-    from napari_sac.core.types import AnyArray, IntArray, ObjectMask, Prompts
+    from napari_sac.core.types import ObjectMask, Prompts
     from napari_sac.viewer.planes import ImagePlane
 
 
@@ -105,6 +100,8 @@ class Found:
     loaded : LoadedModel
     points : Points
         A layer with the proposals of sufficient score, for an image that has none.
+    image : (H, W, 3) uint8
+        The pixels of the plane.
     seconds : dict of str to float
     """
 
@@ -112,6 +109,7 @@ class Found:
     diameter: float
     loaded: LoadedModel
     points: Points
+    image: npt.NDArray[np.uint8]
     seconds: dict[str, float]
 
 
@@ -131,8 +129,10 @@ class SegmentRequest:
         The one used last; used again if it fits.
     masks : mapping of int to ObjectMask
         The masks of the last time; those of unchanged nuclei are used again.
-    labels : array or None
-        What the Labels layer shows now, if there is one.
+    labels : (H, W) uint32, optional
+        The labels there are; needed for what was painted.
+    painted : frozenset of int
+        Nuclei whose pixels in ``labels`` stay as they are.
     """
 
     plane: ImagePlane
@@ -143,7 +143,8 @@ class SegmentRequest:
     diameter: float
     embedding: Embedding | None = None
     masks: Mapping[int, ObjectMask] = field(default_factory=dict)
-    labels: AnyArray | None = None
+    labels: npt.NDArray[np.uint32] | None = None
+    painted: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,10 +155,8 @@ class Segmented:
     ----------
     labels : (H, W) uint32
         0 background, otherwise the ``object_id``; in semantic mode 1.
-    layer : Labels or None
-        A new layer with them, if there was none that they fit into.
-    change : LabelChange or None
-        Else what differs from what that layer had.
+    request : SegmentRequest
+        What they were made from; much may have happened since.
     masks : dict of int to ObjectMask
     embedding : Embedding or None
         None if there was nothing to segment.
@@ -167,9 +166,8 @@ class Segmented:
     seconds : dict of str to float
     """
 
-    labels: IntArray
-    layer: Labels | None
-    change: LabelChange | None
+    labels: npt.NDArray[np.uint32]
+    request: SegmentRequest
     masks: dict[int, ObjectMask]
     embedding: Embedding | None
     loaded: LoadedModel
@@ -187,7 +185,7 @@ def find_nuclei(request: FindRequest, progress: Progress) -> Found:
         Of the image, the model, the device; ``Cancelled`` from ``progress``.
     """
     watch = _Stopwatch()
-    loaded = _load(request.choice, request.loaded, progress)
+    loaded = load(request.choice, request.loaded, progress)
     watch.lap("model")
     from napari_sac.core.inference.proposals import find_proposals
 
@@ -201,9 +199,12 @@ def find_nuclei(request: FindRequest, progress: Progress) -> Found:
         progress=progress,
     )
     visible = proposals.above(request.config.score_threshold)
-    points = build_points(request.plane, visible, proposals.diameter)
+    name, geometry = plane_name(request.plane), plane_geometry(request.plane.layer)
+    points = build_points(visible, proposals.diameter, prompts_name(name), geometry)
     watch.lap("proposals")
-    return Found(proposals.prompts, proposals.diameter, loaded, points, watch.seconds)
+    return Found(
+        proposals.prompts, proposals.diameter, loaded, points, image, watch.seconds
+    )
 
 
 def segment(request: SegmentRequest, progress: Progress) -> Segmented:
@@ -215,13 +216,13 @@ def segment(request: SegmentRequest, progress: Progress) -> Segmented:
         As :func:`find_nuclei`.
     """
     watch = _Stopwatch()
-    loaded = _load(request.choice, request.loaded, progress)
+    loaded = load(request.choice, request.loaded, progress)
     watch.lap("model")
     image = _read(request.plane, progress)
     watch.lap("image")
     embedding = request.embedding
     masks: list[ObjectMask] = []
-    labels: IntArray = np.zeros(request.plane.shape, np.uint32)
+    labels = np.zeros(request.plane.shape, np.uint32)
     if count_nuclei(request.prompts):
         embedding = _embed(image, loaded.model, request, progress)
         watch.lap("embedding")
@@ -231,15 +232,13 @@ def segment(request: SegmentRequest, progress: Progress) -> Segmented:
             masks = _decode(embedding, loaded.model, request, progress)
         watch.lap("decoding")
     progress("drawing the labels", 0, 0)
-    if masks:
+    if request.config.mode == "instance":
         labels = _assemble(masks, request)
     nuclei = int(np.count_nonzero(np.unique(labels)))
-    layer, change = _difference(request, labels)
     watch.lap("instances")
     return Segmented(
         labels=labels,
-        layer=layer,
-        change=change,
+        request=request,
         masks={m.object_id: m for m in masks},
         embedding=embedding,
         loaded=loaded,
@@ -282,33 +281,32 @@ def _decode(
 
 def _decode_semantic(
     embedding: Embedding, model: Model, request: SegmentRequest, progress: Progress
-) -> IntArray:
+) -> npt.NDArray[np.uint32]:
     from napari_sac.core.inference.predictor import decode_semantic
 
     logits = decode_semantic(embedding, request.prompts, model, progress=progress)
     return (logits > 0).astype(np.uint32)
 
 
-def _assemble(masks: list[ObjectMask], request: SegmentRequest) -> IntArray:
+def _assemble(
+    masks: list[ObjectMask], request: SegmentRequest
+) -> npt.NDArray[np.uint32]:
     from napari_sac.core.inference.instances import assemble_labels
 
     return assemble_labels(
-        masks, request.plane.shape, request.config, prompts=request.prompts
+        masks,
+        request.plane.shape,
+        request.config,
+        prompts=request.prompts,
+        painted=request.painted,
+        labels=request.labels,
     )
 
 
-def _difference(
-    request: SegmentRequest, labels: IntArray
-) -> tuple[Labels | None, LabelChange | None]:
-    before = request.labels
-    if before is None or not fits(before, labels):
-        return build_labels(request.plane, labels), None
-    return None, find_change(before, labels)
-
-
-def _load(
+def load(
     choice: ModelChoice, loaded: LoadedModel | None, progress: Progress
 ) -> LoadedModel:
+    """Return the model of a choice: the one that is loaded, or else from its files."""
     if loaded is not None and loaded.choice == choice:
         return loaded
     progress("loading the model", 0, 0)

@@ -6,16 +6,15 @@ they are in a viewer they are touched on its thread only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Labels, Points
+from napari.layers import Labels, Points, Shapes
 from napari.utils.colormaps.standardize_color import transform_color
 
-from napari_sac.core.types import POSITIVE, AnyArray, IntArray, Prompts
-from napari_sac.viewer.planes import ImagePlane, plane_geometry
+from napari_sac.core.types import POSITIVE, Prompts
 from napari_sac.viewer.prompts import (
+    COLUMNS,
     SIGN_SYMBOLS,
     STATE_COLOURS,
     features_table,
@@ -24,6 +23,9 @@ from napari_sac.viewer.prompts import (
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from napari_sac.core.session.pixels import PixelChange
+    from napari_sac.viewer.planes import ImagePlane
 
 SESSION_KEY = "napari-sac"
 """Where our layers carry their session, in ``layer.metadata``."""
@@ -34,37 +36,34 @@ BORDER_WIDTH = 0.3
 # Napari's canvas pixels: points stay visible when the whole field is in view.
 _CANVAS_SIZES = (8, 10000)
 
-
-@dataclass(frozen=True, eq=False)
-class LabelChange:
-    """Pixels of a Labels layer that get other labels.
-
-    Parameters
-    ----------
-    indices : tuple of two (N,) int arrays
-        Rows and columns.
-    values : (N,) uint32
-    """
-
-    indices: tuple[npt.NDArray[np.intp], ...]
-    values: npt.NDArray[np.uint32]
+# Beyond this it is faster to draw the whole layer again.
+_MANY_PIXELS = 200_000
 
 
-def prompts_name(plane: ImagePlane) -> str:
-    """Return the name of the Points layer of an image."""
-    return f"nuclei prompts [{_plane_name(plane)}]"
+def prompts_name(name: str) -> str:
+    """Return the name of the Points layer of a plane."""
+    return f"nuclei prompts [{name}]"
 
 
-def labels_name(plane: ImagePlane) -> str:
-    """Return the name of the Labels layer of an image."""
-    return f"nuclei [{_plane_name(plane)}]"
+def labels_name(name: str) -> str:
+    """Return the name of the Labels layer of a plane."""
+    return f"nuclei [{name}]"
 
 
-def build_points(plane: ImagePlane, prompts: Prompts, diameter: float) -> Points:
-    """Return a Points layer with the prompts, where the plane lies."""
+def plane_name(plane: ImagePlane) -> str:
+    """Return what the plane is called in the names of our layers."""
+    if not plane.position:
+        return str(plane.layer.name)
+    return f"{plane.layer.name}, plane {', '.join(map(str, plane.position))}"
+
+
+def build_points(
+    prompts: Prompts, diameter: float, name: str, geometry: dict[str, Any]
+) -> Points:
+    """Return a Points layer with the prompts."""
     return Points(
         prompts.yx,
-        name=prompts_name(plane),
+        name=name,
         features=features_table(prompts),
         # not "state" and a cycle: that fails when an emptied layer gets a point
         border_color=_colours(prompts) if len(prompts) else "white",
@@ -74,12 +73,17 @@ def build_points(plane: ImagePlane, prompts: Prompts, diameter: float) -> Points
         symbol=_symbols(prompts) or SIGN_SYMBOLS[POSITIVE],
         size=point_size(diameter),
         canvas_size_limits=_CANVAS_SIZES,
-        **plane_geometry(plane.layer),
+        **geometry,
     )
 
 
 def write_points(
-    layer: Points, prompts: Prompts, diameter: float, *, positions: bool = True
+    layer: Points,
+    prompts: Prompts,
+    diameter: float,
+    *,
+    before: Prompts | None = None,
+    positions: bool = True,
 ) -> None:
     """Make the layer show these prompts.
 
@@ -89,49 +93,122 @@ def write_points(
     prompts : Prompts
     diameter : float
         Typical nucleus diameter in pixels of the image.
+    before : Prompts, optional
+        What the layer shows, if that is known: then only what differs is written,
+        which matters for thousands of points. If there are fewer of them, napari has
+        added rows behind them.
     positions : bool
         Whether to write the positions too. They must not be written while napari is
         changing them itself.
     """
-    if positions:
+    if positions and (before is None or not np.array_equal(before.yx, prompts.yx)):
+        if before is not None and len(before) != len(prompts):
+            before = None
         layer.selected_data = set()
         layer.data = prompts.yx.copy()
+    if before is None or len(before) > len(prompts):
+        _write_all(layer, prompts, diameter)
+    else:
+        _write_rows(layer, prompts, diameter, _changed_rows(before, prompts))
+    layer.current_size = point_size(diameter)
+
+
+def _write_all(layer: Points, prompts: Prompts, diameter: float) -> None:
     layer.features = features_table(prompts)
     if len(prompts):
         layer.border_color = _colours(prompts)
         layer.symbol = _symbols(prompts)
         layer.size = point_size(diameter)
-    layer.current_size = point_size(diameter)
 
 
-def build_labels(plane: ImagePlane, labels: IntArray) -> Labels:
-    """Return a Labels layer of (H, W) labels, where the plane lies."""
-    return Labels(
-        np.asarray(labels, np.uint32),
-        name=labels_name(plane),
-        **plane_geometry(plane.layer),
+def _write_rows(
+    layer: Points, prompts: Prompts, diameter: float, rows: npt.NDArray[np.intp]
+) -> None:
+    if len(rows):
+        changed = prompts.select(rows)
+        layer.features = features_table(prompts)
+        # to assign whole arrays, napari checks every symbol
+        layer.border_color[rows] = _colours(changed)
+        known = type(layer.current_symbol)
+        layer.symbol[rows] = [known(symbol) for symbol in _symbols(changed)]
+        layer.events.border_color()
+        layer.events.symbol()
+    if len(prompts) and (layer.size != point_size(diameter)).any():
+        layer.size = point_size(diameter)
+
+
+def _changed_rows(before: Prompts, after: Prompts) -> npt.NDArray[np.intp]:
+    """Return the rows that look or read differently, and those that are new."""
+    differs = np.ones(len(after), bool)
+    differs[: len(before)] = False
+    for name in COLUMNS:
+        old, new = getattr(before, name), getattr(after, name)
+        differs[: len(before)] |= old != new[: len(before)]
+    return np.flatnonzero(differs)
+
+
+def build_labels(
+    labels: npt.NDArray[np.uint32], name: str, geometry: dict[str, Any]
+) -> Labels:
+    """Return a Labels layer that shows a copy of (H, W) labels."""
+    layer = Labels(np.array(labels, np.uint32, order="C"), name=name, **geometry)
+    # Every stroke goes into the session's history. A history of napari's beside it
+    # would go stale: it writes pixels back without a look at what happened since.
+    # Nothing public empties it or turns it off.
+    layer._history_limit = 0
+    layer._reset_history()
+    return layer
+
+
+def show_pixels(
+    layer: Labels,
+    labels: npt.NDArray[np.uint32],
+    change: PixelChange,
+    *,
+    force: bool = False,
+) -> None:
+    """Make a layer show labels (H, W) where they were changed.
+
+    Parameters
+    ----------
+    layer : Labels
+    labels : (H, W) uint32
+    change : PixelChange
+    force : bool, optional
+        Whether to write pixels too that show neither what was there before nor what is
+        there now: those of a stroke that is not finished.
+    """
+    flat = _pixels(change)
+    if len(flat) > _MANY_PIXELS:
+        layer.data.reshape(-1)[flat] = labels.reshape(-1)[flat]
+        layer.refresh()
+        return
+    indices = np.divmod(flat, labels.shape[1])
+    values, shown = labels[indices], layer.data[indices]
+    before = np.repeat(change.before, change.lengths)
+    after = np.repeat(change.after, change.lengths)
+    ours = (shown == before) | (shown == after) | force
+    if ours.any():
+        layer.data_setitem(tuple(i[ours] for i in indices), values[ours])
+
+
+def build_shapes(name: str, geometry: dict[str, Any], colour: str) -> Shapes:
+    """Return an empty Shapes layer whose shapes do not hide what lies below."""
+    return Shapes(
+        ndim=2,
+        name=name,
+        edge_color=colour,
+        face_color="transparent",
+        edge_width=2,
+        **geometry,
     )
 
 
-def fits(data: Any, labels: IntArray) -> bool:
-    """Return whether labels can be written into the pixels of a Labels layer."""
-    return (
-        isinstance(data, np.ndarray)
-        and data.shape == labels.shape
-        and np.can_cast(np.min_scalar_type(int(labels.max(initial=0))), data.dtype)
-    )
-
-
-def find_change(before: AnyArray, after: IntArray) -> LabelChange:
-    """Return the pixels whose label differs between two arrays (H, W)."""
-    indices = np.nonzero(before != after)
-    return LabelChange(indices, after[indices].astype(np.uint32))
-
-
-def write_change(layer: Labels, change: LabelChange) -> None:
-    """Write changed labels as one step of the layer's own undo history."""
-    if len(change.values):
-        layer.data_setitem(change.indices, change.values.astype(layer.data.dtype))
+def _pixels(change: PixelChange) -> npt.NDArray[np.int64]:
+    """Return the pixels of a change, counted row by row."""
+    first = np.cumsum(change.lengths, dtype=np.int64) - change.lengths
+    run = np.repeat(change.starts - first, change.lengths)
+    return np.asarray(run + np.arange(change.count), np.int64)
 
 
 def _symbols(prompts: Prompts) -> list[str]:
@@ -144,9 +221,3 @@ def _colours(prompts: Prompts) -> npt.NDArray[np.float64]:
     for state, colour in STATE_COLOURS.items():
         colours[prompts.state == state.value] = transform_color(colour)[0]
     return colours
-
-
-def _plane_name(plane: ImagePlane) -> str:
-    if not plane.position:
-        return str(plane.layer.name)
-    return f"{plane.layer.name}, plane {', '.join(map(str, plane.position))}"

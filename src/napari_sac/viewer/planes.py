@@ -165,5 +165,15 @@ def plane_geometry(layer: Image) -> dict[str, Any]:
     return geometry
 
 
+def pixel_size(layer: Image) -> tuple[float, float] | None:
+    """Return height and width of a pixel in micrometres; None where nobody has said."""
+    size = []
+    for scale, unit in zip(layer.scale[-2:], layer.units[-2:], strict=True):
+        if not unit.is_compatible_with("micrometer"):
+            return None
+        size.append(abs(float((scale * unit).to("micrometer").magnitude)))
+    return size[0], size[1]
+
+
 def _as_array(values: Any) -> AnyArray:
     return np.asarray(values)

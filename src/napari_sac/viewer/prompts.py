@@ -13,6 +13,8 @@ import numpy as np
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import numpy.typing as npt
     import pandas as pd
 
@@ -75,6 +77,9 @@ def read_features(features: pd.DataFrame, prompts: Prompts) -> Prompts:
 
     if len(features) != len(prompts) or not set(COLUMNS) <= set(features.columns):
         return prompts
+    known = features_table(prompts)
+    if all(np.array_equal(features[c].to_numpy(), known[c].to_numpy()) for c in known):
+        return prompts
     object_id = pd.to_numeric(features["object_id"], errors="coerce").to_numpy(float)
     score = pd.to_numeric(features["score"], errors="coerce").to_numpy(float)
     sign = features["sign"].astype(str).str.strip().to_numpy()
@@ -99,14 +104,25 @@ def read_features(features: pd.DataFrame, prompts: Prompts) -> Prompts:
     return attach_negatives(_with(typed, untold, state=PromptState.ADDED), turned)
 
 
+def count_title(verb: str, count: int, thing: str = "nucleus") -> str:
+    """Return what a step is called in the menu: "reject 37 nuclei"."""
+    plurals = {"nucleus": "nuclei", "point": "points", "region": "regions"}
+    return f"{verb} {count:,} {thing if count == 1 else plurals[thing]}"
+
+
 def next_id(*tables: Prompts) -> int:
     """Return an object id that none of the tables has."""
     return 1 + max((int(t.object_id.max()) for t in tables if len(t)), default=0)
 
 
 def accept(prompts: Prompts, rows: Rows) -> Prompts:
-    """Return the prompts with those rows accepted, also if they were rejected."""
-    return _with(prompts, rows, state=PromptState.ACCEPTED)
+    """Return the prompts with those rows accepted, also if they were rejected.
+
+    Who added or moved a point has accepted it by that: it stays what it is, for its
+    neighbours are decoded differently beside it.
+    """
+    placed = np.isin(prompts.state[rows], (PromptState.ADDED, PromptState.MOVED))
+    return _with(prompts, rows[~placed], state=PromptState.ACCEPTED)
 
 
 def reject(prompts: Prompts, rows: Rows) -> Prompts:
@@ -141,6 +157,94 @@ def add(
     )
     rows = len(prompts) + np.arange(len(yx))
     return attach_negatives(Prompts.concatenate([prompts, added]), rows)
+
+
+def add_to(
+    prompts: Prompts, yx: npt.NDArray[np.float64], sign: int, object_id: int
+) -> Prompts:
+    """Return the prompts and, after them, points (N, 2) of a nucleus there is."""
+    points = Prompts.from_points(
+        yx, object_id=object_id, sign=sign, state=PromptState.ADDED.value
+    )
+    return Prompts.concatenate([prompts, points])
+
+
+def merge(prompts: Prompts, ids: Collection[int]) -> Prompts:
+    """Return the prompts with several nuclei made one, which keeps the lowest id.
+
+    Its points count as accepted: somebody has said what they are.
+    """
+    rows = np.flatnonzero(np.isin(prompts.object_id, list(ids)))
+    return _with(prompts, rows, object_id=min(ids), state=PromptState.ACCEPTED)
+
+
+def split(prompts: Prompts, ids: Collection[int], new_id: int) -> Prompts:
+    """Return the prompts with each positive of those nuclei a nucleus of its own.
+
+    The first positive keeps the id, the others are numbered from ``new_id``; each
+    negative goes to the nucleus that is nearest now. A nucleus with one positive stays
+    as it is.
+    """
+    for object_id in sorted(ids):
+        own = prompts.object_id == object_id
+        positives = np.flatnonzero(own & _usable(prompts))
+        if len(positives) < 2:
+            continue
+        fresh = new_id + np.arange(len(positives) - 1)
+        new_id += len(fresh)
+        prompts = _with(
+            prompts, positives[1:], object_id=fresh, state=PromptState.ADDED
+        )
+        prompts = _with(prompts, positives[:1], state=PromptState.ACCEPTED)
+        negatives = np.flatnonzero(own & (prompts.sign == NEGATIVE))
+        prompts = attach_negatives(prompts, negatives)
+    return prompts
+
+
+def vouch_for(prompts: Prompts, ids: Collection[int]) -> Prompts:
+    """Return the prompts with those nuclei decided on: what was open is accepted."""
+    own = np.isin(prompts.object_id, list(ids))
+    open_states = [PromptState.AUTO.value, PromptState.REJECTED.value]
+    rows = np.flatnonzero(own & np.isin(prompts.state, open_states))
+    return _with(prompts, rows, state=PromptState.ACCEPTED) if len(rows) else prompts
+
+
+def reject_nuclei(prompts: Prompts, ids: Collection[int]) -> Prompts:
+    """Return the prompts with all points of those nuclei rejected."""
+    rows = np.flatnonzero(np.isin(prompts.object_id, list(ids)))
+    return reject(prompts, rows) if len(rows) else prompts
+
+
+def usable_ids(prompts: Prompts) -> set[int]:
+    """Return the nuclei that have a positive point that nobody rejected."""
+    return set(prompts.object_id[_usable(prompts)].tolist())
+
+
+def undecided_ids(prompts: Prompts) -> set[int]:
+    """Return the nuclei of which no point was touched by a person."""
+    return set(prompts.object_id.tolist()) - set(
+        prompts.object_id[prompts.state != PromptState.AUTO.value].tolist()
+    )
+
+
+def reshaped_ids(before: Prompts, after: Prompts) -> set[int]:
+    """Return the nuclei whose points came, went, moved or changed sign."""
+    old, new = _geometry(before), _geometry(after)
+    return {row[0] for row in old ^ new}
+
+
+def nearest_nucleus(
+    prompts: Prompts, yx: npt.NDArray[np.float64], reach: float = np.inf
+) -> int | None:
+    """Return the nucleus with the nearest usable positive within reach (pixels)."""
+    rows = np.flatnonzero(_usable(prompts))
+    if len(rows) == 0:
+        return None
+    squares = ((prompts.yx[rows] - yx) ** 2).sum(axis=1)
+    nearest = int(squares.argmin())
+    if squares[nearest] > reach**2:
+        return None
+    return int(prompts.object_id[rows[nearest]])
 
 
 def move(prompts: Prompts, rows: Rows, yx: npt.NDArray[np.float64]) -> Prompts:
@@ -178,36 +282,49 @@ def count_nuclei(prompts: Prompts) -> int:
     return len(np.unique(prompts.object_id[_usable(prompts)]))
 
 
-def touched_rows(prompts: Prompts) -> BoolArray:
-    """Return which rows belong to a nucleus that a person has touched."""
+def touched_rows(prompts: Prompts, kept: Collection[int] = ()) -> BoolArray:
+    """Return which rows belong to a nucleus that a person has touched, or to ``kept``.
+
+    Those to keep are nuclei whose pixels are given, by hand or by import.
+    """
     decided = prompts.state != PromptState.AUTO.value
-    return np.isin(prompts.object_id, prompts.object_id[decided])
+    touched = np.isin(prompts.object_id, prompts.object_id[decided])
+    return np.asarray(touched | np.isin(prompts.object_id, list(kept)))
 
 
 def split_by_score(
-    shown: Prompts, hidden: Prompts, threshold: float
+    shown: Prompts, hidden: Prompts, threshold: float, *, kept: Collection[int] = ()
 ) -> tuple[Prompts, Prompts]:
     """Return which prompts are shown at a score threshold, and which are hidden.
 
-    What a person touched is always shown, and comes last, so that it lies on top.
+    What a person touched is always shown, and comes last, so that it lies on top; so
+    are the nuclei in ``kept``.
     """
-    touched = touched_rows(shown)
+    touched = touched_rows(shown, kept)
     found = Prompts.concatenate([shown.select(~touched), hidden])
     high = found.score >= threshold
     visible = Prompts.concatenate([found.select(high), shown.select(touched)])
     return visible, found.select(~high)
 
 
-def add_proposals(shown: Prompts, proposals: Prompts, diameter: float) -> Prompts:
+def add_proposals(
+    shown: Prompts,
+    proposals: Prompts,
+    diameter: float,
+    *,
+    first_id: int = 1,
+    kept: Collection[int] = (),
+) -> Prompts:
     """Return what a person touched, and new proposals where there is nothing of it.
 
     Proposals nearer than half a nucleus to a touched point are the same nucleus again.
-    Their ids are counted on from the ones in use.
+    Their ids are counted on from the ones in use, at least from ``first_id``. The
+    nuclei in ``kept`` count as touched.
     """
-    touched = shown.select(touched_rows(shown))
-    first = next_id(touched) - 1
+    touched = shown.select(touched_rows(shown, kept))
+    offset = max(next_id(touched), first_id) - 1
     fresh = Prompts(
-        proposals.object_id + first,
+        proposals.object_id + offset,
         proposals.yx,
         proposals.sign,
         proposals.score,
@@ -222,6 +339,11 @@ def add_proposals(shown: Prompts, proposals: Prompts, diameter: float) -> Prompt
     repeated = fresh.object_id[(distance < diameter / 2) & (fresh.sign == POSITIVE)]
     kept = ~np.isin(fresh.object_id, repeated)
     return Prompts.concatenate([fresh.select(kept), touched])
+
+
+def _geometry(prompts: Prompts) -> set[tuple[int, float, float, int]]:
+    columns = (prompts.object_id, *prompts.yx.T, prompts.sign)
+    return set(zip(*(c.tolist() for c in columns), strict=True))
 
 
 def _usable(prompts: Prompts) -> BoolArray:

@@ -1,40 +1,48 @@
 """The annotation session: what was found and decided in one viewer.
 
-Prompts and masks change by the methods of :class:`AnnotationSession` and nowhere else.
+What the methods do is in modules of their own: :mod:`~napari_sac.viewer.editing` for
+decisions and points, ``strokes`` for the brush, ``results`` for what models found, and
+``exchange`` for files. Each change is one of the session's ``steps``.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+from weakref import WeakSet
 
 import numpy as np
 from psygnal import Signal
 
-from napari_sac.core.config import ProposalConfig
+from napari_sac.core.config import DecodeConfig
+from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import POSITIVE, Prompts
-from napari_sac.viewer import prompts as edits
+from napari_sac.viewer import editing, exchange, results
 from napari_sac.viewer.annotation import Annotation
+from napari_sac.viewer.drawing import Drawing
 from napari_sac.viewer.gestures import Gestures
-from napari_sac.viewer.layers import (
-    SESSION_KEY,
-    build_labels,
-    fits,
-    write_change,
-    write_points,
-)
+from napari_sac.viewer.inference import ModelChoice
+from napari_sac.viewer.journaling import SessionJournal
+from napari_sac.viewer.layers import SESSION_KEY, plane_name
+from napari_sac.viewer.live import LiveQueue, Scene
+from napari_sac.viewer.planes import plane_geometry
+from napari_sac.viewer.preview import HoverPreview
+from napari_sac.viewer.regions import Regions
+from napari_sac.viewer.review import Review
+from napari_sac.viewer.steps import Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Collection, Mapping
 
     from napari.components import ViewerModel
     from napari.layers import Layer
-    from napari.utils.events import Event
 
+    from napari_sac.core.session.history import History, Step
+    from napari_sac.core.types import AnyArray, FloatArray
     from napari_sac.viewer.inference import Found, LoadedModel, Segmented
+    from napari_sac.viewer.live import LiveResult
     from napari_sac.viewer.planes import ImagePlane
-
-    Edit = Callable[[Prompts, edits.Rows], Prompts]
+    from napari_sac.viewer.prompts import Rows
 
 DEFAULT_CACHE_BYTES = 2 << 30
 
@@ -50,30 +58,62 @@ class AnnotationSession:
     ----------
     changed : Signal
         Emitted after any change, on the viewer's thread.
+    live_requested : Signal
+        Emitted when ``live`` has something to decode.
+    journal_failed : Signal(str)
+        Emitted once when the journal cannot be written; a sentence for the user.
+    told : Signal(str)
+        A sentence for the user about what was just done, or why nothing was.
     annotations : list of Annotation
-        One for each plane in which nuclei were looked for, the last used one last.
+        One for each plane that has layers of ours, the last used one last.
     loaded : LoadedModel or None
         The model used last.
+    device : str
+        Where to run a model that is not loaded yet.
+    decode_config : DecodeConfig
+        How the masks of a plane are made that was not segmented yet.
     added_sign : int
         Sign of the points that are added by napari's tool.
     cache_bytes : int
         Memory for the embeddings of all annotations together.
+    steps : Steps
+        The one way to change what is known.
+    drawing, gestures : Drawing, Gestures
+        What our layers show, and what a person does in them.
+    live, preview, regions, review, journal
+        The queue of masks, the hover preview, boxes and regions, the review, the disk.
     """
 
+    # a dock without layers has a session too, which a session dropped in must find
+    _alive: ClassVar[WeakSet[AnnotationSession]] = WeakSet()
+
     changed = Signal()
+    live_requested = Signal()
+    journal_failed = Signal(str)
+    told = Signal(str)
 
     def __init__(self, viewer: ViewerModel) -> None:
         self.viewer = viewer
         self.annotations: list[Annotation] = []
         self.loaded: LoadedModel | None = None
+        self.device = "auto"
+        self.decode_config = DecodeConfig()
         self.added_sign = POSITIVE
         self.cache_bytes = DEFAULT_CACHE_BYTES
-        self._gestures = Gestures(self)
-        viewer.layers.events.removed.connect(self._on_layer_removed)
+        self.live = LiveQueue(self)
+        self.preview = HoverPreview(self)
+        self.regions = Regions(self)
+        self.review = Review(self)
+        self.journal = SessionJournal(self.journal_failed.emit)
+        self._numbered: dict[int, Annotation] = {}
+        self.gestures = Gestures(self)
+        self.drawing = Drawing(self)
+        self.steps = Steps(self)
+        self._alive.add(self)
 
     @classmethod
     def of(cls, viewer: ViewerModel) -> AnnotationSession:
-        """Return the session of a viewer; a new one if it has no layer of ours.
+        """Return the session of a viewer; a new one if it has none.
 
         The layers carry their session, so it outlives the dock that made them.
         """
@@ -82,7 +122,10 @@ class AnnotationSession:
             # a copy of a layer carries the session too, which does not know the copy
             if isinstance(session, cls) and session.owner(layer) is not None:
                 return session
-        return cls(viewer)
+        alive = (session for session in cls._alive if session.viewer is viewer)
+        return next(alive, None) or cls(viewer)
+
+    # -- which annotation -------------------------------------------------------
 
     def find(self, plane: ImagePlane) -> Annotation | None:
         """Return what is known about a plane that has prompts."""
@@ -90,6 +133,14 @@ class AnnotationSession:
             if annotation.points is not None and annotation.is_about(plane):
                 return annotation
         return None
+
+    def numbered(self, number: int) -> Annotation | None:
+        """Return the annotation that the history knows by a number."""
+        return self._numbered.get(number)
+
+    def owner(self, layer: Layer) -> Annotation | None:
+        """Return the annotation that a layer of ours belongs to."""
+        return next((a for a in self.annotations if a.owns(layer)), None)
 
     def follow(self, plane: ImagePlane) -> None:
         """Of the layers about one image, show those about this plane only.
@@ -100,168 +151,298 @@ class AnnotationSession:
             if annotation.plane is not None and annotation.plane.layer is plane.layer:
                 annotation.set_visible(annotation.is_about(plane))
 
-    def owner(self, layer: Layer) -> Annotation | None:
-        """Return the annotation that a layer of ours belongs to."""
-        return next((a for a in self.annotations if a.owns(layer)), None)
+    def about(self, plane: ImagePlane, settings: Settings | None = None) -> Annotation:
+        """Return the annotation of a plane; a new, empty one if there is none."""
+        known = self._numbered.values()
+        annotation = next((a for a in known if a.is_about(plane)), None)
+        if annotation is None:
+            empty = np.zeros(plane.shape, np.uint32)
+            annotation = Annotation(
+                1 + max(self._numbered, default=0),
+                plane,
+                AnnotationState(
+                    Prompts.empty(),
+                    Prompts.empty(),
+                    empty,
+                    settings=settings or Settings(decode=self.decode_config),
+                ),
+                plane_geometry(plane.layer),
+                plane_name(plane),
+            )
+            self._numbered[annotation.number] = annotation
+        if annotation not in self.annotations:
+            self.annotations.append(annotation)
+            self.follow(plane)
+        annotation.plane = plane
+        return annotation
+
+    def restore(
+        self, number: int, plane: ImagePlane | None, state: AnnotationState, name: str
+    ) -> Annotation:
+        """Show an annotation of a session that was opened."""
+        geometry = {} if plane is None else plane_geometry(plane.layer)
+        annotation = Annotation(number, plane, state, geometry, name)
+        # the labels are known, and the masks that they were drawn from are not
+        annotation.segmented = annotation.unsure = bool(state.labels.any())
+        self._numbered[number] = annotation
+        self.annotations.append(annotation)
+        self.drawing.show_points(annotation)
+        if state.labels.any():
+            self.drawing.show_labels(annotation)
+        if state.reviewed:
+            self.regions.show_reviewed(annotation)
+        if plane is not None:
+            self.follow(plane)
+        self.changed.emit()
+        return annotation
+
+    # -- find and segment -------------------------------------------------------
 
     def show_proposals(
         self, plane: ImagePlane, found: Found, threshold: float | None = None
     ) -> Annotation:
         """Show what was found in a plane, beside what the user has touched before."""
-        if threshold is None:
-            threshold = ProposalConfig().score_threshold
-        annotation = self._annotation_about(plane, found, threshold)
-        everything = edits.add_proposals(
-            annotation.prompts, found.prompts, found.diameter
-        )
-        shown, annotation.hidden = edits.split_by_score(
-            everything, Prompts.empty(), threshold
-        )
-        self.loaded = found.loaded
-        annotation.seconds.update(found.seconds)
-        if annotation.points is None:
-            annotation.points = found.points
-            self._commit(annotation, shown)
-            self._gestures.watch(found.points)
-            self._gestures.bind_keys(found.points)
-            self._add_layer(found.points)
-        else:
-            self._commit(annotation, shown)
-        return annotation
+        return results.show_proposals(self, plane, found, threshold)
 
     def show_labels(
         self, annotation: Annotation, plane: ImagePlane, segmented: Segmented
     ) -> None:
         """Show the labels of a segmentation, and keep what the next one can use."""
-        annotation.masks = segmented.masks
-        annotation.embedding = segmented.embedding
-        annotation.recomputed = segmented.recomputed
-        self.loaded = segmented.loaded
-        annotation.seconds.update(segmented.seconds)
-        self._use(annotation)
-        layer, change = annotation.labels, segmented.change
-        if layer is None or change is None or not fits(layer.data, segmented.labels):
-            self._replace_labels(annotation, plane, segmented)
-        else:
-            write_change(layer, change)
-        self.changed.emit()
+        results.show_labels(self, annotation, plane, segmented)
+
+    def draw_masks(self, annotation: Annotation, result: LiveResult) -> None:
+        """Draw the masks that a step has brought, as a part of that step."""
+        results.draw_masks(self, annotation, result)
 
     def set_threshold(self, annotation: Annotation, threshold: float) -> None:
         """Show the proposals with at least this score, and all touched prompts."""
-        self.sync(annotation)
-        annotation.threshold = threshold
-        shown, hidden = edits.split_by_score(
-            annotation.prompts, annotation.hidden, threshold
-        )
-        annotation.hidden = hidden
-        self._commit(annotation, shown)
+        results.set_threshold(self, annotation, threshold)
 
-    def accept(self, annotation: Annotation, rows: edits.Rows) -> None:
+    # -- decisions --------------------------------------------------------------
+
+    def accept(self, annotation: Annotation, rows: Rows) -> None:
         """Accept prompts, by row."""
-        self._edit(annotation, rows, edits.accept)
+        editing.accept(self, annotation, rows)
 
-    def reject(self, annotation: Annotation, rows: edits.Rows) -> None:
+    def reject(self, annotation: Annotation, rows: Rows) -> None:
         """Reject prompts, by row; they stay visible and make no mask."""
-        self._edit(annotation, rows, edits.reject)
+        editing.reject(self, annotation, rows)
 
-    def negate(self, annotation: Annotation, rows: edits.Rows) -> None:
+    def negate(self, annotation: Annotation, rows: Rows) -> None:
         """Turn positive prompts into negative ones of the nearest nucleus, or back."""
-        new_id = edits.next_id(annotation.prompts, annotation.hidden)
-        self._edit(annotation, rows, partial(edits.negate, new_id=new_id))
+        editing.negate(self, annotation, rows)
 
-    def delete(self, annotation: Annotation, rows: edits.Rows) -> None:
-        """Forget prompts that napari has taken out of the layer, by their old rows."""
-        prompts = edits.delete(annotation.prompts, rows)
-        self._commit(annotation, prompts, positions=False)
+    def merge(self, annotation: Annotation, ids: Collection[int]) -> None:
+        """Make one nucleus of several; it keeps the lowest id."""
+        editing.merge(self, annotation, ids)
 
-    def take_features(self, annotation: Annotation) -> None:
-        """Take up what was typed into napari's table of features."""
-        layer, known = annotation.points, annotation.prompts
-        if layer is not None and len(layer.data) == len(known):
-            prompts = edits.read_features(layer.features, known)
-            if prompts is not known:
-                self._commit(annotation, prompts, positions=False)
+    def split(self, annotation: Annotation, ids: Collection[int]) -> None:
+        """Make a nucleus of each positive point of these nuclei."""
+        editing.split(self, annotation, ids)
+
+    def unpaint(self, annotation: Annotation, ids: Collection[int]) -> None:
+        """Let the model draw nuclei again that were painted or imported."""
+        editing.unpaint(self, annotation, ids)
+
+    def add_nuclei(self, annotation: Annotation, yx: FloatArray) -> list[int]:
+        """Add nuclei at points (N, 2) in pixels; return their ids."""
+        return editing.add_nuclei(self, annotation, yx)
+
+    def add_to_nucleus(
+        self, annotation: Annotation, yx: FloatArray, sign: int
+    ) -> int | None:
+        """Add a point (y, x) to the nucleus that it belongs to, and return its id."""
+        return editing.add_to_nucleus(self, annotation, yx, sign)
+
+    def add_box(self, annotation: Annotation, corners: FloatArray) -> int:
+        """Add a nucleus that fills a box, given its corners (N, 2); return its id."""
+        return editing.add_box(self, annotation, corners)
+
+    def set_reviewed(
+        self, annotation: Annotation, polygons: tuple[FloatArray, ...]
+    ) -> None:
+        """Say which regions, polygons (N, 2) in pixels, were reviewed."""
+        editing.set_reviewed(self, annotation, polygons)
 
     def sync(self, annotation: Annotation) -> None:
-        """Take up what was done to the layer, also what napari tells nobody.
+        """Take up what was done to the layer of prompts, also what napari tells nobody.
 
         Pasting points, for one, emits no event.
         """
-        layer = annotation.points
-        if layer is None:
-            return
-        known = annotation.prompts
-        yx = np.asarray(layer.data, float)
-        common = min(len(yx), len(known))
-        prompts = known.select(np.arange(common))
-        moved = np.flatnonzero((yx[:common] != prompts.yx).any(axis=1))
-        if len(moved):
-            prompts = edits.move(prompts, moved, yx[moved])
-        if len(yx) > common:
-            new_id = edits.next_id(known, annotation.hidden)
-            prompts = edits.add(prompts, yx[common:], self.added_sign, new_id)
-        if len(moved) or len(yx) != len(known):
-            self._commit(annotation, prompts, positions=False)
+        editing.sync(self, annotation)
 
-    def _edit(self, annotation: Annotation, rows: edits.Rows, edit: Edit) -> None:
-        self.sync(annotation)
-        if len(rows):
-            prompts = edit(annotation.prompts, rows)
-            self._commit(annotation, prompts, positions=False)
+    # -- live masks -------------------------------------------------------------
 
-    def _commit(
-        self, annotation: Annotation, prompts: Prompts, *, positions: bool = True
-    ) -> None:
-        """Make these the prompts of an annotation: all changes of prompts end here."""
-        annotation.prompts = prompts
-        if annotation.points is not None:
-            with self._gestures.paused():
-                write_points(
-                    annotation.points,
-                    prompts,
-                    annotation.diameter,
-                    positions=positions,
-                )
+    def scene(self, annotation: Annotation) -> Scene | None:
+        """Return what decoding needs; None where there is no image."""
+        plane, settings = annotation.plane, annotation.state.settings
+        if plane is None:
+            return None
+        device = self.device if self.loaded is None else self.loaded.choice.device
+        adapter = None if settings.adapter is None else Path(settings.adapter)
+        return Scene(
+            plane,
+            settings,
+            ModelChoice(settings.model, adapter, device),
+            self.loaded,
+            annotation.embedding,
+            annotation.embedded_by,
+        )
+
+    def take_embedding(self, annotation: Annotation, result: LiveResult) -> None:
+        """Keep the model and the embedding that a decoding has used."""
+        self.loaded = result.loaded
+        if annotation.plane is not None and annotation in self.annotations:
+            annotation.embedding = result.embedding
+            annotation.embedded_by = result.loaded.model.key
+            self.use(annotation)
+
+    # -- undo and redo ----------------------------------------------------------
+
+    @property
+    def undo_title(self) -> str:
+        """What :meth:`undo` would take back: "reject 37 nuclei"; empty for nothing."""
+        return self.steps.history.undo_title or ""
+
+    @property
+    def redo_title(self) -> str:
+        """What :meth:`redo` would do again; empty for nothing."""
+        return self.steps.history.redo_title or ""
+
+    def undo(self) -> str | None:
+        """Take the last step back; return what it was, or None if there is none."""
+        self._sync_all()
+        return self._tell_step(self.steps.undo())
+
+    def redo(self) -> str | None:
+        """Do the step again that was undone last; return what it is, or None."""
+        self._sync_all()
+        return self._tell_step(self.steps.redo())
+
+    # -- keys -------------------------------------------------------------------
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The key of each action of ours, by name; empty for none."""
+        return self.gestures.keys
+
+    def set_keys(self, keys: Mapping[str, str]) -> None:
+        """Use other keys.
+
+        Raises
+        ------
+        KeyTakenError
+            If a text is no key, or a key would do two things; nothing was changed.
+        """
+        layers = [layer for a in self.annotations for layer in a.layers]
+        self.gestures.set_keys(keys, layers)
         self.changed.emit()
 
-    def _annotation_about(
-        self, plane: ImagePlane, found: Found, threshold: float
+    # -- files ------------------------------------------------------------------
+
+    @property
+    def read_only(self) -> bool:
+        """Whether another viewer has the session open, so that nothing is written."""
+        return self.journal.read_only
+
+    def flush(self, chunks: int | None = None) -> int:
+        """Write changed labels to the session folder, so that it opens faster.
+
+        Parameters
+        ----------
+        chunks : int, optional
+            Write so many pieces at most; each takes a few milliseconds.
+
+        Returns
+        -------
+        int
+            Pieces that are left.
+        """
+        return self.journal.flush(self._numbered.values(), chunks)
+
+    def close(self, *, clean: bool = True) -> None:
+        """End the journal; ``clean`` says that there is nothing to restore."""
+        self.journal.close(self._numbered.values(), clean=clean)
+
+    def save_as(self, folder: str | Path) -> None:
+        """Save the session into a folder ``NAME.sac``, and go on there.
+
+        So a session that is read-only becomes one that can be written to, with what was
+        done to it meanwhile.
+
+        Raises
+        ------
+        NapariSacError
+            If it cannot be written; the session goes on where it was.
+        """
+        self._sync_all()
+        self.journal.save_as(folder, self._numbered.values(), self.steps.history)
+        self.changed.emit()
+
+    def open(self, folder: str | Path) -> list[Annotation]:
+        """Open a session folder in this viewer, which has no session yet.
+
+        Raises
+        ------
+        NapariSacError
+            If it cannot be opened, or something was annotated here already.
+        """
+        return exchange.open_session(self, folder)
+
+    @property
+    def history(self) -> History:
+        """The steps that can be undone and redone."""
+        return self.steps.history
+
+    def import_labels(
+        self, plane: ImagePlane, labels: AnyArray, title: str = "import labels"
     ) -> Annotation:
-        annotation = next((a for a in self.annotations if a.is_about(plane)), None)
-        if annotation is None:
-            annotation = Annotation(plane, found.diameter, threshold)
-            self.annotations.append(annotation)
-            self.follow(plane)
-        annotation.plane = plane
-        annotation.diameter = found.diameter
-        annotation.threshold = threshold
-        return annotation
+        """Make every label of (H, W) labels of any tool a nucleus with a prompt."""
+        return exchange.import_labels(self, plane, labels, title)
 
-    def _add_layer(self, layer: Layer, below: Layer | None = None) -> None:
-        layer.metadata[SESSION_KEY] = self
-        layers = self.viewer.layers
-        if below is None or below not in layers:
-            layers.append(layer)
-        else:
-            layers.insert(layers.index(below), layer)
-            layers.selection.active = below
+    def import_points(self, plane: ImagePlane, yx: FloatArray) -> Annotation:
+        """Make every point (N, 2) a nucleus; its mask is decoded."""
+        return exchange.import_points(self, plane, yx)
 
-    def _replace_labels(
-        self, annotation: Annotation, plane: ImagePlane, segmented: Segmented
-    ) -> None:
-        layer = segmented.layer or build_labels(plane, segmented.labels)
-        before = annotation.labels
-        annotation.labels = layer
-        self._gestures.bind_keys(layer)
-        if before is not None and before in self.viewer.layers:
-            layer.name = before.name
-            self.viewer.layers.remove(before)
-        self._add_layer(layer, below=annotation.points)
+    def import_table(self, plane: ImagePlane, path: str | Path) -> Annotation:
+        """Make every point of a CSV or QuPath file a nucleus."""
+        return exchange.import_table(self, plane, path)
 
-    def _use(self, used: Annotation) -> None:
+    def import_geojson(self, plane: ImagePlane, path: str | Path) -> Annotation:
+        """Take up outlines that were corrected elsewhere; ids are kept."""
+        return exchange.import_geojson(self, plane, path)
+
+    def export_labels(self, annotation: Annotation, path: str | Path) -> None:
+        """Write the labels as TIFF, or as OME-Zarr where the name ends so."""
+        self.sync(annotation)
+        exchange.export_labels(annotation, path)
+
+    def export_prompts(self, annotation: Annotation, path: str | Path) -> None:
+        """Write the prompts that are shown as CSV."""
+        self.sync(annotation)
+        exchange.export_prompts(annotation, path)
+
+    def export_geojson(self, annotation: Annotation, path: str | Path) -> None:
+        """Write the outlines for QuPath."""
+        self.sync(annotation)
+        exchange.export_geojson(annotation, path)
+
+    def _sync_all(self) -> None:
+        for annotation in self.annotations:
+            self.drawing.mend(annotation)
+            self.sync(annotation)
+
+    def _tell_step(self, step: Step | None) -> str | None:
+        if step is None:
+            return None
+        self.changed.emit()
+        return step.change.title
+
+    def use(self, used: Annotation) -> None:
         """Note which annotation was used last; keep the embeddings within the limit."""
-        self.annotations.remove(used)
-        self.annotations.append(used)
+        if used in self.annotations:
+            self.annotations.remove(used)
+            self.annotations.append(used)
         total = 0
         for annotation in reversed(self.annotations):
             if annotation.embedding is None:
@@ -269,20 +450,3 @@ class AnnotationSession:
             total += annotation.embedding.features.nbytes
             if total > self.cache_bytes and annotation is not used:
                 annotation.embedding = None
-
-    def _on_layer_removed(self, event: Event) -> None:
-        layer = event.value
-        for annotation in list(self.annotations):
-            if layer is annotation.points:
-                annotation.points = None
-                annotation.prompts = annotation.hidden = Prompts.empty()
-            elif layer is annotation.labels:
-                annotation.labels = None
-            elif annotation.plane is not None and layer is annotation.plane.layer:
-                annotation.plane = annotation.embedding = None
-                annotation.masks = {}
-            else:
-                continue
-            if annotation.points is None and annotation.labels is None:
-                self.annotations.remove(annotation)
-        self.changed.emit()

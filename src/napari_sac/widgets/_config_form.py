@@ -10,6 +10,7 @@ from magicgui.widgets import Container, create_widget
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from psygnal import SignalInstance
     from qtpy.QtWidgets import QWidget
 
 _Config = TypeVar("_Config")
@@ -34,6 +35,12 @@ class ConfigForm(Generic[_Config]):
             widgets=[_input(f) for f in fields(kind) if f.name not in without]  # type: ignore[arg-type]
         )
         self._inputs.margins = (0, 0, 0, 0)
+
+    @property
+    def changed(self) -> SignalInstance:
+        """Emitted when an input was changed."""
+        signal: SignalInstance = self._inputs.changed
+        return signal
 
     @property
     def native(self) -> QWidget:

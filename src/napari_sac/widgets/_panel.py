@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
     QFrame,
     QLabel,
     QLayout,
+    QPushButton,
     QScrollArea,
     QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
+from superqt import QCollapsible
 
 NOTE_STYLE = "font-size: 11px;"
+WARNING_STYLE = "font-size: 11px; color: #E69F00; font-weight: bold;"
+_FOLD_STYLE = (
+    "QPushButton { text-align: left; border: none; outline: none; } "
+    # napari colours a checked button like the one to press next
+    "QPushButton:checked { background-color: transparent; }"
+)
 
 # So that the inputs of all panels stand below each other.
 _LABEL_WIDTH = 112
@@ -40,6 +48,37 @@ def combo(tooltip: str) -> QComboBox:
         QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
     )
     return box
+
+
+def narrow_button(text: str, tooltip: str) -> QPushButton:
+    """Return a button that may get narrower than its text, so not to widen the dock."""
+    button = QPushButton(text)
+    button.setToolTip(tooltip)
+    button.setMinimumWidth(40)
+    button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    button.setStyleSheet("padding: 3px 4px;")
+    return button
+
+
+def fold(title: str, *contents: QWidget) -> QCollapsible:
+    """Return contents that are folded away until the title is clicked."""
+
+    def name(unfolded: bool) -> None:
+        folded.setText(f"{'▾' if unfolded else '▸'}  {title}")
+
+    # its own icons keep the colour that text had before napari's theme came
+    folded = QCollapsible(expandedIcon=" ", collapsedIcon=" ")
+    folded.toggleButton().setStyleSheet(_FOLD_STYLE)
+    folded.toggleButton().setIconSize(QSize(0, 0))
+    folded.toggled.connect(name)
+    name(False)
+    for layout in (folded.layout(), folded.content().layout()):
+        if layout is not None:
+            layout.setContentsMargins(0, 0, 0, 0)
+            layout.setSpacing(3)
+    for widget in contents:
+        folded.addWidget(widget)
+    return folded
 
 
 def section(title: str, *contents: QWidget | QLayout) -> QVBoxLayout:

@@ -32,3 +32,15 @@ def compute_settings() -> ComputeSettings:
         return ComputeSettings()
     compute = plugins[_PLUGIN].compute
     return ComputeSettings(compute.device, compute.cache_mb)
+
+
+def key_settings() -> dict[str, str]:
+    """Return the key of each action as it is set; nothing if napari knows no plugin.
+
+    The actions are those of :mod:`napari_sac.viewer.keys`.
+    """
+    plugins = get_plugin_settings()
+    if _PLUGIN not in plugins:
+        return {}
+    shortcuts = plugins[_PLUGIN].shortcuts
+    return {name: str(key) for name, key in shortcuts.model_dump().items()}

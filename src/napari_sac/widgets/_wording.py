@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 from napari_sac.viewer.prompts import count_nuclei
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
 
+    from napari_sac.core.session.recovery import Unclosed
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.inference import Found, Segmented
     from napari_sac.viewer.planes import ImagePlane
+    from napari_sac.viewer.review import ReviewProgress
 
 NO_IMAGE = "Open an image first, or a sample: File > Open Sample > Segment Any Cell."
 NO_POINTS = "Find nuclei first."
@@ -23,6 +27,96 @@ POINTS_GONE = (
     "The points were removed while the work was going on, so the labels were dropped. "
     "Find nuclei to start again."
 )
+
+NOTHING_SELECTED = "Select points first: press 3, then click them or draw around them."
+NO_LABELS_LAYER = "Select one Labels layer of another tool in the layer list first."
+LONGEST_STEP = 32
+"""Characters of a step's name that fit on a button of a narrow dock."""
+
+DISCARD_QUESTION = "Delete this work for good? Points, labels and history go."
+
+
+def name_step(title: str) -> str:
+    """Return the name of a step, short enough for a button."""
+    if len(title) <= LONGEST_STEP:
+        return title
+    return title[: LONGEST_STEP - 1].rstrip() + "…"
+
+
+def describe_time(seconds: float) -> str:
+    """Return a duration in words: ``"2 min 5 s"``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def describe_doubt(
+    progress: ReviewProgress, current: int, reasons: Sequence[str]
+) -> str:
+    """Return which nucleus is looked at, and why it comes so early."""
+    if current == 0:
+        if progress.reviewed == progress.total:
+            return "All nuclei are reviewed."
+        return "Press Next: the most doubtful nucleus comes first."
+    return f"Nucleus {current}: {'; '.join(reasons) or 'nothing odd about it'}."
+
+
+def describe_effort(progress: ReviewProgress) -> str:
+    """Return how long the review took, and how many clicks each nucleus."""
+    took = describe_time(progress.seconds)
+    if not progress.reviewed:
+        return f"{took} so far."
+    return f"{took}, {progress.clicks_per_nucleus:.1f} clicks per nucleus."
+
+
+def describe_unsaved(unclosed: Sequence[Unclosed], now: datetime) -> str:
+    """Return the offer to restore what was not closed, the newest first."""
+    newest = unclosed[0]
+    when = newest.changed.astimezone(now.tzinfo)
+    image = newest.images[0] if newest.images else "an image"
+    more = f" and {len(newest.images) - 1} more" if len(newest.images) > 1 else ""
+    text = f"Unsaved work from {_day(when, now)} {when:%H:%M} on {image}{more}."
+    others = len(unclosed) - 1
+    return f"{text} And {_count(others, 'older one')}." if others else text
+
+
+def describe_place(folder: Path | None, *, saved: bool) -> str:
+    """Return where the work is kept."""
+    if folder is None:
+        return "Every step is kept, from the first one on."
+    if saved:
+        return f"Every step is kept in {folder.name}."
+    return "Every step is kept. Save it under a name to find it again."
+
+
+def describe_read_only(reason: str) -> str:
+    """Return that nothing can be written, and why."""
+    return f"Read only. {reason} Save it under another name to go on with it."
+
+
+def describe_opened(opened: Sequence[Annotation], folder: Path) -> str:
+    """Return what a session that was opened has."""
+    nuclei = sum(count_nuclei(a.prompts) for a in opened)
+    images = _count(len(opened), "image")
+    return f"{folder.name}: {_count(nuclei, 'nucleus', 'nuclei')} on {images}."
+
+
+def describe_imported(annotation: Annotation) -> str:
+    """Return what an import came to."""
+    nuclei = _count(count_nuclei(annotation.prompts), "nucleus", "nuclei")
+    return f"{nuclei} are there now. Undo takes the import back."
+
+
+def describe_exported(path: Path) -> str:
+    """Return where something was written to."""
+    return f"Written to {path}."
+
+
+def _day(when: datetime, now: datetime) -> str:
+    days = (now.date() - when.date()).days
+    return {0: "today", 1: "yesterday"}.get(days, f"{when:%d %B %Y}")
 
 
 def describe_cancelled(title: str) -> str:
@@ -54,7 +148,7 @@ def describe_found(found: Found, annotation: Annotation) -> str:
         )
     return (
         f"{_count(count_nuclei(annotation.prompts), 'nucleus', 'nuclei')} found "
-        f"({_seconds(found.seconds)}). Correct the points, then press Segment."
+        f"({_seconds(found.seconds)}). Press Segment, then correct."
     )
 
 

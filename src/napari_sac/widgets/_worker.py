@@ -1,7 +1,9 @@
 """The one place where threads start: it runs a job, tells how far it is, shows errors.
 
-What runs in the thread takes a progress callback and touches no layer. Results and
-errors arrive on the window's thread; those of a cancelled job are dropped.
+:class:`Worker` runs what takes seconds and shows how far it is; :class:`LiveLane` runs
+what a click asks for, which nobody should have to wait for. What runs in a thread
+touches no layer. Results and errors arrive on the window's thread; those of a
+cancelled job are dropped.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ import threading
 import time
 import traceback
 import warnings
+import weakref
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from napari.qt.threading import create_worker
 from napari.utils import cancelable_progress
@@ -31,8 +35,12 @@ if TYPE_CHECKING:
     from napari_sac.core.progress import Progress
 
 _T = TypeVar("_T")
+_Request = TypeVar("_Request")
+_Result = TypeVar("_Result")
+_Taken_contra = TypeVar("_Taken_contra", contravariant=True)
 
 _REPORT_SECONDS = 0.05
+_QUIET_SECONDS = 0.4
 _JOIN_SECONDS = 2.0
 _PACKAGES = ("napari-sac", "napari", "torch", "numpy", "qtpy")
 
@@ -167,11 +175,203 @@ class Worker(QObject):
         notification_manager.receive_error(type(error), error, error.__traceback__)
 
 
+class LiveQueue(Protocol[_Request, _Taken_contra]):
+    """What a :class:`LiveLane` serves; called in the thread of the window only."""
+
+    def next_request(self) -> _Request | None:
+        """Return what to compute now, or None."""
+
+    def take(self, result: _Taken_contra, /) -> None:
+        """Take what came of the request."""
+
+    def fail(self, request: _Request, /) -> None:
+        """Go on without a request that could not be served."""
+
+    def give_back(self, request: _Request, /) -> None:
+        """Take back a request that nobody serves any more."""
+
+
+class LiveLane(QObject, Generic[_Request, _Result]):
+    """Answers one request after the other in a thread that stays.
+
+    The next request is asked for when the last one is answered, so it is about the
+    state of things at that moment.
+
+    Parameters
+    ----------
+    parent : QObject
+        When it is deleted, what is being computed is dropped.
+    queue : LiveQueue
+    compute : callable
+        Run in the lane's thread, with a request and a
+        :data:`~napari_sac.core.progress.Progress`.
+
+    Attributes
+    ----------
+    busy_changed : Signal(bool)
+    progressed : Signal(str, int, int)
+        As that of :class:`Worker`, but only from what takes long.
+    failed : Signal(str, str)
+        As that of :class:`Worker`; no notification comes with it.
+    """
+
+    busy_changed = Signal(bool)
+    progressed = Signal(str, int, int)
+    failed = Signal(str, str)
+
+    def __init__(
+        self,
+        parent: QObject,
+        queue: LiveQueue[_Request, _Result],
+        compute: Callable[[_Request, Progress], _Result],
+    ) -> None:
+        super().__init__(parent)
+        self._queue = queue
+        self._compute = compute
+        self._line: _Line | None = None
+        self._request: _Request | None = None
+        self._paused = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being computed."""
+        return self._request is not None
+
+    def wake(self) -> None:
+        """Ask for a request, unless there is one at work or the lane is paused."""
+        if self.busy or self._paused or not is_alive(self):
+            return
+        self._request = self._queue.next_request()
+        if self._request is None:
+            return
+        if self._line is None:
+            self._line = self._open_line()
+        self.busy_changed.emit(True)
+        self._line.inbox.put(self._request)
+
+    def pause(self, paused: bool) -> None:
+        """Ask for nothing for a while, then go on with what has gathered."""
+        self._paused = paused
+        self.wake()
+
+    def stop(self) -> None:
+        """Drop what is being computed, and end the thread; ``wake`` starts another."""
+        line, self._line = self._line, None
+        if line is None:
+            return
+        line.stop()
+        line.relay.answered.disconnect(self._on_answered)
+        line.relay.progressed.disconnect(self.progressed)
+        line.thread.join(_JOIN_SECONDS)
+        request, self._request = self._request, None
+        if request is not None:
+            self._queue.give_back(request)
+            self.busy_changed.emit(False)
+
+    def _open_line(self) -> _Line:
+        line = _Line(self._compute)
+        queued = Qt.ConnectionType.QueuedConnection
+        line.relay.answered.connect(self._on_answered, queued)
+        line.relay.progressed.connect(self.progressed, queued)
+        # the thread does not know the lane, so something must tell it to end
+        weakref.finalize(self, line.stop)
+        line.thread.start()
+        return line
+
+    def _on_answered(self, answer: _Answer) -> None:
+        request, self._request = self._request, None
+        if request is None:
+            return
+        self.busy_changed.emit(False)
+        error = answer.error
+        try:
+            if error is None:
+                self._queue.take(answer.result)
+            else:
+                self._queue.fail(request)
+        except Exception as raised:
+            error = raised
+        if isinstance(error, NapariSacError):
+            self.failed.emit(str(error), "")
+        elif error is not None:
+            title = "Computing the mask"
+            self.failed.emit(_sentence(title, error), _report(title, error))
+        self.wake()
+
+
+class _Answer(NamedTuple):
+    """What came of a request."""
+
+    result: Any
+    error: Exception | None
+
+
+class _Line:
+    """A thread that computes, what it is given, and what it says.
+
+    Parameters
+    ----------
+    compute : callable
+        As that of :class:`LiveLane`.
+    """
+
+    def __init__(self, compute: Callable[[Any, Progress], Any]) -> None:
+        self.inbox: SimpleQueue[Any] = SimpleQueue()
+        self.relay = _Relay()
+        self.stopped = threading.Event()
+        # daemon: it waits for requests, which is nothing to keep a program open for
+        self.thread = threading.Thread(
+            target=_answer,
+            args=(compute, self.inbox, self.relay, self.stopped),
+            daemon=True,
+        )
+
+    def stop(self) -> None:
+        """Tell the thread to end, also in the middle of a computation."""
+        self.stopped.set()
+        self.inbox.put(None)
+
+
+def _answer(
+    compute: Callable[[Any, Progress], Any],
+    inbox: SimpleQueue[Any],
+    relay: _Relay,
+    stopped: threading.Event,
+) -> None:
+    """Answer requests until there comes None; nothing is raised in the thread."""
+    while (request := inbox.get()) is not None:
+        try:
+            import_torch()
+            answer = _Answer(compute(request, _live_progress(relay, stopped)), None)
+        except Exception as error:
+            answer = _Answer(None, error)
+        relay.answered.emit(answer)
+        # a request holds an embedding: not until the next one comes
+        del request, answer
+
+
+def _live_progress(relay: _Relay, stopped: threading.Event) -> Progress:
+    """Return a progress that is silent unless it takes long, and stops the work."""
+    quiet_until = time.monotonic() + _QUIET_SECONDS
+
+    def progress(stage: str, done: int, total: int) -> None:
+        nonlocal quiet_until
+        if stopped.is_set():
+            raise Cancelled("The dock was closed.")
+        now = time.monotonic()
+        if now > quiet_until:
+            quiet_until = now + _REPORT_SECONDS
+            relay.progressed.emit(stage, done, total)
+
+    return progress
+
+
 class _Relay(QObject):
-    """Carries what the thread says to the window's thread; it belongs to the job."""
+    """Carries what a thread says to the window's thread; it belongs to the thread."""
 
     progressed = Signal(str, int, int)
     finished = Signal()
+    answered = Signal(object)
 
 
 class _Job(Generic[_T]):

@@ -1,6 +1,8 @@
 """The dock *Segment nuclei*: from an image to points, and from points to labels.
 
 It reads the form, starts the worker and hands results to the session; nothing else.
+What its lower half does is in :mod:`~napari_sac.widgets._correcting` and
+:mod:`~napari_sac.widgets._keeping`.
 """
 
 from __future__ import annotations
@@ -11,10 +13,9 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QDoubleSpinBox, QLabel, QPushButton, QVBoxLayout, QWidget
-from superqt import QCollapsible, QLabeledDoubleSlider
+from superqt import QLabeledDoubleSlider
 
 from napari_sac.core.config import DecodeConfig, ProposalConfig
-from napari_sac.core.types import NEGATIVE, POSITIVE
 from napari_sac.viewer.inference import (
     FindRequest,
     Found,
@@ -26,10 +27,14 @@ from napari_sac.viewer.inference import (
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._config_form import ConfigForm
+from napari_sac.widgets._correct_panel import CorrectPanel
+from napari_sac.widgets._correcting import Correcting
 from napari_sac.widgets._image_panel import ImagePanel
-from napari_sac.widgets._legend import Legend
+from napari_sac.widgets._keeping import EXPORTS, IMPORTS, Keeping
 from napari_sac.widgets._model_panel import ModelPanel
-from napari_sac.widgets._panel import ScrollColumn, combo, form, note, section
+from napari_sac.widgets._panel import ScrollColumn, fold, form, note, section
+from napari_sac.widgets._review_panel import ReviewPanel
+from napari_sac.widgets._session_panel import RestoreBar, SessionPanel
 from napari_sac.widgets._settings import compute_settings
 from napari_sac.widgets._status_panel import StatusPanel
 from napari_sac.widgets._wording import (
@@ -47,11 +52,10 @@ from napari_sac.widgets._worker import Worker
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from qtpy.QtGui import QShowEvent
 
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.planes import ImagePlane
-
-_SIGNS = (POSITIVE, NEGATIVE)
 
 
 class SegmentWidget(QWidget):
@@ -80,15 +84,36 @@ class SegmentWidget(QWidget):
         self.why_not_find = note()
         self.threshold = _threshold_slider()
         self.count = note()
-        self.added_sign = combo("What the points are that you add with napari's tool.")
-        self.added_sign.addItems(["a nucleus", "not this nucleus"])
+        self.correct = CorrectPanel()
         self.segment_button = QPushButton("Segment")
         self.why_not_segment = note()
+        self.review = ReviewPanel()
+        self.keep = SessionPanel(
+            [(k.name, k.title) for k in IMPORTS], [(k.name, k.title) for k in EXPORTS]
+        )
+        self.restore = RestoreBar()
         self.status = StatusPanel()
         self.proposal_form = ConfigForm(ProposalConfig, without=("score_threshold",))
         self.decode_form = ConfigForm(DecodeConfig)
         self._filter_soon = QTimer(self)
         self._filter_soon.setSingleShot(True)
+        self.correcting = Correcting(
+            self,
+            self.session,
+            self.correct,
+            self.review,
+            self.status,
+            self._annotation,
+        )
+        self.keeping = Keeping(
+            self,
+            self.session,
+            self.keep,
+            self.restore,
+            self.status,
+            self.worker,
+            self.images.plane,
+        )
         self._lay_out()
         self._connect_inside()
         self._connect_outside()
@@ -102,6 +127,11 @@ class SegmentWidget(QWidget):
             else:
                 self._connect_outside()
 
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Look which window this is; it is not known when the dock is made."""
+        super().showEvent(event)
+        self.keeping.watch_window()
+
     def leave(self) -> None:
         """Cancel what is running, and listen to the viewer no more."""
         if self._connected:
@@ -109,12 +139,16 @@ class SegmentWidget(QWidget):
             self.images.leave_viewer()
             self.session.changed.disconnect(self._refresh)
             self.worker.stop()
+            self.correcting.leave()
+            self.keeping.leave()
 
     def _connect_outside(self) -> None:
         if not self._connected:
             self._connected = True
             self.images.follow_viewer()
             self.session.changed.connect(self._refresh)
+            self.correcting.join()
+            self.keeping.join()
             self._refresh()
 
     def _connect_inside(self) -> None:
@@ -123,7 +157,8 @@ class SegmentWidget(QWidget):
         self.images.changed.connect(self._on_image_changed)
         self.threshold.valueChanged.connect(self._on_threshold_moved)
         self._filter_soon.timeout.connect(self._on_threshold)
-        self.added_sign.currentIndexChanged.connect(self._on_added_sign)
+        self.decode_form.changed.connect(self._on_decode_form)
+        self.models.changed.connect(self._on_model)
         self.status.cancel_requested.connect(self.worker.cancel)
         self.worker.busy_changed.connect(self._on_busy_changed)
         self.worker.progressed.connect(self.status.show_progress)
@@ -167,7 +202,8 @@ class SegmentWidget(QWidget):
             self._chosen_diameter() or annotation.diameter,
             annotation.embedding,
             annotation.masks,
-            None if annotation.labels is None else annotation.labels.data,
+            annotation.state.labels,
+            annotation.painted,
         )
         done = partial(self._show_segmented, annotation, request)
         self.worker.start("Segmenting", partial(segment, request), done)
@@ -194,11 +230,15 @@ class SegmentWidget(QWidget):
         if annotation is not None:
             self.session.set_threshold(annotation, self.threshold.value())
 
-    def _on_added_sign(self, index: int) -> None:
-        self.session.added_sign = _SIGNS[index]
+    def _on_decode_form(self) -> None:
+        self.session.decode_config = self.decode_form.config()
+
+    def _on_model(self) -> None:
+        self.session.device = self.models.choice().device
 
     def _on_busy_changed(self, busy: bool) -> None:
         self.status.show_busy(busy)
+        self.correcting.pause(busy)
         self._refresh()
 
     def _on_cancelled(self, title: str) -> None:
@@ -238,6 +278,8 @@ class SegmentWidget(QWidget):
             self.count.setText(describe_count(annotation))
             self.measured.setText(describe_diameter(annotation.diameter, plane))
             self._show_threshold(annotation.threshold)
+        self.correcting.refresh()
+        self.keeping.refresh()
 
     def _show_threshold(self, threshold: float) -> None:
         if not self._filter_soon.isActive():
@@ -248,15 +290,12 @@ class SegmentWidget(QWidget):
     def _lay_out(self) -> None:
         self.why_not_find.setText(NO_IMAGE)
         self.why_not_segment.setText(NO_POINTS)
-        advanced = QCollapsible("Advanced")
-        if (around := advanced.layout()) is not None:
-            around.setContentsMargins(0, 0, 0, 0)
-        advanced.addWidget(self.proposal_form.native)
-        advanced.addWidget(self.decode_form.native)
+        advanced = fold("Advanced", self.proposal_form.native, self.decode_form.native)
         inside = QWidget()
         layout = QVBoxLayout(inside)
         layout.setContentsMargins(6, 6, 6, 0)
         layout.setSpacing(8)
+        layout.addWidget(self.restore)
         for part in (
             section("1  Image and model", self.images, self.models),
             section(
@@ -268,8 +307,10 @@ class SegmentWidget(QWidget):
                 form(("Minimum score", self.threshold)),
                 self.count,
             ),
-            section("3  Correct", Legend(), form(("New points are", self.added_sign))),
-            section("4  Segment", self.segment_button, self.why_not_segment),
+            section("3  Segment", self.segment_button, self.why_not_segment),
+            section("4  Correct", self.correct),
+            section("5  Review", self.review),
+            section("6  Session", self.keep),
         ):
             layout.addLayout(part)
         layout.addWidget(advanced)

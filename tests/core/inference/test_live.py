@@ -269,7 +269,8 @@ def falling_discs(*arguments: Any, **options: Any) -> tuple[torch.Tensor, torch.
 
 
 def test_an_edit_reaches_those_beside_it_and_no_others() -> None:
-    prompts = Prompts.from_points([[5, 5], [5, 15], [5, 60], [5, 72]])
+    places = [[5, 5], [5, 15], [5, 60], [5, 72]]
+    prompts = Prompts.from_points(places, state="added")
     config = DecodeConfig(neighbour_negatives=1)
     deleted = prompts.select([0, 2, 3])
     assert touched_nuclei(prompts, deleted, config, 20.0) == {1, 2}
@@ -285,12 +286,14 @@ def test_a_change_of_score_touches_nothing() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("placed", [300, 150])
 def test_neighbours_are_the_same_for_few_and_for_all(
-    count: int, monkeypatch: pytest.MonkeyPatch
+    count: int, placed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # many at equal distances
     prompts = Prompts.from_points(
-        np.random.default_rng(0).integers(0, 30, (300, 2)).astype(float)
+        np.random.default_rng(0).integers(0, 30, (300, 2)).astype(float),
+        state=np.where(np.arange(300) < placed, "added", "auto"),
     )
     few = predictor.neighbour_negatives(prompts, count, 6.0, only=range(1, 301, 7))
     monkeypatch.setattr(predictor, "_FEW_PAIRS", 0)

@@ -103,7 +103,7 @@ def test_another_model_or_image_reuses_nothing(
 def test_deleting_a_neighbour_frees_the_nucleus_beside_it(
     tiny_model: Model, embedding: Embedding
 ) -> None:
-    prompts = Prompts.from_points([[50, 50], [50, 70], [120, 150]])
+    prompts = Prompts.from_points([[50, 50], [50, 70], [120, 150]], state="added")
     config = DecodeConfig(neighbour_negatives=1)
     before = {
         m.object_id: m for m in decode_prompts(embedding, prompts, tiny_model, config)
@@ -115,7 +115,7 @@ def test_deleting_a_neighbour_frees_the_nucleus_beside_it(
 
 
 def test_neighbours_become_negatives() -> None:
-    prompts = Prompts.from_points([[0, 0], [0, 10], [0, 18], [90, 90]])
+    prompts = Prompts.from_points([[0, 0], [0, 10], [0, 18], [90, 90]], state="added")
     result = with_neighbour_negatives(prompts, 1, reach=12)
     added = result.select(slice(4, None))
     assert (added.sign == NEGATIVE).all()
@@ -123,8 +123,18 @@ def test_neighbours_become_negatives() -> None:
     assert pairs == {1: (0, 10), 2: (0, 18), 3: (0, 10)}
 
 
+def test_only_what_a_person_placed_pushes_and_is_pushed() -> None:
+    states = ["auto", "accepted", "added", "auto"]
+    prompts = Prompts.from_points([[0, 0], [0, 4], [0, 10], [0, 13]], state=states)
+    added = with_neighbour_negatives(prompts, 1, reach=12).select(slice(4, None))
+    pairs = {int(k): tuple(p) for k, p in zip(added.object_id, added.yx, strict=True)}
+    assert pairs == {1: (0, 10), 2: (0, 10), 3: (0, 13), 4: (0, 10)}
+    found = Prompts.from_points([[0, 0], [0, 4]], state=["auto", "accepted"])
+    assert len(with_neighbour_negatives(found, 1, reach=12)) == 2
+
+
 def test_two_points_at_one_place_are_each_others_neighbours() -> None:
-    prompts = Prompts.from_points([[5, 5], [5, 5], [5, 5]])
+    prompts = Prompts.from_points([[5, 5], [5, 5], [5, 5]], state="moved")
     result = with_neighbour_negatives(prompts, 1, reach=12)
     added = result.select(result.sign == NEGATIVE)
     assert sorted(added.object_id) == [1, 2, 3]

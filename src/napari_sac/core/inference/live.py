@@ -245,9 +245,9 @@ def _changed_objects(before: Prompts, after: Prompts) -> set[int]:
 
 def _rows(prompts: Prompts) -> npt.NDArray[np.void]:
     """Return all that masks and labels depend on, one opaque value a row."""
-    rejected = prompts.state == PromptState.REJECTED.value
-    decided = ~rejected & (prompts.state != PromptState.AUTO.value)
-    columns = [prompts.object_id, *prompts.yx.T, prompts.sign, rejected, decided]
+    # rejected ones make no mask, decided ones are kept, placed ones push neighbours
+    states = [np.asarray(prompts.state == state.value) for state in PromptState]
+    columns = [prompts.object_id, *prompts.yx.T, prompts.sign, *states]
     table = np.column_stack([np.asarray(c, np.float64) for c in columns])
     return np.ascontiguousarray(table).view(f"V{table.itemsize * table.shape[1]}")[:, 0]
 

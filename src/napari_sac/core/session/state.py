@@ -38,7 +38,7 @@ class Settings:
     model: str = "sac_tiny"
     adapter: str | None = None
     diameter: float = 24.0
-    threshold: float = 0.3
+    threshold: float = 0.4
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     model_key: str | None = None
 

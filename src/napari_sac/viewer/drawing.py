@@ -1,0 +1,165 @@
+"""Makes the layers of a session show its state; nothing is decided here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_sac.viewer.layers import (
+    SESSION_KEY,
+    build_labels,
+    build_points,
+    labels_name,
+    prompts_name,
+    show_pixels,
+    write_points,
+)
+
+if TYPE_CHECKING:
+    from napari.layers import Layer, Points
+    from napari.utils.events import Event
+
+    from napari_sac.core.session.pixels import PixelChange
+    from napari_sac.core.session.state import AnnotationState
+    from napari_sac.core.types import Prompts
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.session import AnnotationSession
+
+
+class Drawing:
+    """Shows and writes the layers of a session, and notes which the user deletes.
+
+    Parameters
+    ----------
+    session : AnnotationSession
+    """
+
+    def __init__(self, session: AnnotationSession) -> None:
+        self._session = session
+        session.viewer.layers.events.removed.connect(self._on_layer_removed)
+
+    def draw(
+        self,
+        annotation: Annotation,
+        before: AnnotationState,
+        pixels: PixelChange | None,
+        *,
+        positions: bool = True,
+        again: bool = False,
+        shown: Prompts | None = None,
+    ) -> None:
+        """Make the layers show the state, where it differs from the one before.
+
+        Parameters
+        ----------
+        annotation : Annotation
+        before : AnnotationState
+        pixels : PixelChange or None
+            What differs in the labels.
+        positions : bool
+            Whether the points must be moved.
+        again : bool
+            Whether layers that the user has deleted are shown again.
+        shown : Prompts, optional
+            What the layer shows already, if not the prompts of before.
+        """
+        state = annotation.state
+        if again and annotation.plane is not None:
+            self._show_missing(annotation)
+        if annotation.points is not None and (
+            state.prompts is not before.prompts
+            or state.settings.diameter != before.settings.diameter
+        ):
+            with self._session.gestures.paused():
+                write_points(
+                    annotation.points,
+                    state.prompts,
+                    annotation.diameter,
+                    before=before.prompts if shown is None else shown,
+                    positions=positions,
+                )
+        if pixels is not None:
+            self.draw_pixels(annotation, pixels)
+        if state.reviewed is not before.reviewed:
+            self._session.regions.draw_reviewed(annotation)
+
+    def draw_pixels(self, annotation: Annotation, pixels: PixelChange) -> None:
+        """Make the Labels layer show pixels of the state."""
+        if annotation.labels is not None:
+            with self._session.gestures.paused():
+                show_pixels(annotation.labels, annotation.state.labels, pixels)
+
+    def mend(self, annotation: Annotation) -> None:
+        """Draw pixels again that napari has drawn with another label than ours."""
+        pixels, annotation.misdrawn = annotation.misdrawn, None
+        if pixels is not None and annotation.labels is not None:
+            labels = annotation.state.labels
+            with self._session.gestures.paused():
+                show_pixels(annotation.labels, labels, pixels, force=True)
+
+    def show_points(self, annotation: Annotation) -> None:
+        """Show a layer of prompts."""
+        points = build_points(
+            annotation.prompts,
+            annotation.diameter,
+            prompts_name(annotation.name),
+            annotation.geometry,
+        )
+        self.adopt_points(annotation, points)
+
+    def adopt_points(self, annotation: Annotation, points: Points) -> None:
+        """Show a layer of prompts that was made elsewhere."""
+        annotation.points = points
+        gestures = self._session.gestures
+        with gestures.paused():
+            write_points(points, annotation.prompts, annotation.diameter)
+        gestures.watch_points(points)
+        gestures.bind_keys(points)
+        self._add(points)
+
+    def show_labels(self, annotation: Annotation) -> None:
+        """Show a layer of labels."""
+        layer = build_labels(
+            annotation.state.labels, labels_name(annotation.name), annotation.geometry
+        )
+        annotation.labels = layer
+        self._session.gestures.watch_labels(layer)
+        self.adopt(annotation, layer)
+
+    def adopt(self, annotation: Annotation, layer: Layer) -> None:
+        """Take a layer into an annotation's: give it our keys, and its place."""
+        self._session.gestures.bind_keys(layer)
+        self._add(layer, below=annotation.points)
+
+    def _show_missing(self, annotation: Annotation) -> None:
+        """Show the layers again that a step is about and the user has deleted."""
+        session = self._session
+        if annotation not in session.annotations:
+            session.annotations.append(annotation)
+        if annotation.points is None and len(annotation.prompts):
+            self.show_points(annotation)
+        if annotation.labels is None and annotation.state.labels.any():
+            self.show_labels(annotation)
+
+    def _add(self, layer: Layer, below: Layer | None = None) -> None:
+        layer.metadata[SESSION_KEY] = self._session
+        layers = self._session.viewer.layers
+        if below is None or below not in layers:
+            layers.append(layer)
+            return
+        active = layers.selection.active
+        layers.insert(layers.index(below), layer)
+        layers.selection.active = below if active is None else active
+
+    def _on_layer_removed(self, event: Event) -> None:
+        session, layer = self._session, event.value
+        session.preview.forget(layer)
+        for annotation in list(session.annotations):
+            if not annotation.let_go(layer):
+                continue
+            if annotation.plane is None:
+                session.live.forget(annotation)
+            if annotation.points is None and annotation.labels is None:
+                # what was decided is kept for undo, and nothing large beside it
+                session.annotations.remove(annotation)
+                annotation.embedding = None
+        session.changed.emit()

@@ -1,0 +1,400 @@
+"""What a person does to nuclei: each function makes one step of the session.
+
+The functions are what the methods of the session, the keys and the mouse end in. What
+becomes of the prompts is in :mod:`~napari_sac.viewer.prompts`; here is what follows
+for pixels that are given, and for masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_sac.core.session.pixels import PixelChange
+from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts
+from napari_sac.viewer import painting
+from napari_sac.viewer import prompts as edits
+from napari_sac.viewer.live import Edit
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import numpy.typing as npt
+
+    from napari_sac.core.types import FloatArray
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.session import AnnotationSession
+
+_SELECTED_REACH = 2.0
+"""How far, in diameters, a click may be from the selected nucleus to belong to it."""
+
+
+def accept(
+    session: AnnotationSession, annotation: Annotation, rows: edits.Rows
+) -> None:
+    """Accept prompts, by row."""
+    _decide(session, annotation, rows, "accept", edits.accept(annotation.prompts, rows))
+
+
+def reject(
+    session: AnnotationSession, annotation: Annotation, rows: edits.Rows
+) -> None:
+    """Reject prompts, by row; they stay visible and make no mask."""
+    _decide(session, annotation, rows, "reject", edits.reject(annotation.prompts, rows))
+
+
+def negate(
+    session: AnnotationSession, annotation: Annotation, rows: edits.Rows
+) -> None:
+    """Turn positive prompts into negative ones of the nearest nucleus, or back."""
+    new_id = edits.next_id(annotation.prompts, annotation.hidden)
+    prompts = edits.negate(annotation.prompts, rows, new_id)
+    title = edits.count_title("turn", len(rows), "point")
+    _change_prompts(session, annotation, title, prompts, positions=False)
+
+
+def delete(
+    session: AnnotationSession, annotation: Annotation, rows: edits.Rows
+) -> None:
+    """Forget prompts that napari has taken out of the layer, by their old rows."""
+    ids = annotation.prompts.object_id[rows]
+    prompts = edits.delete(annotation.prompts, rows)
+    if set(ids.tolist()) & edits.usable_ids(prompts):
+        title = edits.count_title("delete", len(rows), "point")
+    else:
+        title = edits.count_title("delete", len(set(ids.tolist())))
+    _change_prompts(session, annotation, title, prompts, positions=False, shown=prompts)
+
+
+def merge(
+    session: AnnotationSession, annotation: Annotation, ids: Collection[int]
+) -> None:
+    """Make one nucleus of several; it keeps the lowest id.
+
+    Where pixels are given and not computed, by hand or by import, they are put
+    together; else the model draws the nucleus from all its prompts.
+    """
+    state = annotation.state
+    ids = set(ids) & edits.usable_ids(state.prompts)
+    if len(ids) < 2:
+        session.told.emit("Select the points of at least two nuclei to merge them.")
+        return
+    prompts = edits.merge(state.prompts, ids)
+    title = edits.count_title("merge", len(ids))
+    if not ids & state.painted:
+        _change_prompts(session, annotation, title, prompts, positions=False)
+        return
+    target = min(ids)
+    rows, columns = np.nonzero(np.isin(state.labels, sorted(ids - {target})))
+    shape = (state.labels.shape[0], state.labels.shape[1])
+    pixels = PixelChange.of_pixels(
+        shape, (rows, columns), state.labels[rows, columns], target
+    )
+    painted = (state.painted - ids) | {target}
+    after = replace(state, prompts=prompts, painted=painted)
+    edit = Edit(
+        state.prompts,
+        prompts,
+        frozenset(ids - {target}),
+        painting.change_box(pixels, shape),
+        painted=frozenset({target}) - state.painted,
+    )
+    session.steps.record(
+        annotation, title, after, pixels=pixels, edit=edit, positions=False
+    )
+
+
+def split(
+    session: AnnotationSession, annotation: Annotation, ids: Collection[int]
+) -> None:
+    """Make a nucleus of each positive point of these nuclei."""
+    new_id = edits.next_id(annotation.prompts, annotation.hidden)
+    prompts = edits.split(annotation.prompts, ids, new_id)
+    if prompts is annotation.prompts:
+        session.told.emit(
+            "A nucleus is split where it has two points: add one by a click in it, "
+            "which makes it two at once."
+        )
+        return
+    _change_prompts(
+        session,
+        annotation,
+        edits.count_title("split", len(set(ids))),
+        prompts,
+        positions=False,
+        redraw=set(ids),
+    )
+
+
+def unpaint(
+    session: AnnotationSession, annotation: Annotation, ids: Collection[int]
+) -> None:
+    """Let the model draw nuclei again that were painted or imported."""
+    state = annotation.state
+    released = frozenset(ids) & state.painted
+    if not released:
+        return
+    session.steps.record(
+        annotation,
+        edits.count_title("redraw", len(released)),
+        replace(state, painted=state.painted - released),
+        edit=Edit(state.prompts, state.prompts, released),
+    )
+
+
+def add_nuclei(
+    session: AnnotationSession, annotation: Annotation, yx: FloatArray
+) -> list[int]:
+    """Add nuclei at points (N, 2) in pixels; return their ids."""
+    sync(session, annotation)
+    new_id = edits.next_id(annotation.prompts, annotation.hidden)
+    prompts = edits.add(
+        annotation.prompts, np.asarray(yx, np.float64), POSITIVE, new_id
+    )
+    _change_prompts(session, annotation, edits.count_title("add", len(yx)), prompts)
+    return list(range(new_id, new_id + len(yx)))
+
+
+def add_to_nucleus(
+    session: AnnotationSession, annotation: Annotation, yx: FloatArray, sign: int
+) -> int | None:
+    """Add a point (y, x) to the nucleus that it belongs to, and return its id."""
+    sync(session, annotation)
+    object_id = nucleus_at(annotation, yx)
+    if object_id is not None:
+        prompts = edits.add_to(
+            annotation.prompts, np.asarray(yx, np.float64)[None], sign, object_id
+        )
+        _change_prompts(session, annotation, _point_title(sign), prompts)
+    return object_id
+
+
+def add_box(
+    session: AnnotationSession, annotation: Annotation, corners: FloatArray
+) -> int:
+    """Add a nucleus that fills a box, given its corners (N, 2); return its id."""
+    from napari_sac.core.inference.imports import prompts_from_box
+
+    sync(session, annotation)
+    y0, x0 = np.rint(np.min(corners, axis=0)).astype(int).tolist()
+    y1, x1 = np.rint(np.max(corners, axis=0)).astype(int).tolist()
+    new_id = edits.next_id(annotation.prompts, annotation.hidden)
+    box = prompts_from_box((y0, x0, y1, x1), new_id)
+    prompts = Prompts.concatenate([annotation.prompts, box])
+    _change_prompts(session, annotation, "add a box", prompts)
+    return new_id
+
+
+def nucleus_at(annotation: Annotation, yx: FloatArray) -> int | None:
+    """Return the nucleus that a further point at (y, x) belongs to.
+
+    It is the one whose label lies there, else the selected one if that is near, else
+    the nearest one. napari selects each new point: were the selected nucleus first, two
+    clicks into two nuclei would make one of them.
+    """
+    usable = edits.usable_ids(annotation.prompts)
+    labels = annotation.state.labels
+    row, column = np.rint(np.asarray(yx, float)).astype(int)
+    inside = 0 <= row < labels.shape[0] and 0 <= column < labels.shape[1]
+    there = int(labels[row, column]) if inside else 0
+    for object_id in (there, _selected_near(annotation, yx)):
+        if object_id in usable:
+            return object_id
+    return edits.nearest_nucleus(annotation.prompts, np.asarray(yx, float))
+
+
+def set_reviewed(
+    session: AnnotationSession, annotation: Annotation, polygons: tuple[FloatArray, ...]
+) -> None:
+    """Say which regions, polygons (N, 2) in pixels, were reviewed."""
+    before = len(annotation.reviewed)
+    more, fewer = len(polygons) - before, before - len(polygons)
+    if more > 0:
+        title = edits.count_title("mark", more, "region")
+    elif fewer > 0:
+        title = edits.count_title("unmark", fewer, "region")
+    else:
+        title = "change the reviewed regions"
+    session.steps.record(
+        annotation, title, replace(annotation.state, reviewed=polygons)
+    )
+
+
+def take_features(session: AnnotationSession, annotation: Annotation) -> None:
+    """Take up what was typed into napari's table of features."""
+    layer, known = annotation.points, annotation.prompts
+    if layer is not None and len(layer.data) == len(known):
+        prompts = edits.read_features(layer.features, known)
+        if prompts is not known:
+            _change_prompts(
+                session, annotation, "edit the table", prompts, positions=False
+            )
+
+
+def sync(
+    session: AnnotationSession, annotation: Annotation, joins_as: int | None = None
+) -> None:
+    """Take up what was done to the layer of prompts, also what napari tells nobody.
+
+    Pasting points, for one, emits no event.
+
+    Parameters
+    ----------
+    annotation : Annotation
+    joins_as : {POSITIVE, NEGATIVE}, optional
+        New points are of this sign, and belong to nuclei there are.
+    """
+    layer = annotation.points
+    if layer is None:
+        return
+    known = annotation.prompts
+    yx = np.asarray(layer.data, float)
+    common = min(len(yx), len(known))
+    if len(yx) == len(known) and np.array_equal(yx, known.yx):
+        return
+    prompts = known if common == len(known) else known.select(np.arange(common))
+    moved = np.flatnonzero((yx[:common] != prompts.yx).any(axis=1))
+    title = edits.count_title("move", len(moved), "point")
+    if len(moved):
+        prompts = edits.move(prompts, moved, yx[moved])
+    if len(yx) > common:
+        title = edits.count_title("add", len(yx) - common)
+        prompts, joined = _with_added(
+            session, annotation, prompts, yx[common:], joins_as
+        )
+        title = title if joined is None else _point_title(joined)
+    _change_prompts(session, annotation, title, prompts, positions=False)
+
+
+def _decide(
+    session: AnnotationSession,
+    annotation: Annotation,
+    rows: edits.Rows,
+    verb: str,
+    prompts: Prompts,
+) -> None:
+    if len(rows) == 0:
+        return
+    title = edits.count_title(verb, len(set(prompts.object_id[rows].tolist())))
+    live = edit_if_drawn(annotation, prompts) is not None
+    _change_prompts(session, annotation, title, prompts, positions=False, live=live)
+
+
+def _change_prompts(
+    session: AnnotationSession,
+    annotation: Annotation,
+    title: str,
+    prompts: Prompts,
+    *,
+    positions: bool = True,
+    live: bool = True,
+    redraw: Collection[int] = (),
+    shown: Prompts | None = None,
+) -> None:
+    """Record other prompts, and what follows for nuclei with given pixels.
+
+    An imported nucleus that nobody vouched for is computed as soon as its prompts
+    change. One that was painted stays, unless nothing is left of its prompts.
+    """
+    state = annotation.state
+    released: set[int] = set()
+    gone: set[int] = set()
+    usable = edits.usable_ids(prompts)
+    if state.painted:
+        changed = edits.reshaped_ids(state.prompts, prompts)
+        changed |= _split_by(annotation, prompts) | set(redraw)
+        undecided = edits.undecided_ids(state.prompts)
+        gone = set(state.painted) - usable
+        released = (set(state.painted) & changed & undecided) - gone
+        _tell_protected(session, set(state.painted) & changed - released - gone)
+    if annotation.plane is None:
+        # nobody else will draw without them
+        gone |= edits.usable_ids(state.prompts) - usable
+    pixels = painting.erasure(state.labels, gone)
+    shape = (state.labels.shape[0], state.labels.shape[1])
+    after = replace(state, prompts=prompts, painted=state.painted - gone - released)
+    edit = Edit(
+        state.prompts, prompts, frozenset(released), painting.change_box(pixels, shape)
+    )
+    session.steps.record(
+        annotation,
+        title,
+        after,
+        pixels=pixels,
+        edit=edit if live else None,
+        positions=positions,
+        shown=shown,
+    )
+
+
+def _split_by(annotation: Annotation, prompts: Prompts) -> set[int]:
+    """Return the nuclei in whose pixels a new nucleus has its point."""
+    labels = annotation.state.labels
+    known = set(annotation.prompts.object_id.tolist())
+    new = [k not in known for k in prompts.object_id.tolist()]
+    rows = np.flatnonzero(np.array(new, bool) & (prompts.sign == POSITIVE))
+    places = np.rint(prompts.yx[rows]).astype(int)
+    inside = ((places >= 0) & (places < labels.shape)).all(axis=1)
+    y, x = places[inside].T
+    return set(labels[y, x].tolist()) - {0}
+
+
+def _tell_protected(session: AnnotationSession, ids: set[int]) -> None:
+    if ids:
+        key = session.keys["redraw"]
+        session.told.emit(
+            "This nucleus was painted or accepted as it is, so its pixels stay. "
+            f"Press {key} to let the model draw it."
+        )
+
+
+def edit_if_drawn(annotation: Annotation, prompts: Prompts) -> Edit | None:
+    """Return the edit if there are labels that it may change."""
+    if annotation.labels is None and not annotation.masks:
+        return None
+    return Edit(annotation.prompts, prompts)
+
+
+def _with_added(
+    session: AnnotationSession,
+    annotation: Annotation,
+    prompts: Prompts,
+    yx: npt.NDArray[np.float64],
+    joins_as: int | None,
+) -> tuple[Prompts, int | None]:
+    """Return the prompts with points added, and the sign of those that joined."""
+    sign = session.added_sign if joins_as is None else joins_as
+    joined = None
+    for place in yx:
+        owner = None
+        if joins_as is not None or sign == NEGATIVE:
+            owner = nucleus_at(annotation, place)
+        if owner is None:
+            new_id = edits.next_id(prompts, annotation.hidden)
+            prompts = edits.add(prompts, place[None], sign, new_id)
+        else:
+            joined = sign
+            prompts = edits.add_to(prompts, place[None], sign, owner)
+    return prompts, joined
+
+
+def _selected_near(annotation: Annotation, yx: FloatArray) -> int:
+    """Return the one selected nucleus if it is near; else 0."""
+    layer, prompts = annotation.points, annotation.prompts
+    if layer is None:
+        return 0
+    rows = [row for row in layer.selected_data if row < len(prompts)]
+    ids = set(prompts.object_id[rows].tolist())
+    if len(ids) != 1:
+        return 0
+    (object_id,) = ids
+    own = prompts.select(prompts.object_id == object_id)
+    reach = _SELECTED_REACH * annotation.diameter
+    near = edits.nearest_nucleus(own, np.asarray(yx, float), reach)
+    return near or 0
+
+
+def _point_title(sign: int) -> str:
+    return "add a + point" if sign == POSITIVE else "add a - point"

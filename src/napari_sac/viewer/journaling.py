@@ -1,0 +1,401 @@
+"""The session's journal: begun with the first change, and never in the way.
+
+Where it cannot be written, the user is told once and the work goes on in memory.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from napari_sac.core.errors import NapariSacError, OutputError, SessionError
+from napari_sac.core.io import IMAGE_SUFFIXES
+from napari_sac.core.session.changes import backward
+from napari_sac.core.session.database import writing
+from napari_sac.core.session.folder import save_as, session_path
+from napari_sac.core.session.history import History
+from napari_sac.core.session.image import ImageReference, hash_pixels
+from napari_sac.core.session.journal import Journal
+from napari_sac.core.session.layout import SUFFIX
+from napari_sac.core.session.recovery import (
+    discard,
+    discard_closed,
+    forget,
+    new_session_folder,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_sac.core.session.history import Step
+    from napari_sac.core.session.pixels import PixelChange
+    from napari_sac.core.session.state import AnnotationState
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.planes import ImagePlane
+
+MAX_KEPT_PIXELS = 64_000_000
+"""Largest plane of an image without a file that is copied into the session."""
+
+
+class SessionJournal:
+    """Writes each step to a session folder.
+
+    Parameters
+    ----------
+    failed : callable
+        Given a sentence, once, when the journal cannot be written.
+    """
+
+    def __init__(self, failed: Callable[[str], Any]) -> None:
+        self._failed = failed
+        self._journal: Journal | None = None
+        self._numbers: dict[int, int] = {}
+        self._pixels: dict[int, npt.NDArray[np.uint8]] = {}
+        self._references: dict[int, ImageReference] = {}
+        self._told = False
+        self._broken = False
+        self._unwritten: set[int] = set()
+
+    @property
+    def folder(self) -> Path | None:
+        """The session folder, or None where there is none yet."""
+        return None if self._journal is None else self._journal.folder
+
+    @property
+    def read_only(self) -> bool:
+        """Whether another viewer has the session, or nobody may write to it."""
+        return self._journal is not None and self._journal.read_only
+
+    @property
+    def read_only_reason(self) -> str:
+        """Why nothing is written, as a sentence; empty if it is."""
+        reason = None if self._journal is None else self._journal.read_only_reason
+        return reason or ""
+
+    def know_pixels(
+        self, annotation: Annotation, pixels: npt.NDArray[np.uint8]
+    ) -> None:
+        """Be told the pixels (H, W, 3) of an annotation's image, to not read them."""
+        if annotation.number not in self._numbers:
+            self._pixels[annotation.number] = pixels
+
+    def begin(self, annotation: Annotation) -> None:
+        """Write where the steps of an annotation begin, if that was not done yet."""
+        known = self._numbers.keys() | self._unwritten
+        if annotation.number in known or self.read_only or self._broken:
+            return
+        try:
+            if self._journal is None:
+                _discard_old()
+                self._journal = Journal.create(new_session_folder())
+            self._add(self._journal, annotation, annotation.state)
+        except (NapariSacError, OSError) as error:
+            # without a beginning there is nothing that steps could be added to
+            self._unwritten.add(annotation.number)
+            self._tell(error)
+
+    def push(self, step: Step, annotation: Annotation) -> None:
+        """Write a step that was just done."""
+        number = self._numbers.get(annotation.number)
+        journal = self._writable()
+        if journal is not None and number is not None:
+            self._try(lambda: journal.push(replace(step, annotation=number)))
+
+    def amend(self, step: int, annotation: Annotation, pixels: PixelChange) -> None:
+        """Write pixels that joined a step."""
+        number = self._numbers.get(annotation.number)
+        journal = self._writable()
+        if journal is not None and number is not None:
+            self._try(lambda: journal.amend(step, number, pixels))
+
+    def undo(self, step: Step) -> None:
+        """Write that a step was undone."""
+        journal = self._writable()
+        if journal is not None and step.annotation in self._numbers:
+            self._try(lambda: journal.undo(step.number))
+
+    def redo(self, step: Step) -> None:
+        """Write that a step was done again."""
+        journal = self._writable()
+        if journal is not None and step.annotation in self._numbers:
+            self._try(lambda: journal.redo(step.number))
+
+    def flush(
+        self, annotations: Iterable[Annotation], chunks: int | None = None
+    ) -> int:
+        """Write chunks of labels that changed; return how many are left."""
+        journal = self._writable()
+        if journal is None:
+            return 0
+        self._try(lambda: self._flush(journal, annotations, chunks))
+        return journal.unflushed
+
+    def close(self, annotations: Iterable[Annotation], *, clean: bool) -> None:
+        """End the journal; ``clean`` says that there is nothing to restore."""
+        journal, self._journal = self._journal, None
+        numbers, self._numbers = self._numbers, {}
+        broken, self._broken = self._broken, False
+        if journal is None:
+            return
+        if not journal.read_only and not broken:
+            labels = _labels(annotations, numbers)
+            self._try(lambda: journal.flush(labels) and None)
+        self._try(lambda: journal.close(clean=clean and not broken))
+
+    def save_as(
+        self, folder: str | Path, annotations: Iterable[Annotation], history: History
+    ) -> None:
+        """Save the session into a folder, and go on there.
+
+        Raises
+        ------
+        NapariSacError
+            If it cannot be written; nothing was changed.
+        """
+        annotations = list(annotations)
+        old = self._journal
+        if old is None or self._unwritten or self._broken or old.read_only:
+            self._write_anew(session_path(folder), annotations, history)
+        else:
+            labels = _labels(annotations, self._numbers)
+            self._journal = save_as(old, folder, labels)
+        self._told = False
+
+    def take(self, journal: Journal, images: Mapping[int, ImageReference]) -> None:
+        """Go on with a journal that was opened, given the images that it is about."""
+        self._journal = journal
+        self._numbers = {number: number for number in images}
+        self._references = dict(images)
+
+    def _write_anew(
+        self, target: Path, annotations: list[Annotation], history: History
+    ) -> None:
+        """Write everything since the beginning, as if the journal had always been."""
+        before = self._numbers
+        # not where unnamed sessions are: it may be there that nothing can be written
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = TemporaryDirectory(
+                dir=target.parent, prefix=".", ignore_cleanup_errors=True
+            )
+        with scratch:
+            try:
+                try:
+                    draft = self._draft(Path(scratch.name), annotations, history)
+                except ValueError:
+                    # a step that is too large; what it led to is not
+                    draft = self._draft(Path(scratch.name), annotations, History())
+                labels = _labels(annotations, self._numbers)
+                with _closed_on_failure(draft):
+                    journal = save_as(draft, target, labels)
+            except NapariSacError:
+                self._numbers = before
+                raise
+            except ValueError as error:
+                self._numbers = before
+                raise OutputError(
+                    f"{target} cannot be written ({error}). Nothing is lost as long as "
+                    "napari stays open; export the labels and the prompts."
+                ) from error
+        old, self._journal = self._journal, journal
+        self._unwritten.clear()
+        self._broken = False
+        if old is not None:
+            self._try(lambda: _let_go(old))
+
+    def _draft(
+        self, folder: Path, annotations: list[Annotation], history: History
+    ) -> Journal:
+        """Write a new journal into a folder that is deleted soon."""
+        beginnings = {a.number: _copy(a.state) for a in annotations}
+        for step in reversed(history.done):
+            known = beginnings[step.annotation]
+            beginnings[step.annotation] = backward(known, step.change)
+        self._numbers, numbers = {}, self._numbers
+        journal = Journal.create(folder / f"{len(list(folder.iterdir()))}{SUFFIX}")
+        with _closed_on_failure(journal):
+            for annotation in annotations:
+                beginning = beginnings[annotation.number]
+                kept = self._kept_pixels(annotation, numbers)
+                self._add(journal, annotation, beginning, kept)
+            done = [s for s in history.done if s.annotation in self._numbers]
+            again = [s for s in history.undone if s.annotation in self._numbers]
+            for step in (*done, *again):
+                number = self._numbers[step.annotation]
+                journal.push(replace(step, annotation=number))
+            for step in reversed(again):
+                journal.undo(step.number)
+            self._flush(journal, annotations)
+        return journal
+
+    def _kept_pixels(
+        self, annotation: Annotation, numbers: Mapping[int, int]
+    ) -> npt.NDArray[np.uint8] | None:
+        """Return what the journal there was keeps of an image that nobody shows."""
+        number, reference = numbers.get(annotation.number), None
+        if annotation.plane is None:
+            reference = self._references.get(annotation.number)
+        if self._journal is None or number is None or reference is None:
+            return None
+        if not reference.kept:
+            return None
+        with suppress(SessionError):
+            return self._journal.read_image(number, reference)
+        return None
+
+    def _refer(
+        self, annotation: Annotation
+    ) -> tuple[ImageReference | None, npt.NDArray[np.uint8] | None]:
+        """Return how to find the image, and its pixels if they must be kept."""
+        plane = annotation.plane
+        if plane is None:
+            return self._references.get(annotation.number), None
+        pixels = self._pixels.get(annotation.number)
+        if pixels is None:
+            pixels = plane.read()
+        reference, keep = refer_to(plane, pixels)
+        self._references[annotation.number] = reference
+        return reference, pixels if keep else None
+
+    def _add(
+        self,
+        journal: Journal,
+        annotation: Annotation,
+        state: AnnotationState,
+        kept: npt.NDArray[np.uint8] | None = None,
+    ) -> None:
+        reference, pixels = self._refer(annotation)
+        if reference is None:
+            return
+        if pixels is None:
+            pixels = kept
+        number = journal.add_annotation(replace(reference, kept=False), state, pixels)
+        self._references[annotation.number] = replace(
+            reference, kept=pixels is not None
+        )
+        self._pixels.pop(annotation.number, None)
+        self._numbers[annotation.number] = number
+        journal.set_info(f"view-{number}", _view(annotation))
+
+    def _flush(
+        self,
+        journal: Journal,
+        annotations: Iterable[Annotation],
+        chunks: int | None = None,
+    ) -> None:
+        annotations = list(annotations)
+        if journal.flush(_labels(annotations, self._numbers), chunks=chunks):
+            return
+        for annotation in annotations:
+            number = self._numbers.get(annotation.number)
+            if number is not None:
+                seconds = {k: round(v, 4) for k, v in annotation.seconds.items()}
+                work = {"seconds": seconds, "clicks": annotation.clicks}
+                journal.set_info(f"work-{number}", work)
+
+    def _writable(self) -> Journal | None:
+        return None if self.read_only or self._broken else self._journal
+
+    def _try(self, write: Callable[[], Any]) -> None:
+        try:
+            write()
+        except OutputError as error:
+            self._tell(error)
+        except ValueError as error:
+            # the next lines would not follow from those that are there
+            self._broken = True
+            self._tell(
+                OutputError(
+                    f"This step cannot be written to the session ({error}). Save the "
+                    "session under a name to write it all."
+                )
+            )
+        else:
+            # what failed is written with what comes next
+            self._told = False
+
+    def _tell(self, error: Exception) -> None:
+        if not self._told:
+            self._told = True
+            self._failed(
+                f"{error} Until then nothing is lost as long as napari stays open."
+            )
+
+
+def refer_to(
+    plane: ImagePlane, pixels: npt.NDArray[np.uint8]
+) -> tuple[ImageReference, bool]:
+    """Return how to find a plane again, and whether to keep its pixels in the session.
+
+    Parameters
+    ----------
+    plane : ImagePlane
+    pixels : (H, W, 3) uint8
+        As ``plane.read()`` returns them.
+    """
+    path = getattr(plane.layer.source, "path", None)
+    readable = path is not None and Path(path).suffix.lower() in IMAGE_SUFFIXES
+    reference = ImageReference(
+        path=None if path is None else str(Path(path).absolute()),
+        name=str(plane.layer.name),
+        sha256=hash_pixels(pixels),
+        shape=plane.shape,
+        index=plane.index,
+        channel_axis=plane.channel_axis if plane.channels else None,
+        channels=plane.channels,
+    )
+    small = plane.shape[0] * plane.shape[1] <= MAX_KEPT_PIXELS
+    return reference, small and not readable
+
+
+@contextmanager
+def _closed_on_failure(journal: Journal) -> Iterator[None]:
+    try:
+        yield
+    except (NapariSacError, ValueError):
+        with suppress(NapariSacError):
+            journal.close(clean=True)
+        raise
+
+
+def _let_go(journal: Journal) -> None:
+    """Close a journal that another one has taken the place of."""
+    journal.close(clean=True)
+    if not journal.read_only:
+        forget(journal.folder)
+        discard(journal.folder)
+
+
+def _discard_old() -> None:
+    """Delete sessions of earlier days that were closed and never saved."""
+    with suppress(NapariSacError, OSError):
+        discard_closed()
+
+
+def _labels(
+    annotations: Iterable[Annotation], numbers: dict[int, int]
+) -> dict[int, npt.NDArray[np.uint32]]:
+    return {
+        numbers[a.number]: a.state.labels for a in annotations if a.number in numbers
+    }
+
+
+def _copy(state: AnnotationState) -> AnnotationState:
+    return replace(state, labels=state.labels.copy())
+
+
+def _view(annotation: Annotation) -> dict[str, Any]:
+    """Return how the layers lie in the world, as values of JSON."""
+    geometry = annotation.geometry
+    return {
+        "name": annotation.name,
+        "scale": [float(v) for v in geometry.get("scale", (1, 1))],
+        "translate": [float(v) for v in geometry.get("translate", (0, 0))],
+        "units": [str(v) for v in geometry.get("units", ("pixel", "pixel"))],
+    }

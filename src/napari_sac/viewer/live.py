@@ -1,0 +1,448 @@
+"""Masks that appear as soon as a prompt changes: which steps wait for theirs.
+
+The queue lives on the viewer's thread and starts no other. Whoever has a thread asks it
+for a request, runs :func:`decode_live` there, and gives the queue the result.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_sac.viewer.inference import LoadedModel, load
+from napari_sac.viewer.prompts import usable_ids
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_sac.core.inference.embedding import Embedding
+    from napari_sac.core.inference.live import LabelUpdate
+    from napari_sac.core.progress import Progress
+    from napari_sac.core.session.state import Settings
+    from napari_sac.core.types import ObjectMask, Prompts
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.inference import ModelChoice
+    from napari_sac.viewer.planes import ImagePlane
+    from napari_sac.viewer.session import AnnotationSession
+
+    Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """What a step did, as far as masks depend on it.
+
+    Parameters
+    ----------
+    before, after : Prompts
+    released : frozenset of int
+        Nuclei that were painted before the step and are not any more.
+    repainted : (int, int, int, int), optional
+        Box (y0, x0, y1, x1) of the pixels that the step itself has changed.
+    touched : frozenset of int
+        Nuclei to decode in any case.
+    painted : frozenset of int
+        Nuclei that are painted since the step and were not before.
+    """
+
+    before: Prompts
+    after: Prompts
+    released: frozenset[int] = frozenset()
+    repainted: Box | None = None
+    touched: frozenset[int] = frozenset()
+    painted: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An image, its embedding and a model: what any decoding needs.
+
+    Parameters
+    ----------
+    plane : ImagePlane
+    settings : Settings
+    choice : ModelChoice
+        The model of ``settings``, and where to run it.
+    loaded : LoadedModel or None
+        The model used last; used again if it is that one.
+    embedding : Embedding or None
+        The last one; computed anew if it is of another model or scale.
+    embedded_by : str
+        Key of its model.
+    """
+
+    plane: ImagePlane
+    settings: Settings
+    choice: ModelChoice
+    loaded: LoadedModel | None
+    embedding: Embedding | None
+    embedded_by: str
+
+
+@dataclass(frozen=True, eq=False)
+class LiveRequest:
+    """What :func:`decode_live` needs for the masks of one step.
+
+    Parameters
+    ----------
+    step, annotation : int
+    scene : Scene
+    edit : Edit
+    labels : (H, W) uint32
+    masks : dict of int to ObjectMask
+        The masks that the labels were drawn from, before the step.
+    painted : frozenset of int
+    unsure : bool
+        Whether ``masks`` may be of other prompts than those before the step.
+    whole : bool
+        Whether ``masks`` may lack some, too.
+    """
+
+    step: int
+    annotation: int
+    scene: Scene
+    edit: Edit
+    labels: npt.NDArray[np.uint32]
+    masks: dict[int, ObjectMask]
+    painted: frozenset[int]
+    unsure: bool = False
+    whole: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class PreviewRequest:
+    """What :func:`decode_live` needs to show what a click would give.
+
+    Parameters
+    ----------
+    annotation : int
+    scene : Scene
+    yx : (float, float)
+        Where the mouse is, in pixels of the image.
+    prompts : Prompts
+    sign : {POSITIVE, NEGATIVE}
+    object_id : int or None
+        The nucleus that would get the point; None for a new one.
+    """
+
+    annotation: int
+    scene: Scene
+    yx: tuple[float, float]
+    prompts: Prompts
+    sign: int
+    object_id: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class LiveResult:
+    """What :func:`decode_live` found.
+
+    Parameters
+    ----------
+    request : LiveRequest or PreviewRequest
+    loaded : LoadedModel
+    embedding : Embedding
+    update : LabelUpdate or None
+        For a step.
+    mask : ObjectMask or None
+        For a preview.
+    seconds : float
+    known : dict of int to ObjectMask
+        Masks that were missing before the step.
+    """
+
+    request: LiveRequest | PreviewRequest
+    loaded: LoadedModel
+    embedding: Embedding
+    update: LabelUpdate | None
+    mask: ObjectMask | None
+    seconds: float
+    known: dict[int, ObjectMask] = field(default_factory=dict)
+
+
+@dataclass
+class LiveQueue:
+    """The steps whose masks are not drawn yet, in their order.
+
+    Parameters
+    ----------
+    session : AnnotationSession
+    """
+
+    session: AnnotationSession
+    _waiting: dict[int, tuple[int, Edit]] = field(default_factory=dict)
+    _undone: dict[int, tuple[int, Edit]] = field(default_factory=dict)
+    _out: LiveRequest | PreviewRequest | None = None
+    _preview: PreviewRequest | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to decode, or it is being decoded."""
+        return bool(self._waiting) or self._preview is not None
+
+    def next_request(self) -> LiveRequest | PreviewRequest | None:
+        """Return what to decode next; None if nothing waits or one is out already."""
+        if self._out is not None:
+            return None
+        self._out = self._next_step() or self._preview
+        if self._out is self._preview:
+            self._preview = None
+        return self._out
+
+    def take(self, result: LiveResult) -> None:
+        """Draw a result, unless its step was undone meanwhile."""
+        request, self._out = result.request, None
+        annotation = self.session.numbered(request.annotation)
+        if annotation is not None:
+            self.session.take_embedding(annotation, result)
+            if isinstance(request, PreviewRequest):
+                self.session.preview.show(annotation, result)
+            elif self._waiting.pop(request.step, None) is not None:
+                self.session.draw_masks(annotation, result)
+            else:
+                annotation.add_masks(result.known)
+                annotation.unsure |= request.unsure
+        self._call()
+
+    def fail(self, request: LiveRequest | PreviewRequest) -> None:
+        """Go on without the masks of a request that could not be served."""
+        self._out = None
+        annotation = self.session.numbered(request.annotation)
+        if isinstance(request, LiveRequest) and annotation is not None:
+            self._waiting.pop(request.step, None)
+            # its labels stay as they were before: the next request sees to them
+            annotation.unsure = True
+        self._call()
+
+    def give_back(self, request: LiveRequest | PreviewRequest) -> None:
+        """Let a request wait again that nobody could finish: its dock was closed."""
+        if request is not self._out:
+            return
+        self._out = None
+        annotation = self.session.numbered(request.annotation)
+        if isinstance(request, LiveRequest) and annotation is not None:
+            annotation.unsure |= request.unsure
+
+    def settle(self, annotation: Annotation, prompts: Prompts) -> None:
+        """Let no step wait that a segmentation of these prompts has seen."""
+        mine = [k for k, (n, _) in self._waiting.items() if n == annotation.number]
+        seen = [k for k in mine if self._waiting[k][1].after is prompts]
+        last = max(seen, default=0)
+        if prompts is annotation.prompts:
+            last = max(mine, default=0)
+        for step in mine:
+            if step <= last:
+                del self._waiting[step]
+
+    def add(self, step: int, annotation: Annotation, edit: Edit) -> None:
+        """Let a step that was just done wait for its masks."""
+        self._undone.clear()
+        if annotation.plane is None:
+            return
+        if annotation.state.settings.decode.mode != "instance":
+            return
+        self._waiting[step] = (annotation.number, edit)
+        self._call()
+
+    def undo(self, step: int) -> None:
+        """Do not decode for a step that was undone."""
+        if step in self._waiting:
+            self._undone[step] = self._waiting.pop(step)
+
+    def redo(self, step: int) -> None:
+        """Decode after all for a step that was undone before it had its masks."""
+        if step in self._undone:
+            self._waiting[step] = self._undone.pop(step)
+            self._call()
+
+    def forget(self, annotation: Annotation) -> None:
+        """Decode nothing more for an annotation."""
+        for steps in (self._waiting, self._undone):
+            for step in [k for k, (n, _) in steps.items() if n == annotation.number]:
+                del steps[step]
+
+    def ask_preview(self, request: PreviewRequest | None) -> None:
+        """Show what a click would give, instead of the one asked for before."""
+        self._preview = request
+        if request is not None:
+            self._call()
+
+    def _next_step(self) -> LiveRequest | None:
+        for step in sorted(self._waiting):
+            number, edit = self._waiting[step]
+            annotation = self.session.numbered(number)
+            scene = None if annotation is None else self.session.scene(annotation)
+            if annotation is None or scene is None:
+                del self._waiting[step]
+                continue
+            unsure, annotation.unsure = annotation.unsure, False
+            segmented = unsure and annotation.segmented
+            return LiveRequest(
+                step=step,
+                annotation=number,
+                scene=scene,
+                edit=edit,
+                labels=annotation.state.labels,
+                masks=dict(annotation.masks),
+                painted=annotation.painted,
+                unsure=unsure,
+                whole=segmented and bool(annotation.state.labels.any()),
+            )
+        return None
+
+    def _call(self) -> None:
+        if self._out is None and self.waiting:
+            self.session.live_requested.emit()
+
+
+def decode_live(
+    request: LiveRequest | PreviewRequest, progress: Progress
+) -> LiveResult:
+    """Return the masks that a step changes, or the one that a click would give.
+
+    Runs in a worker's thread. The first time it loads the model and computes the
+    embedding, which takes seconds; then it takes milliseconds.
+
+    Raises
+    ------
+    NapariSacError
+        Of the image, the model, the device; ``Cancelled`` from ``progress``.
+    """
+    start = time.perf_counter()
+    scene = request.scene
+    loaded = load(scene.choice, scene.loaded, progress)
+    embedding = _embed(scene, loaded, progress)
+    update, mask = None, None
+    known: dict[int, ObjectMask] = {}
+    if isinstance(request, LiveRequest):
+        update, known = _update(request, embedding, loaded, progress)
+    else:
+        mask = _preview(request, embedding, loaded)
+    seconds = time.perf_counter() - start
+    return LiveResult(request, loaded, embedding, update, mask, seconds, known)
+
+
+def _embed(scene: Scene, loaded: LoadedModel, progress: Progress) -> Embedding:
+    from napari_sac.core.inference.embedding import embed_image
+    from napari_sac.core.inference.segment import embedding_scale
+
+    scale = embedding_scale(loaded.model, scene.settings.diameter)
+    known = scene.embedding
+    if known is not None and (scene.embedded_by, known.scale) == (
+        loaded.model.key,
+        scale,
+    ):
+        return known
+    image = scene.plane.read()
+    return embed_image(image, loaded.model, scale=scale, progress=progress)
+
+
+def _update(
+    request: LiveRequest,
+    embedding: Embedding,
+    loaded: LoadedModel,
+    progress: Progress,
+) -> tuple[LabelUpdate, dict[int, ObjectMask]]:
+    """Return what the step changes, and the masks that were missing before it."""
+    from napari_sac.core.inference.live import touched_nuclei, update_labels
+    from napari_sac.core.inference.predictor import neighbour_reach
+
+    edit, config = request.edit, request.scene.settings.decode
+    reach = neighbour_reach(embedding, loaded.model)
+    touched = touched_nuclei(edit.before, edit.after, config, reach)
+    touched |= edit.touched | edit.released
+    found = _Before()
+    if request.unsure:
+        found = _look_again(request, embedding, loaded, progress)
+    update = update_labels(
+        request.labels,
+        request.masks | found.known,
+        embedding,
+        edit.after,
+        loaded.model,
+        config,
+        touched=touched | found.outdated,
+        painted=request.painted,
+        released=edit.released | found.left_over,
+        repainted=edit.repainted,
+        progress=progress,
+    )
+    return update, found.known
+
+
+@dataclass(frozen=True)
+class _Before:
+    """How labels and masks differ from what the prompts before a step give.
+
+    Parameters
+    ----------
+    known : dict of int to ObjectMask
+        Masks that were missing.
+    outdated : set of int
+        Nuclei that are not drawn as their prompts say.
+    left_over : set of int
+        Nuclei that have pixels, and no prompts that give any.
+    """
+
+    known: dict[int, ObjectMask] = field(default_factory=dict)
+    outdated: set[int] = field(default_factory=set)
+    left_over: set[int] = field(default_factory=set)
+
+
+def _look_again(
+    request: LiveRequest,
+    embedding: Embedding,
+    loaded: LoadedModel,
+    progress: Progress,
+) -> _Before:
+    """Decode what is missing from the masks before a step, or is of other prompts.
+
+    All nuclei count, also those without a pixel: a duplicate that was dropped comes
+    back when the better one goes. After a session was opened this decodes everything
+    once; later it decodes next to nothing.
+    """
+    from napari_sac.core.inference.predictor import decode_prompts
+
+    before, masks = request.edit.before, request.masks
+    given = (request.painted - request.edit.painted) | request.edit.released
+    usable = usable_ids(before)
+    wanted = usable - given
+    if not request.whole:
+        wanted &= masks.keys()
+    decoded = decode_prompts(
+        embedding,
+        before,
+        loaded.model,
+        request.scene.settings.decode,
+        reuse=masks,
+        only=wanted,
+        progress=progress,
+    )
+    now = {m.object_id: m for m in decoded}
+    known = {k: m for k, m in now.items() if k not in masks}
+    outdated = {k for k in masks.keys() - given if now.get(k) is not masks[k]}
+    if not known:
+        return _Before(outdated=outdated)
+    # steps whose masks were not there yet when the session was closed or killed
+    drawn = set(np.unique(request.labels).tolist()) - {0}
+    left_over = drawn - usable - request.painted
+    return _Before(known, outdated | (known.keys() - drawn), left_over)
+
+
+def _preview(
+    request: PreviewRequest, embedding: Embedding, loaded: LoadedModel
+) -> ObjectMask:
+    from napari_sac.core.inference.live import preview_mask
+
+    return preview_mask(
+        embedding,
+        request.yx,
+        request.prompts,
+        loaded.model,
+        request.scene.settings.decode,
+        request.sign,
+        object_id=request.object_id,
+    )

@@ -1,0 +1,237 @@
+"""What a stroke of napari's brush, eraser or bucket means for the nuclei.
+
+A nucleus that was drawn by hand is marked as painted and is not computed again; one
+that was wiped out wholly is rejected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sac.core.session.pixels import PixelChange
+from napari_sac.core.types import POSITIVE, Prompts
+from napari_sac.viewer import prompts as edits
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    import numpy.typing as npt
+
+    from napari_sac.core.session.state import AnnotationState
+
+    Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Stroke:
+    """What a stroke makes of an annotation.
+
+    Parameters
+    ----------
+    title : str
+        For the menu, behind "Undo".
+    after : AnnotationState
+        With the labels of before, which nobody has written to yet.
+    pixels : PixelChange
+    """
+
+    title: str
+    after: AnnotationState
+    pixels: PixelChange
+
+
+def stroke_box(atoms: Iterable[Any], shape: tuple[int, int]) -> Box:
+    """Return the box (y0, x0, y1, x1) of the pixels that a stroke may have changed.
+
+    Parameters
+    ----------
+    atoms : iterable
+        What napari's ``paint`` event carries: edits of a box each, or of single pixels.
+    shape : (int, int)
+        Of the labels.
+    """
+    boxes = []
+    for atom in atoms:
+        slices = getattr(atom, "slice_key", None)
+        if slices is not None:
+            rows, columns = (s.indices(n) for s, n in zip(slices, shape, strict=True))
+            boxes.append((rows[0], columns[0], rows[1], columns[1]))
+        else:
+            y, x = (np.asarray(i) for i in atom[0])
+            if y.size:
+                low, high = (int(y.min()), int(x.min())), (int(y.max()), int(x.max()))
+                boxes.append((*low, high[0] + 1, high[1] + 1))
+    if not boxes:
+        return (0, 0, 0, 0)
+    corners = np.array(boxes)
+    y0, x0 = corners[:, :2].min(axis=0).tolist()
+    y1, x1 = corners[:, 2:].max(axis=0).tolist()
+    return y0, x0, y1, x1
+
+
+def stroke_window(
+    atoms: Iterable[Any], shown: npt.NDArray[np.uint32], box: Box
+) -> npt.NDArray[np.uint32]:
+    """Return the pixels (h, w) of a box of the layer as they are after a stroke.
+
+    napari tells of some edits before it writes their pixels.
+    """
+    y0, x0, y1, x1 = box
+    window = shown[y0:y1, x0:x1].copy()
+    for atom in atoms:
+        slices = getattr(atom, "slice_key", None)
+        if slices is not None:
+            rows, columns = (
+                s.indices(n) for s, n in zip(slices, shown.shape, strict=True)
+            )
+            part = window[
+                rows[0] - y0 : rows[1] - y0, columns[0] - x0 : columns[1] - x0
+            ]
+            part[... if atom.mask is None else atom.mask] = atom.new_value
+        else:
+            (y, x), _, values = atom
+            window[np.asarray(y) - y0, np.asarray(x) - x0] = values
+    return window
+
+
+def read_stroke(
+    state: AnnotationState, after: npt.NDArray[np.uint32], box: Box
+) -> Stroke | None:
+    """Return what a stroke did; None if it changed nothing.
+
+    Parameters
+    ----------
+    state : AnnotationState
+        From before the stroke.
+    after : (h, w) uint32
+        The pixels of the box after the stroke; ids that mean another nucleus are
+        replaced in it.
+    box : (int, int, int, int)
+    """
+    y0, x0, y1, x1 = box
+    window = slice(y0, y1), slice(x0, x1)
+    before = state.labels[window]
+    changed = before != after
+    if not changed.any():
+        return None
+    shape = (state.labels.shape[0], state.labels.shape[1])
+    if state.settings.decode.mode == "semantic":
+        pixels = PixelChange.between(before, after, (y0, x0), shape)
+        return Stroke("paint", state, pixels)
+    _number_anew(state, before, after, changed, (y0, x0))
+    pixels = PixelChange.between(before, after, (y0, x0), shape)
+    drawn = set(np.unique(after[changed]).tolist()) - {0}
+    erased = set(np.unique(before[changed & (after == 0)]).tolist()) - {0}
+    lost = set(np.unique(before[changed]).tolist()) - {0}
+    gone = {k for k in lost if not _is_left(k, state.labels, after, box)}
+    prompts = _with_new(state.prompts, drawn, after, (y0, x0))
+    kept = (drawn | erased) - gone
+    prompts = edits.vouch_for(prompts, kept)
+    prompts = edits.reject_nuclei(prompts, gone)
+    title = _title(drawn, erased - gone, gone)
+    state = replace(state, prompts=prompts, painted=(state.painted | kept) - gone)
+    return Stroke(title, state, pixels)
+
+
+def selected_label(stroke: Stroke, used: int) -> int:
+    """Return the label with which a stroke made with label ``used`` was taken up."""
+    labels: Sequence[int] = stroke.pixels.after.tolist()
+    if used == 0 or used in labels:
+        return used
+    return max(labels, default=used) or used
+
+
+def erasure(labels: npt.NDArray[np.uint32], ids: Collection[int]) -> PixelChange | None:
+    """Return the change that makes the pixels of some nuclei background."""
+    if not ids:
+        return None
+    rows, columns = np.nonzero(np.isin(labels, list(ids)))
+    if len(rows) == 0:
+        return None
+    shape = (labels.shape[0], labels.shape[1])
+    return PixelChange.of_pixels(shape, (rows, columns), labels[rows, columns], 0)
+
+
+def change_box(pixels: PixelChange | None, shape: tuple[int, int]) -> Box | None:
+    """Return the box around the pixels that a change is about, if there are any."""
+    return None if pixels is None or len(pixels) == 0 else pixels.box(shape)
+
+
+def _number_anew(
+    state: AnnotationState,
+    before: npt.NDArray[np.uint32],
+    after: npt.NDArray[np.uint32],
+    changed: npt.NDArray[np.bool_],
+    origin_yx: tuple[int, int],
+) -> None:
+    """Give a nucleus an id of its own if its label is that of another one elsewhere.
+
+    napari counts on from the largest label it sees, and knows neither proposals that
+    are hidden nor nuclei without pixels.
+    """
+    new_id = edits.next_id(state.prompts, state.hidden)
+    new_id = max(new_id, int(after.max(initial=0)) + 1)
+    height, width = after.shape
+    for label in set(np.unique(after[changed]).tolist()) - {0}:
+        known = state.prompts.object_id == label
+        yx = state.prompts.yx[known] - origin_yx
+        inside = ((yx >= -0.5) & (yx < (height - 0.5, width - 0.5))).all(axis=1)
+        elsewhere = known.any() and not inside.any()
+        if not elsewhere and not (state.hidden.object_id == label).any():
+            continue
+        if (state.labels == label).any():
+            continue
+        after[changed & (after == label)] = new_id
+        new_id += 1
+
+
+def _is_left(
+    label: int,
+    labels: npt.NDArray[np.uint32],
+    after: npt.NDArray[np.uint32],
+    box: tuple[int, int, int, int],
+) -> bool:
+    """Return whether a label has pixels left, inside the box or outside."""
+    if (after == label).any():
+        return True
+    y0, x0, y1, x1 = box
+    outside = labels[:y0], labels[y1:], labels[y0:y1, :x0], labels[y0:y1, x1:]
+    return any(bool((part == label).any()) for part in outside)
+
+
+def _with_new(
+    prompts: Prompts,
+    drawn: set[int],
+    after: npt.NDArray[np.uint32],
+    origin_yx: tuple[int, int],
+) -> Prompts:
+    """Return the prompts, and one for each nucleus that was drawn and had none."""
+    positive = prompts.object_id[prompts.sign == POSITIVE]
+    for label in sorted(drawn - set(positive.tolist())):
+        yx = _deepest(after == label) + origin_yx
+        prompts = edits.add_to(prompts, yx[None], POSITIVE, label)
+    return prompts
+
+
+def _deepest(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return the pixel (y, x) that is farthest from the border."""
+    # imported late: it takes half a second, which opening a dock need not
+    from scipy.ndimage import distance_transform_edt
+
+    rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+    y, x = rows[0], columns[0]
+    part = np.pad(inside[y : rows[-1] + 1, x : columns[-1] + 1], 1)
+    distance = distance_transform_edt(part)[1:-1, 1:-1]
+    place = np.unravel_index(np.argmax(distance), distance.shape)
+    return np.array([place[0] + y, place[1] + x], np.float64)
+
+
+def _title(drawn: set[int], erased: set[int], gone: set[int]) -> str:
+    if drawn:
+        return edits.count_title("paint", len(drawn))
+    if gone:
+        return edits.count_title("erase", len(gone))
+    return edits.count_title("trim", len(erased))

@@ -1,0 +1,175 @@
+"""The hover preview: the mask that a click would give, while the mouse moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Labels
+
+from napari_sac.core.types import POSITIVE
+from napari_sac.viewer.editing import nucleus_at
+from napari_sac.viewer.live import PreviewRequest
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from napari.layers import Layer
+
+    from napari_sac.core.types import FloatArray, ObjectMask
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.live import LiveResult
+    from napari_sac.viewer.session import AnnotationSession
+
+NAME = "nuclei preview"
+
+_COLOUR = "#56B4E9"
+_SMALLEST_MOVE = 2.0
+"""In pixels of the image: less does not change the mask enough to decode it again."""
+
+
+class HoverPreview:
+    """Shows the mask that a click would give where the mouse is.
+
+    Parameters
+    ----------
+    session : AnnotationSession
+
+    Attributes
+    ----------
+    enabled : bool
+    layer : Labels or None
+        What shows the mask; it holds nothing that is kept.
+    """
+
+    def __init__(self, session: AnnotationSession) -> None:
+        self._session = session
+        self._enabled = True
+        self._asked: tuple[int, FloatArray, int, int | None] | None = None
+        self.layer: Labels | None = None
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the mouse is followed."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, enabled: bool) -> None:
+        self._enabled = enabled
+        if not enabled:
+            self.hide()
+
+    def look(
+        self, annotation: Annotation, yx: FloatArray, sign: int, *, joins: bool
+    ) -> None:
+        """Ask for the mask of a click at (y, x), in pixels of the image.
+
+        Parameters
+        ----------
+        annotation : Annotation
+        yx : (2,) float
+        sign : {POSITIVE, NEGATIVE}
+        joins : bool
+            Whether the point would belong to a nucleus there is.
+        """
+        # computing an embedding for it would block what was really asked for
+        if not self._enabled or annotation.embedding is None:
+            return
+        height, width = annotation.state.labels.shape
+        inside = (-0.5 <= yx[0] < height - 0.5) and (-0.5 <= yx[1] < width - 0.5)
+        owner = nucleus_at(annotation, yx) if joins else None
+        if not inside or (sign != POSITIVE and owner is None):
+            self.hide()
+            return
+        asked = (annotation.number, yx, sign, owner)
+        if self._is_near(asked):
+            return
+        scene = self._session.scene(annotation)
+        if scene is None or annotation.state.settings.decode.mode != "instance":
+            return
+        self._asked = asked
+        self._session.live.ask_preview(
+            PreviewRequest(
+                annotation.number,
+                scene,
+                (float(yx[0]), float(yx[1])),
+                annotation.prompts,
+                sign,
+                owner,
+            )
+        )
+
+    def show(self, annotation: Annotation, result: LiveResult) -> None:
+        """Show a mask, if the mouse is still there."""
+        request, mask = result.request, result.mask
+        if self._asked is None or mask is None:
+            return
+        if not isinstance(request, PreviewRequest):
+            return
+        if tuple(self._asked[1]) == request.yx:
+            self._draw(annotation, mask)
+
+    def hide(self) -> None:
+        """Show nothing; the mouse is elsewhere."""
+        self._asked = None
+        self._session.live.ask_preview(None)
+        if self.layer is not None:
+            self.layer.visible = False
+
+    def forget(self, layer: Layer) -> None:
+        """Note that a layer was removed."""
+        if layer is self.layer:
+            self.layer = None
+
+    def _is_near(self, asked: tuple[int, FloatArray, int, int | None]) -> bool:
+        if self._asked is None or (self._asked[0], *self._asked[2:]) != (
+            asked[0],
+            *asked[2:],
+        ):
+            return False
+        distance = float(np.linalg.norm(asked[1] - self._asked[1]))
+        return distance < _SMALLEST_MOVE
+
+    def _draw(self, annotation: Annotation, mask: ObjectMask) -> None:
+        from napari_sac.core.inference.instances import inside
+
+        pixels = inside(mask).astype(np.uint8)
+        if self.layer is None:
+            self.layer = self._add(annotation, pixels)
+        else:
+            self.layer.data = pixels
+        _place(self.layer, annotation, mask.origin_yx)
+        self.layer.visible = True
+
+    def _add(self, annotation: Annotation, pixels: npt.NDArray[np.uint8]) -> Labels:
+        from napari.utils.colormaps import DirectLabelColormap
+
+        colours = {None: "transparent", 0: "transparent", 1: _COLOUR}
+        layer = Labels(
+            pixels,
+            name=NAME,
+            opacity=0.5,
+            colormap=DirectLabelColormap(color_dict=colours),
+            **annotation.geometry,
+        )
+        layer.editable = False
+        layers = self._session.viewer.layers
+        selected = set(layers.selection)
+        active = layers.selection.active
+        place = len(layers)
+        if annotation.points is not None and annotation.points in layers:
+            place = layers.index(annotation.points)
+        layers.insert(place, layer)
+        layers.selection = selected
+        layers.selection.active = active
+        return layer
+
+
+def _place(layer: Labels, annotation: Annotation, origin_yx: tuple[int, int]) -> None:
+    """Put a layer with part of the plane where that part lies."""
+    whole = annotation.points if annotation.labels is None else annotation.labels
+    if whole is None:
+        return
+    world = whole.data_to_world(np.asarray(origin_yx, float))
+    # translate acts before the affine, which both layers have
+    before_affine = np.linalg.solve(np.asarray(whole.affine), [*world[-2:], 1.0])
+    layer.translate = before_affine[:2]

@@ -1,0 +1,169 @@
+"""Shapes as gestures: boxes that prompt, lassos that select, reviewed regions.
+
+Both layers are napari's Shapes. What is drawn in the layer of tools is taken up and
+goes; what is drawn in the layer of reviewed regions stays, and is a decision.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers.base import ActionType
+
+from napari_sac.viewer.layers import build_shapes
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from napari.layers import Layer, Shapes
+    from napari.utils.events import Event
+
+    from napari_sac.core.types import BoolArray, FloatArray
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.session import AnnotationSession
+
+_TOOLS_COLOUR = "#56B4E9"
+_REVIEWED_COLOUR = "#009E73"
+
+_SMALLEST_BOX = 2.0
+"""In pixels of the image: a smaller one is a click that slipped."""
+_CURVE_POINTS = 64
+_ELLIPSE = "ellipse"
+_LINE = "line"
+
+
+class Regions:
+    """Listens to the Shapes layers of a session.
+
+    Parameters
+    ----------
+    session : AnnotationSession
+    """
+
+    def __init__(self, session: AnnotationSession) -> None:
+        self._session = session
+        self._paused = False
+
+    def show_tools(self, annotation: Annotation) -> Shapes:
+        """Show the layer of boxes and lassos, and make it the active one."""
+        if annotation.tools is None:
+            name = f"boxes and lassos [{annotation.name}]"
+            layer = build_shapes(name, annotation.geometry, _TOOLS_COLOUR)
+            layer.events.data.connect(self._on_tool)
+            annotation.tools = layer
+            self._session.drawing.adopt(annotation, layer)
+        return self._activate(annotation.tools)
+
+    def show_reviewed(self, annotation: Annotation) -> Shapes:
+        """Show the layer of reviewed regions, and make it the active one."""
+        if annotation.regions is None:
+            name = f"reviewed regions [{annotation.name}]"
+            layer = build_shapes(name, annotation.geometry, _REVIEWED_COLOUR)
+            annotation.regions = layer
+            self.draw_reviewed(annotation)
+            layer.events.data.connect(self._on_region)
+            self._session.drawing.adopt(annotation, layer)
+        return self._activate(annotation.regions)
+
+    def draw_reviewed(self, annotation: Annotation) -> None:
+        """Make the layer of reviewed regions show what was decided."""
+        layer = annotation.regions
+        if layer is None or same_polygons(polygons(layer), annotation.reviewed):
+            return
+        before, self._paused = self._paused, True
+        layer.selected_data = set()
+        layer.remove(list(range(layer.nshapes)))
+        if annotation.reviewed:
+            layer.add_polygons([p.copy() for p in annotation.reviewed])
+        self._paused = before
+
+    def _activate(self, layer: Shapes) -> Shapes:
+        self._session.viewer.layers.selection.active = layer
+        return layer
+
+    def _on_tool(self, event: Event) -> None:
+        layer, annotation = event.source, self._session.owner(event.source)
+        if self._paused or annotation is None or event.action != ActionType.ADDED:
+            return
+        if layer.nshapes == 0:
+            return
+        kind, outline = str(layer.shape_type[-1]), polygons(layer)[-1]
+        before, self._paused = self._paused, True
+        layer.remove(list(range(layer.nshapes)))
+        self._paused = before
+        if np.ptp(outline, axis=0).min() < _SMALLEST_BOX:
+            return
+        if kind == "rectangle":
+            self._session.add_box(annotation, outline)
+        else:
+            self._select(annotation, outline)
+
+    def _select(self, annotation: Annotation, outline: FloatArray) -> None:
+        """Select the prompts in a lasso, ready for the keys that accept or reject."""
+        layer = annotation.points
+        if layer is None:
+            return
+        self._session.sync(annotation)
+        chosen = np.flatnonzero(inside_polygon(annotation.prompts.yx, outline))
+        self._activate_points(layer)
+        layer.selected_data = set(chosen.tolist())
+
+    def _activate_points(self, layer: Layer) -> None:
+        self._session.viewer.layers.selection.active = layer
+        # in the mode for adding, a selection would be cleared
+        layer.mode = "select"
+
+    def _on_region(self, event: Event) -> None:
+        layer, annotation = event.source, self._session.owner(event.source)
+        finished = (ActionType.ADDED, ActionType.CHANGED, ActionType.REMOVED)
+        if self._paused or annotation is None or event.action not in finished:
+            return
+        drawn = polygons(layer)
+        if not same_polygons(drawn, annotation.reviewed):
+            self._session.set_reviewed(annotation, drawn)
+
+
+def polygons(layer: Shapes) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return the outlines (N, 2) of the shapes that enclose something.
+
+    An ellipse becomes a polygon of many corners.
+    """
+    outlines = []
+    for kind, data in zip(layer.shape_type, layer.data, strict=True):
+        corners = np.array(data, np.float64)[:, -2:]
+        if str(kind) == _LINE:
+            continue
+        if str(kind) == _ELLIPSE:
+            corners = _ellipse(corners)
+        if len(corners) >= 3:
+            outlines.append(corners)
+    return tuple(outlines)
+
+
+def same_polygons(
+    first: tuple[FloatArray, ...], second: tuple[FloatArray, ...]
+) -> bool:
+    """Return whether two lists of polygons are equal."""
+    return len(first) == len(second) and all(
+        np.array_equal(a, b) for a, b in zip(first, second, strict=True)
+    )
+
+
+def inside_polygon(points: FloatArray, polygon: FloatArray) -> BoolArray:
+    """Return which points (N, 2) lie in a polygon (M, 2), by the even-odd rule."""
+    inside = np.zeros(len(points), bool)
+    y, x = points.T
+    for (y0, x0), (y1, x1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        if y0 == y1:
+            continue
+        crosses = (y0 > y) != (y1 > y)
+        inside ^= crosses & (x < x0 + (y - y0) / (y1 - y0) * (x1 - x0))
+    return inside
+
+
+def _ellipse(corners: FloatArray) -> npt.NDArray[np.float64]:
+    """Return the outline of an ellipse, given the corners (4, 2) of its box."""
+    centre = corners.mean(axis=0)
+    first, second = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
+    angle = np.linspace(0, 2 * np.pi, _CURVE_POINTS, endpoint=False)[:, None]
+    return np.asarray(centre + np.cos(angle) * first + np.sin(angle) * second)

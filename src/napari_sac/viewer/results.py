@@ -1,0 +1,219 @@
+"""What the models found and drew, put into the state and the layers of a session."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_sac.core.config import ProposalConfig
+from napari_sac.core.session.pixels import PixelChange
+from napari_sac.core.types import Prompts
+from napari_sac.viewer import painting
+from napari_sac.viewer import prompts as edits
+from napari_sac.viewer.editing import edit_if_drawn, sync
+from napari_sac.viewer.live import Edit, LiveRequest
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_sac.core.session.state import AnnotationState, Settings
+    from napari_sac.core.types import ObjectMask
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.inference import Found, LoadedModel, Segmented
+    from napari_sac.viewer.live import LiveResult
+    from napari_sac.viewer.planes import ImagePlane
+    from napari_sac.viewer.session import AnnotationSession
+
+
+def show_proposals(
+    session: AnnotationSession,
+    plane: ImagePlane,
+    found: Found,
+    threshold: float | None = None,
+) -> Annotation:
+    """Show what was found in a plane, beside what the user has touched before.
+
+    Parameters
+    ----------
+    session : AnnotationSession
+    plane : ImagePlane
+    found : Found
+    threshold : float, optional
+        Proposals with a lower score are hidden.
+    """
+    if threshold is None:
+        threshold = ProposalConfig().score_threshold
+    annotation = session.about(plane)
+    session.journal.know_pixels(annotation, found.image)
+    state = annotation.state
+    # who deletes the layer of prompts wants to start over; undo brings them back
+    known = state.prompts if annotation.points is not None else Prompts.empty()
+    kept = state.painted if annotation.points is not None else frozenset()
+    first = edits.next_id(state.prompts, state.hidden)
+    everything = edits.add_proposals(
+        known, found.prompts, found.diameter, first_id=first, kept=kept
+    )
+    shown, hidden = edits.split_by_score(everything, Prompts.empty(), threshold)
+    settings = replace(
+        _settings_of(found.loaded, state.settings),
+        diameter=found.diameter,
+        threshold=threshold,
+    )
+    session.loaded = found.loaded
+    annotation.seconds.update(found.seconds)
+    gone = set(state.prompts.object_id.tolist()) - set(shown.object_id.tolist())
+    after = replace(
+        state,
+        prompts=shown,
+        hidden=hidden,
+        settings=settings,
+        painted=state.painted - gone,
+    )
+    title = edits.count_title("find", edits.count_nuclei(shown))
+    if annotation.points is None:
+        session.drawing.adopt_points(annotation, found.points)
+    pixels = painting.erasure(state.labels, gone)
+    masks = dict.fromkeys(gone)
+    session.steps.record(annotation, title, after, pixels=pixels, masks=masks)
+    return annotation
+
+
+def show_labels(
+    session: AnnotationSession,
+    annotation: Annotation,
+    plane: ImagePlane,
+    segmented: Segmented,
+) -> None:
+    """Show the labels of a segmentation, and keep what the next one can use."""
+    request, state = segmented.request, annotation.state
+    annotation.plane = plane
+    annotation.embedding = segmented.embedding
+    annotation.embedded_by = segmented.loaded.model.key
+    annotation.recomputed = segmented.recomputed
+    session.loaded = segmented.loaded
+    annotation.seconds.update(segmented.seconds)
+    session.use(annotation)
+    settings = replace(
+        _settings_of(segmented.loaded, state.settings),
+        decode=request.config,
+        diameter=request.diameter,
+    )
+    labels = _keep_painted(segmented.labels, state)
+    pixels = PixelChange.between(state.labels, labels)
+    masks: dict[int, ObjectMask | None] = dict.fromkeys(annotation.masks)
+    masks |= segmented.masks
+    title = edits.count_title("segment", segmented.nuclei)
+    session.live.settle(annotation, request.prompts)
+    # what was changed while the segmentation ran is decoded after it
+    edit = Edit(
+        request.prompts,
+        state.prompts,
+        request.painted - state.painted,
+        painted=state.painted - request.painted,
+    )
+    annotation.segmented = True
+    session.steps.record(
+        annotation,
+        title,
+        replace(state, settings=settings),
+        pixels=pixels,
+        masks=masks,
+        edit=None if request.prompts is state.prompts else edit,
+    )
+    if annotation.labels is None:
+        session.drawing.show_labels(annotation)
+        session.changed.emit()
+
+
+def set_threshold(
+    session: AnnotationSession, annotation: Annotation, threshold: float
+) -> None:
+    """Show the proposals with at least this score, and all touched prompts."""
+    sync(session, annotation)
+    if threshold == annotation.threshold:
+        return
+    done = session.steps.history.done
+    # a slider makes many steps; undo takes back all of them at once
+    last = done[-1] if done else None
+    if (
+        last is not None
+        and last.number == annotation.threshold_step
+        and last.change.pixels is None
+    ):
+        session.steps.undo()
+    state = annotation.state
+    shown, hidden = edits.split_by_score(
+        state.prompts, state.hidden, threshold, kept=state.painted
+    )
+    after = replace(
+        state,
+        prompts=shown,
+        hidden=hidden,
+        settings=replace(state.settings, threshold=threshold),
+    )
+    annotation.threshold_step = session.steps.record(
+        annotation,
+        f"show scores from {threshold:.2f}",
+        after,
+        edit=edit_if_drawn(annotation, shown),
+    )
+
+
+def draw_masks(
+    session: AnnotationSession, annotation: Annotation, result: LiveResult
+) -> None:
+    """Draw the masks that a step has brought, as a part of that step."""
+    session.drawing.mend(annotation)
+    update, request = result.update, result.request
+    if update is None or not isinstance(request, LiveRequest):
+        return
+    labels = annotation.state.labels
+    shape = (labels.shape[0], labels.shape[1])
+    y, x = update.origin_yx
+    height, width = update.before.shape
+    window = labels[y : y + height, x : x + width]
+    # what was drawn while the masks were decoded stays
+    lately = annotation.painted - request.painted
+    stays = window != update.before
+    if lately:
+        stays |= np.isin(window, list(lately)) | np.isin(update.after, list(lately))
+    after = np.where(stays, window, update.after)
+    pixels = PixelChange.between(window, after, (y, x), shape)
+    annotation.seconds["live"] = result.seconds
+    annotation.add_masks(result.known)
+    step = session.steps.amend(annotation, request.step, pixels)
+    if step is None:
+        # undo would go wrong by it: the next request sees which masks are old
+        annotation.unsure = True
+        return
+    annotation.take_masks(step, update.masks)
+    if annotation.labels is None:
+        session.drawing.show_labels(annotation)
+    elif len(pixels):
+        session.drawing.draw_pixels(annotation, pixels)
+    session.changed.emit()
+
+
+def _settings_of(loaded: LoadedModel, settings: Settings) -> Settings:
+    adapter = loaded.choice.adapter
+    return replace(
+        settings,
+        model=loaded.choice.name,
+        adapter=None if adapter is None else str(adapter),
+        model_key=loaded.model.key,
+    )
+
+
+def _keep_painted(
+    labels: npt.NDArray[np.uint32], state: AnnotationState
+) -> npt.NDArray[np.uint32]:
+    """Return labels in which the painted nuclei lie as they do now, and only there."""
+    if not state.painted:
+        return labels
+    painted = list(state.painted)
+    result = np.where(np.isin(labels, painted), np.uint32(0), labels)
+    now = np.isin(state.labels, painted)
+    result[now] = state.labels[now]
+    return result

@@ -1,0 +1,213 @@
+"""The review queue: the most doubtful nuclei first, one key to accept and go on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_sac.core.types import POSITIVE, PromptState
+from napari_sac.viewer.prompts import usable_ids
+
+if TYPE_CHECKING:
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.session import AnnotationSession
+
+_PAUSE_SECONDS = 60.0
+"""Who does nothing for so long is not reviewing."""
+
+
+@dataclass(frozen=True)
+class ReviewProgress:
+    """How far a review is.
+
+    Parameters
+    ----------
+    reviewed, total : int
+        Nuclei that a person has decided on, and all there are.
+    seconds : float
+        Spent reviewing, without long pauses.
+    clicks : int
+        Points, boxes, strokes and decisions since the annotation began.
+    current_id : int
+        The nucleus under review; 0 for none.
+    reasons : tuple of str
+        Why it is doubtful.
+    """
+
+    reviewed: int
+    total: int
+    seconds: float
+    clicks: int
+    current_id: int = 0
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def clicks_per_nucleus(self) -> float:
+        """How many of them for each nucleus that was decided on; 0 without any."""
+        return self.clicks / self.reviewed if self.reviewed else 0.0
+
+
+class Review:
+    """Walks through the nuclei of a session, the most doubtful first.
+
+    Parameters
+    ----------
+    session : AnnotationSession
+
+    Attributes
+    ----------
+    current : int
+        The nucleus under review; 0 for none.
+    reasons : tuple of str
+        Why it is doubtful.
+    """
+
+    def __init__(self, session: AnnotationSession) -> None:
+        self._session = session
+        self._annotation: Annotation | None = None
+        self._queue: list[int] = []
+        self._reasons: dict[int, tuple[str, ...]] = {}
+        self._seconds: dict[int, float] = {}
+        self._last = 0.0
+        self.current = 0
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the nucleus under review is doubtful; empty if nothing speaks against."""
+        return self._reasons.get(self.current, ())
+
+    def start(self, annotation: Annotation) -> None:
+        """Sort the nuclei that nobody has decided on, and go to the first."""
+        self._sort(annotation)
+        self.current = 0
+        self.go(annotation, 1)
+
+    def go(self, annotation: Annotation, step: int) -> int:
+        """Go to the next nucleus (1) or the previous one (-1); return it, 0 for none.
+
+        Those that were decided on meanwhile are passed over on the way forward.
+        """
+        self._session.sync(annotation)
+        self._tick(annotation)
+        if annotation is not self._annotation or not self._queue:
+            self._sort(annotation)
+            self.current = 0
+        there = usable_ids(annotation.prompts)
+        open_ids = _open_ids(annotation)
+        wanted = open_ids if step > 0 else set(annotation.prompts.object_id.tolist())
+        place = self._place() + step
+        if step < 0 and self.current == 0:
+            place = len(self._queue) - 1
+        while 0 <= place < len(self._queue):
+            if self._queue[place] in wanted:
+                return self._show(annotation, self._queue[place])
+            place += step
+        if step > 0 and open_ids:
+            # new nuclei, and those passed over, are at the end of the next round
+            self._sort(annotation)
+            return self._show(annotation, self._queue[0])
+        if step > 0:
+            self.current = 0
+            self._session.told.emit(
+                f"All {len(there):,} nuclei are reviewed."
+                if there
+                else "There are no nuclei to review."
+            )
+            self._session.changed.emit()
+        return self.current
+
+    def next(self) -> int:
+        """Go to the next nucleus of the annotation used last."""
+        annotation = self._latest()
+        return 0 if annotation is None else self.go(annotation, 1)
+
+    def previous(self) -> int:
+        """Go to the previous nucleus of the annotation used last."""
+        annotation = self._latest()
+        return 0 if annotation is None else self.go(annotation, -1)
+
+    def accept_and_next(self, annotation: Annotation | None = None) -> int:
+        """Accept the nucleus under review and go to the next; return that."""
+        annotation = annotation or self._latest()
+        if annotation is None:
+            return 0
+        if self.current and annotation is self._annotation:
+            own = annotation.prompts.object_id == self.current
+            self._session.accept(annotation, np.flatnonzero(own))
+        return self.go(annotation, 1)
+
+    def progress(self, annotation: Annotation) -> ReviewProgress:
+        """Return how far the review of an annotation is."""
+        prompts = annotation.prompts
+        ids = set(prompts.object_id[prompts.sign == POSITIVE].tolist())
+        seconds = self._seconds.get(annotation.number, 0.0)
+        decided = ids - _open_ids(annotation)
+        here = annotation is self._annotation
+        return ReviewProgress(
+            len(decided),
+            len(ids),
+            seconds,
+            annotation.clicks,
+            self.current if here else 0,
+            self.reasons if here else (),
+        )
+
+    def _latest(self) -> Annotation | None:
+        if self._annotation in self._session.annotations:
+            return self._annotation
+        known = self._session.annotations
+        return known[-1] if known else None
+
+    def _place(self) -> int:
+        return self._queue.index(self.current) if self.current in self._queue else -1
+
+    def _sort(self, annotation: Annotation) -> None:
+        from napari_sac.core.inference.review import doubt
+
+        state = annotation.state
+        table = doubt(
+            annotation.masks, state.prompts, state.labels, state.settings.diameter
+        )
+        ids = [int(k) for k in table.object_id]
+        self._reasons = dict(zip(ids, table.reasons, strict=True))
+        open_ids = _open_ids(annotation)
+        listed = [k for k in ids if k in open_ids]
+        self._queue = listed + sorted(open_ids - set(listed))
+        self._annotation = annotation
+
+    def _show(self, annotation: Annotation, object_id: int) -> int:
+        """Centre the camera on a nucleus, and select its points."""
+        self.current = object_id
+        layer, prompts = annotation.points, annotation.prompts
+        rows = np.flatnonzero(prompts.object_id == object_id)
+        if layer is not None and len(rows):
+            if layer.mode != "add":
+                layer.mode = "select"
+            layer.selected_data = set(rows.tolist())
+            positive = rows[prompts.sign[rows] == POSITIVE]
+            middle = prompts.yx[positive if len(positive) else rows].mean(axis=0)
+            world = layer.data_to_world(middle)[-2:]
+            camera = self._session.viewer.scene.camera
+            camera.center = (*tuple(camera.center)[:-2], *world)
+        self._session.changed.emit()
+        return object_id
+
+    def _tick(self, annotation: Annotation) -> None:
+        """Count the time since the last step of the review."""
+        now = time.monotonic()
+        if self._last and annotation is self._annotation:
+            spent = min(now - self._last, _PAUSE_SECONDS)
+            before = self._seconds.get(annotation.number, 0.0)
+            self._seconds[annotation.number] = before + spent
+        self._last = now
+
+
+def _open_ids(annotation: Annotation) -> set[int]:
+    """Return the nuclei that nobody has decided on."""
+    prompts = annotation.prompts
+    ids = set(prompts.object_id[prompts.sign == POSITIVE].tolist())
+    decided = prompts.object_id[prompts.state != PromptState.AUTO.value]
+    return ids - set(decided.tolist())

@@ -1,0 +1,158 @@
+"""The one way to change what a session holds: every change is a step.
+
+A step is in the history, in the journal and in the layers when the methods return.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_sac.core.session.changes import backward, find_change, forward
+from napari_sac.core.session.history import History
+from napari_sac.core.session.pixels import PixelChange
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_sac.core.session.history import Step
+    from napari_sac.core.session.state import AnnotationState
+    from napari_sac.core.types import ObjectMask, Prompts
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.live import Edit
+    from napari_sac.viewer.session import AnnotationSession
+
+
+class Steps:
+    """Does, undoes and redoes the steps of a session.
+
+    Parameters
+    ----------
+    session : AnnotationSession
+
+    Attributes
+    ----------
+    history : History
+    """
+
+    def __init__(self, session: AnnotationSession) -> None:
+        self._session = session
+        self.history = History()
+
+    def record(
+        self,
+        annotation: Annotation,
+        title: str,
+        after: AnnotationState,
+        *,
+        pixels: PixelChange | None = None,
+        masks: Mapping[int, ObjectMask | None] | None = None,
+        edit: Edit | None = None,
+        positions: bool = True,
+        shown: Prompts | None = None,
+    ) -> int:
+        """Make a change a step: all changes end here.
+
+        Parameters
+        ----------
+        annotation : Annotation
+        title : str
+            What the step is called, behind "Undo".
+        after : AnnotationState
+            The state to be, but for its labels.
+        pixels : PixelChange, optional
+            What changes in the labels, which are written here.
+        masks : mapping of int to (ObjectMask or None), optional
+            Masks that the step brings, None for one that is worthless now.
+        edit : Edit, optional
+            If given, the step waits for masks.
+        positions : bool
+            Whether the points must be moved; not where napari has done that.
+        shown : Prompts, optional
+            What the layer shows already, if not the prompts of before.
+
+        Returns
+        -------
+        int
+            Number of the step; 0 if nothing changes.
+        """
+        session = self._session
+        session.drawing.mend(annotation)
+        before = annotation.state
+        change = find_change(title, before, after, pixels or PixelChange.none())
+        if change.is_empty:
+            annotation.replace_masks(masks or {})
+            return 0
+        session.journal.begin(annotation)
+        if change.pixels is not None:
+            change.pixels.write(before.labels)
+        annotation.state = after
+        number = self.history.push(annotation.number, change)
+        session.journal.push(self.history.done[-1], annotation)
+        annotation.take_masks(number, masks or {})
+        annotation.clicks += 1
+        session.drawing.draw(
+            annotation, before, change.pixels, positions=positions, shown=shown
+        )
+        if edit is not None:
+            session.live.add(number, annotation, edit)
+        session.changed.emit()
+        return number
+
+    def amend(
+        self, annotation: Annotation, number: int, pixels: PixelChange
+    ) -> int | None:
+        """Let pixels, which are written here, join a step that was done before.
+
+        It is their own step, unless a later one has drawn over the same pixels
+        meanwhile; then it is the last one.
+
+        Returns
+        -------
+        int or None
+            The step; None, with nothing written, if undo would go wrong by it.
+        """
+        step = self._step_for(annotation, number, pixels)
+        if step is not None and len(pixels):
+            pixels.write(annotation.state.labels)
+            self.history.amend(step, pixels)
+            self._session.journal.amend(step, annotation, pixels)
+        return step
+
+    def undo(self) -> Step | None:
+        """Take the last step back and return it; None if there is none."""
+        step = self.history.undo()
+        annotation = None if step is None else self._session.numbered(step.annotation)
+        if step is None or annotation is None:
+            return None
+        before = annotation.state
+        annotation.state = backward(before, step.change)
+        annotation.undo_masks(step.number)
+        self._session.live.undo(step.number)
+        self._session.journal.undo(step)
+        self._session.drawing.draw(annotation, before, step.change.pixels, again=True)
+        return step
+
+    def redo(self) -> Step | None:
+        """Do the step again that was undone last and return it; None without one."""
+        step = self.history.redo()
+        annotation = None if step is None else self._session.numbered(step.annotation)
+        if step is None or annotation is None:
+            return None
+        before = annotation.state
+        annotation.state = forward(before, step.change)
+        annotation.redo_masks(step.number)
+        self._session.journal.redo(step)
+        self._session.drawing.draw(annotation, before, step.change.pixels, again=True)
+        self._session.live.redo(step.number)
+        return step
+
+    def _step_for(
+        self, annotation: Annotation, number: int, pixels: PixelChange
+    ) -> int | None:
+        if self.history.can_amend(number, pixels):
+            return number
+        for step in reversed(self.history.done):
+            if step.annotation == annotation.number:
+                amendable = self.history.can_amend(step.number, pixels)
+                return step.number if amendable else None
+        return None

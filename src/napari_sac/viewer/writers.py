@@ -1,0 +1,39 @@
+"""Labels that are saved by napari's File menu as outlines for QuPath."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sac.core.geojson import write_geojson
+from napari_sac.viewer.layers import SESSION_KEY
+from napari_sac.viewer.session import AnnotationSession
+
+if TYPE_CHECKING:
+    from napari_sac.core.types import Prompts
+
+
+def write_outlines(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write the outlines of a Labels layer as GeoJSON; return the files written.
+
+    A layer of ours gives each nucleus its score and its state too.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written; what was there before is kept.
+    """
+    write_geojson(path, np.asarray(data), _prompts_of(meta))
+    return [path]
+
+
+def _prompts_of(meta: dict[str, Any]) -> Prompts | None:
+    session = meta.get("metadata", {}).get(SESSION_KEY)
+    if not isinstance(session, AnnotationSession):
+        return None
+    for annotation in session.annotations:
+        if annotation.labels is not None and annotation.labels.name == meta["name"]:
+            session.sync(annotation)
+            return annotation.prompts
+    return None

@@ -1,0 +1,168 @@
+"""Taking back, and what the mouse cannot do by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QVBoxLayout, QWidget
+
+from napari_sac.core.types import NEGATIVE, POSITIVE
+from napari_sac.widgets._keys_table import keys_html, keys_line
+from napari_sac.widgets._legend import Legend
+from napari_sac.widgets._panel import combo, fold, form, narrow_button, note
+from napari_sac.widgets._wording import name_step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from napari_sac.viewer.keys import Action
+
+_SIGNS = (POSITIVE, NEGATIVE)
+
+
+class CorrectPanel(QWidget):
+    """Undo and redo by name, whether masks follow at once, keys, and rarer tools.
+
+    Attributes
+    ----------
+    undo_requested, redo_requested : Signal
+    live_changed : Signal(bool)
+        Whether masks follow each change at once.
+    preview_changed : Signal(bool)
+        Whether the mouse shows what a click would give.
+    sign_changed : Signal(int)
+        What new points are.
+    merge_requested, split_requested, redraw_requested : Signal
+        For the selected nuclei.
+    regions_requested, tools_requested : Signal
+        A layer to draw in.
+    """
+
+    undo_requested = Signal()
+    redo_requested = Signal()
+    live_changed = Signal(bool)
+    preview_changed = Signal(bool)
+    sign_changed = Signal(int)
+    merge_requested = Signal()
+    split_requested = Signal()
+    redraw_requested = Signal()
+    regions_requested = Signal()
+    tools_requested = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.undo = narrow_button("Undo", "")
+        self.redo = narrow_button("Redo", "")
+        self.live = QCheckBox("Masks follow at once")
+        self.live.setToolTip(
+            "Each change of a point computes the nuclei that it touches, as soon as "
+            "there are labels. Off: press Segment when you are ready."
+        )
+        self.live.setChecked(True)
+        self.preview = QCheckBox("Preview the mask under the mouse")
+        self.preview.setToolTip("While you add points: what a click would give.")
+        self.preview.setChecked(True)
+        self.added_sign = combo("What the points are that you add with a plain click.")
+        self.added_sign.addItems(["a nucleus", "not this nucleus"])
+        self.merge = narrow_button(
+            "Merge", "Makes one nucleus of those whose points are selected."
+        )
+        self.split = narrow_button(
+            "Split", "Makes a nucleus of each selected positive point."
+        )
+        self.redraw = narrow_button(
+            "Draw again",
+            "Lets the model draw the selected nuclei, also those that were painted by "
+            "hand or imported.",
+        )
+        self.regions = narrow_button(
+            "Reviewed regions",
+            "Adds a layer in which you draw where all nuclei are right: what may be "
+            "used for training.",
+        )
+        self.tools = narrow_button(
+            "Boxes and lasso",
+            "Adds a layer in which a rectangle makes a nucleus, and a polygon selects "
+            "the points in it.",
+        )
+        self.hint = note()
+        self.keys = note()
+        self.key_clashes = note()
+        self.key_clashes.hide()
+        self._lay_out()
+        self._connect()
+        self.show_history("", "")
+
+    def show_history(self, undo: str, redo: str) -> None:
+        """Say on the buttons what they would take back or do again; "" is nothing."""
+        for button, word, title in (
+            (self.undo, "Undo", undo),
+            (self.redo, "Redo", redo),
+        ):
+            button.setEnabled(bool(title))
+            button.setText(f"{word} {name_step(title)}" if title else word)
+            button.setToolTip(
+                f"{word} {title}" if title else f"Nothing to {word.lower()}."
+            )
+
+    def show_keys(
+        self,
+        actions: Sequence[Action],
+        keys: Mapping[str, str],
+        clashes: Sequence[str],
+    ) -> None:
+        """Show which key does what, and which keys napari has a use for too."""
+        self.hint.setText(keys_line(keys))
+        self.keys.setText(keys_html(actions, keys))
+        self.key_clashes.setText(" ".join(clashes))
+        self.key_clashes.setVisible(bool(clashes))
+
+    def allow(self, *, points: bool, editable: bool) -> None:
+        """Enable what can be done: with points, and in a session that may change."""
+        for button in (self.merge, self.split, self.redraw, self.regions, self.tools):
+            button.setEnabled(points and editable)
+        self.live.setEnabled(editable)
+
+    def _lay_out(self) -> None:
+        tools = QWidget()
+        grid = QGridLayout(tools)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.addWidget(self.merge, 0, 0)
+        grid.addWidget(self.split, 0, 1)
+        grid.addWidget(self.redraw, 0, 2)
+        grid.addWidget(self.tools, 1, 0, 1, 3)
+        grid.addWidget(self.regions, 2, 0, 1, 3)
+        sign = QWidget()
+        sign.setLayout(form(("New points are", self.added_sign)))
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addWidget(Legend())
+        layout.addWidget(self.hint)
+        layout.addWidget(self.undo)
+        layout.addWidget(self.redo)
+        layout.addWidget(self.live)
+        layout.addWidget(self.key_clashes)
+        self.keys_fold = fold("Mouse and keys", self.keys)
+        self.tools_fold = fold("More tools", tools, sign, self.preview)
+        layout.addWidget(self.keys_fold)
+        layout.addWidget(self.tools_fold)
+
+    def _connect(self) -> None:
+        pairs = (
+            (self.undo, self.undo_requested),
+            (self.redo, self.redo_requested),
+            (self.merge, self.merge_requested),
+            (self.split, self.split_requested),
+            (self.redraw, self.redraw_requested),
+            (self.regions, self.regions_requested),
+            (self.tools, self.tools_requested),
+        )
+        for button, signal in pairs:
+            button.clicked.connect(signal)
+        self.live.toggled.connect(self.live_changed)
+        self.preview.toggled.connect(self.preview_changed)
+        self.added_sign.currentIndexChanged.connect(
+            lambda index: self.sign_changed.emit(_SIGNS[index])
+        )

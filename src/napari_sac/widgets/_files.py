@@ -1,0 +1,54 @@
+"""The dialogs that ask for files; everything else takes a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QFileDialog
+
+if TYPE_CHECKING:
+    from qtpy.QtWidgets import QWidget
+
+
+def ask_open(parent: QWidget, title: str, patterns: str) -> Path | None:
+    """Return a file that exists; None if the user thought better of it.
+
+    Parameters
+    ----------
+    parent : QWidget
+    title : str
+    patterns : str
+        As Qt wants them: ``"Tables (*.csv)"``.
+    """
+    name, _ = QFileDialog.getOpenFileName(parent, title, "", patterns)
+    return Path(name) if name else None
+
+
+def ask_folder(parent: QWidget, title: str) -> Path | None:
+    """Return a folder that exists; None if the user thought better of it."""
+    name = QFileDialog.getExistingDirectory(parent, title)
+    return Path(name) if name else None
+
+
+def ask_save(parent: QWidget, title: str, patterns: str, suggested: str) -> Path | None:
+    """Return where to write; None if the user thought better of it.
+
+    A name without an ending gets that of ``suggested``.
+    """
+    name, _ = QFileDialog.getSaveFileName(parent, title, suggested, patterns)
+    if not name:
+        return None
+    path = Path(name)
+    return path if path.suffix else path.with_name(path.name + _ending(suggested))
+
+
+def safe_name(name: str) -> str:
+    """Return a layer's name as the stem of a file's name."""
+    kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    return kept.strip("._") or "nuclei"
+
+
+def _ending(suggested: str) -> str:
+    stem, dot, ending = Path(suggested).name.partition(".")
+    return dot + ending if stem else ""

@@ -1,0 +1,413 @@
+"""Joins the session panel and the offer to restore to the session: files in and out."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import suppress
+from copy import copy
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Labels
+from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtWidgets import QApplication
+
+from napari_sac.core.errors import NapariSacError
+from napari_sac.core.io import read_labels
+from napari_sac.core.session.recovery import discard, find_unclosed, is_unsaved
+from napari_sac.viewer import exchange
+from napari_sac.widgets._alive import is_alive
+from napari_sac.widgets._files import ask_folder, ask_open, ask_save, safe_name
+from napari_sac.widgets._wording import (
+    NO_LABELS_LAYER,
+    describe_exported,
+    describe_imported,
+    describe_opened,
+    describe_place,
+    describe_read_only,
+    describe_unsaved,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from qtpy.QtWidgets import QWidget
+
+    from napari_sac.core.progress import Progress
+    from napari_sac.core.session.recovery import Unclosed
+    from napari_sac.core.types import AnyArray, IntArray
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.planes import ImagePlane
+    from napari_sac.viewer.session import AnnotationSession
+    from napari_sac.widgets._session_panel import RestoreBar, SessionPanel
+    from napari_sac.widgets._status_panel import StatusPanel
+    from napari_sac.widgets._worker import Worker
+
+_FLUSH_SECONDS = 20
+_SESSIONS = "Sessions (*.sac)"
+_EXPORTERS = {
+    "tiff": exchange.export_labels,
+    "zarr": exchange.export_labels,
+    "prompts": exchange.export_prompts,
+    "outlines": exchange.export_geojson,
+}
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """Something that can be imported or exported.
+
+    Parameters
+    ----------
+    name : str
+    title : str
+        In the menu.
+    patterns : str
+        For the dialog.
+    ending : str
+        Of the file that is written.
+    """
+
+    name: str
+    title: str
+    patterns: str = ""
+    ending: str = ""
+
+
+IMPORTS = (
+    FileKind("labels", "Labels of another tool ...", "Labels (*.tif *.tiff *.png)"),
+    FileKind("layer", "Labels of the selected layer"),
+    FileKind(
+        "points",
+        "Points: a table with y and x, or QuPath's ...",
+        "Points (*.csv *.tsv *.txt *.geojson *.json)",
+    ),
+    FileKind(
+        "outlines", "Outlines of QuPath (GeoJSON) ...", "GeoJSON (*.geojson *.json)"
+    ),
+)
+EXPORTS = (
+    FileKind("tiff", "Labels as TIFF ...", "TIFF (*.tif *.tiff)", ".tif"),
+    FileKind("zarr", "Labels as OME-Zarr ...", "OME-Zarr (*.zarr)", ".ome.zarr"),
+    FileKind("prompts", "Points as a table ...", "CSV (*.csv)", ".csv"),
+    FileKind(
+        "outlines",
+        "Outlines for QuPath (GeoJSON) ...",
+        "GeoJSON (*.geojson)",
+        ".geojson",
+    ),
+)
+
+
+class Keeping(QObject):
+    """What the buttons of *Session* do, and the offer to restore.
+
+    Parameters
+    ----------
+    dock : QWidget
+    session : AnnotationSession
+    panel : SessionPanel
+    bar : RestoreBar
+    status : StatusPanel
+    worker : Worker
+    shown : callable
+        Gives the plane that is shown, or None.
+    """
+
+    def __init__(
+        self,
+        dock: QWidget,
+        session: AnnotationSession,
+        panel: SessionPanel,
+        bar: RestoreBar,
+        status: StatusPanel,
+        worker: Worker,
+        shown: Callable[[], ImagePlane | None],
+    ) -> None:
+        super().__init__(dock)
+        self._dock = dock
+        self._session = session
+        self._panel = panel
+        self._bar = bar
+        self._status = status
+        self._worker = worker
+        self._shown = shown
+        self._offered: list[Unclosed] = []
+        # weak: what is in a window must not keep it
+        self._window: Callable[[], QWidget | None] = _no_window
+        self._failure = ""
+        self._flush_timer = QTimer(self)
+        self._flush_timer.setInterval(_FLUSH_SECONDS * 1000)
+        self._connect()
+
+    def join(self) -> None:
+        """Keep what is done, and look for what was not closed."""
+        self._session.journal_failed.connect(self._on_journal_failed)
+        self._session.told.connect(self._status.say)
+        self._flush_timer.start()
+        # not before the dock is drawn: it looks into files
+        QTimer.singleShot(0, self._look_for_unclosed)
+
+    def watch_window(self) -> None:
+        """Close the session with the window that the dock is in now."""
+        before, window = self._window(), _outermost(self._dock)
+        if window is before:
+            return
+        if before is not None and is_alive(before):
+            before.removeEventFilter(self)
+        self._window = weakref.ref(window)
+        window.installEventFilter(self)
+
+    def leave(self) -> None:
+        """Listen to the session no more; it stays open with its layers."""
+        self._session.journal_failed.disconnect(self._on_journal_failed)
+        self._session.told.disconnect(self._status.say)
+        self._flush_timer.stop()
+        self._flush()
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Close the session with the window."""
+        if event is not None and event.type() == QEvent.Type.Close:
+            # napari may ask whether to close, and stay open
+            closing = partial(_close_if_gone, self._window, self._session)
+            QTimer.singleShot(0, closing)
+        return super().eventFilter(watched, event)
+
+    def refresh(self) -> None:
+        """Make the panel say what is the case."""
+        session, plane = self._session, self._shown()
+        annotation = None if plane is None else session.find(plane)
+        editable, idle = not session.read_only, not self._worker.busy
+        self._panel.show_place(self._place(), self._notice())
+        self._panel.open.setEnabled(idle)
+        self._panel.save.setEnabled(idle and editable and is_saved(session))
+        self._panel.save_as.setEnabled(idle and bool(session.annotations))
+        self._panel.bring.setEnabled(idle and editable and plane is not None)
+        self._panel.export.setEnabled(idle and annotation is not None)
+
+    def open_session(self, folder: Path) -> None:
+        """Open a session in this viewer."""
+        self._try(partial(self._show_opened, folder))
+
+    def save_as(self, folder: Path) -> None:
+        """Save to a folder, and go on there."""
+        if self._try(partial(self._session.save_as, folder)):
+            self._status.say(self._place())
+        self.refresh()
+
+    def export(self, kind: FileKind, annotation: Annotation, path: Path) -> None:
+        """Write a file beside the window; what is done meanwhile is not in it."""
+        self._session.sync(annotation)
+        write = partial(_EXPORTERS[kind.name], _snapshot(annotation), path)
+        self._worker.start(
+            "Exporting", partial(_write, write), lambda _: self._on_exported(path)
+        )
+
+    def bring(self, kind: FileKind, plane: ImagePlane, path: Path) -> None:
+        """Import a file into a plane."""
+        if kind.name == "labels":
+            # a large image takes seconds to decode
+            self._worker.start(
+                "Importing",
+                partial(_read_labels, path),
+                partial(self._show_labels, plane),
+            )
+        elif kind.name == "points":
+            self._import(partial(self._session.import_table, plane, path))
+        else:
+            self._import(partial(self._session.import_geojson, plane, path))
+
+    def _connect(self) -> None:
+        panel, bar = self._panel, self._bar
+        panel.open_requested.connect(self._on_open)
+        panel.save_requested.connect(self._on_save)
+        panel.save_as_requested.connect(self._on_save_as)
+        panel.import_requested.connect(self._on_import)
+        panel.export_requested.connect(self._on_export)
+        bar.restore_requested.connect(self._on_restore)
+        bar.discard_requested.connect(self._on_discard)
+        bar.later_requested.connect(self._on_later)
+        self._flush_timer.timeout.connect(self._flush)
+        app = QApplication.instance()
+        if app is not None:
+            app.aboutToQuit.connect(self._close)
+
+    def _on_open(self) -> None:
+        folder = ask_folder(self._dock, "Open a session (a folder NAME.sac)")
+        if folder is not None:
+            self.open_session(folder)
+
+    def _on_save(self) -> None:
+        if self._try(self._session.flush):
+            self._status.say(self._place())
+
+    def _on_save_as(self) -> None:
+        name = safe_name(self._image_name()) + ".sac"
+        folder = ask_save(self._dock, "Save the session as", _SESSIONS, name)
+        if folder is not None:
+            self.save_as(folder)
+
+    def _on_export(self, name: str) -> None:
+        kind = next(k for k in EXPORTS if k.name == name)
+        plane = self._shown()
+        annotation = None if plane is None else self._session.find(plane)
+        if annotation is None or self._worker.busy:
+            return
+        suggested = safe_name(self._image_name()) + kind.ending
+        path = ask_save(self._dock, "Export", kind.patterns, suggested)
+        if path is not None:
+            self.export(kind, annotation, path)
+
+    def _on_import(self, name: str) -> None:
+        kind = next(k for k in IMPORTS if k.name == name)
+        plane = self._shown()
+        if plane is None or self._worker.busy:
+            return
+        if kind.name == "layer":
+            self._import_layer(plane)
+            return
+        path = ask_open(self._dock, "Import", kind.patterns)
+        if path is not None:
+            self.bring(kind, plane, path)
+
+    def _import_layer(self, plane: ImagePlane) -> None:
+        layers = self._session.viewer.layers
+        chosen = [x for x in layers.selection if isinstance(x, Labels)]
+        foreign = [x for x in chosen if self._session.owner(x) is None]
+        if len(foreign) == 1:
+            self._show_labels(plane, np.asarray(foreign[0].data))
+        else:
+            self._status.say(NO_LABELS_LAYER)
+
+    def _show_labels(self, plane: ImagePlane, labels: AnyArray) -> None:
+        self._import(partial(self._session.import_labels, plane, labels))
+
+    def _import(self, bring: Callable[[], Annotation]) -> None:
+        def show() -> None:
+            self._status.say(describe_imported(bring()))
+
+        self._try(show)
+
+    def _show_opened(self, folder: Path) -> None:
+        opened = self._session.open(folder)
+        self._failure = ""
+        self._status.say(describe_opened(opened, folder))
+        self._look_for_unclosed()
+
+    def _on_exported(self, path: Path) -> None:
+        self._status.say(describe_exported(path))
+
+    def _look_for_unclosed(self) -> None:
+        if not is_alive(self) or self._session.annotations:
+            self._offer([])
+        else:
+            self._offer(find_unclosed())
+
+    def _offer(self, unclosed: list[Unclosed]) -> None:
+        self._offered = unclosed
+        if not is_alive(self._bar):
+            return
+        if unclosed:
+            now = datetime.now().astimezone()
+            self._bar.offer(describe_unsaved(unclosed, now))
+        else:
+            self._bar.offer("")
+
+    def _on_restore(self) -> None:
+        if self._offered:
+            self.open_session(self._offered[0].folder)
+
+    def _on_discard(self) -> None:
+        if self._offered:
+            self._try(partial(discard, self._offered[0].folder))
+            self._look_for_unclosed()
+
+    def _on_later(self) -> None:
+        self._offer([])
+
+    def _on_journal_failed(self, sentence: str) -> None:
+        self._failure = sentence
+        self.refresh()
+
+    def _notice(self) -> str:
+        if self._failure or not self._session.read_only:
+            return self._failure
+        return describe_read_only(self._session.journal.read_only_reason)
+
+    def _place(self) -> str:
+        folder = self._session.journal.folder
+        return describe_place(folder, saved=is_saved(self._session))
+
+    def _flush(self) -> None:
+        if not self._session.read_only:
+            self._try(self._session.flush)
+
+    def _close(self) -> None:
+        _close(self._session)
+
+    def _image_name(self) -> str:
+        plane = self._shown()
+        return "nuclei" if plane is None else str(plane.layer.name)
+
+    def _try(self, act: Callable[[], object]) -> bool:
+        """Do something that the user can mend, if it fails; return whether it did."""
+        try:
+            act()
+        except NapariSacError as error:
+            self._status.say_error(str(error), "")
+            return False
+        return True
+
+
+def _write(write: Callable[[], None], progress: Progress) -> None:
+    progress("writing the file", 0, 0)
+    write()
+
+
+def _read_labels(path: Path, progress: Progress) -> IntArray:
+    progress("reading the file", 0, 0)
+    return read_labels(path)
+
+
+def _snapshot(annotation: Annotation) -> Annotation:
+    """Return a copy that stays as it is while somebody goes on correcting."""
+    copied = copy(annotation)
+    state = annotation.state
+    copied.state = replace(state, labels=state.labels.copy())
+    copied.masks = dict(annotation.masks)
+    return copied
+
+
+def _outermost(widget: QWidget) -> QWidget:
+    """Return the window that a widget belongs to, also that of a floating dock."""
+    while (parent := widget.parentWidget()) is not None:
+        widget = parent
+    return widget
+
+
+def _no_window() -> None:
+    """Return that there is none yet."""
+
+
+def _close_if_gone(
+    find_window: Callable[[], QWidget | None], session: AnnotationSession
+) -> None:
+    window = find_window()
+    if window is None or not is_alive(window) or not window.isVisible():
+        _close(session)
+
+
+def _close(session: AnnotationSession) -> None:
+    """Close the session; what nobody saved under a name is offered the next time."""
+    with suppress(NapariSacError):
+        session.close(clean=is_saved(session))
+
+
+def is_saved(session: AnnotationSession) -> bool:
+    """Return whether the session was saved under a name."""
+    folder = session.journal.folder
+    return folder is not None and not is_unsaved(folder)

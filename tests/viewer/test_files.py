@@ -1,0 +1,433 @@
+"""Journal, sessions, exports and imports of a session in a viewer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_sac.core.errors import (
+    LabelFormatError,
+    NapariSacError,
+    OutputError,
+    SessionError,
+)
+from napari_sac.core.geojson import write_geojson
+from napari_sac.core.inference.instances import overlap
+from napari_sac.core.io import read_labels, read_prompts
+from napari_sac.core.session.journal import Journal
+from napari_sac.core.session.replay import replay
+from napari_sac.core.types import Prompts
+from napari_sac.viewer.readers import get_session_reader, read_session
+from napari_sac.viewer.session import AnnotationSession
+from napari_sac.viewer.writers import write_outlines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Bench
+
+    from napari_sac.viewer.annotation import Annotation
+
+
+def edit(bench: Bench) -> Annotation:
+    annotation = bench.find()
+    bench.segment(annotation)
+    bench.session.reject(annotation, np.array([1, 2]))
+    annotation.points.add([80.0, 100.0])
+    bench.decode()
+    return annotation
+
+
+def check_same(first: Annotation, second: Annotation) -> None:
+    for column in ("object_id", "yx", "sign", "score", "state"):
+        np.testing.assert_array_equal(
+            getattr(first.prompts, column), getattr(second.prompts, column)
+        )
+    np.testing.assert_array_equal(first.state.labels, second.state.labels)
+    assert first.painted == second.painted
+    assert first.state.settings == second.state.settings
+
+
+def reopened(folder: Path) -> AnnotationSession:
+    session = AnnotationSession.of(ViewerModel())
+    session.open(folder)
+    return session
+
+
+def test_a_journal_begins_with_the_first_change(bench: Bench) -> None:
+    assert bench.session.journal.folder is None
+    bench.find()
+    assert bench.session.journal.folder.is_dir()
+
+
+def test_what_was_not_closed_is_all_there(bench: Bench) -> None:
+    annotation = edit(bench)
+    folder = bench.session.journal.folder
+    # nothing was flushed: all of it is in the log
+    bench.session.close(clean=False)
+    session = reopened(folder)
+    (again,) = session.annotations
+    check_same(annotation, again)
+    assert session.undo_title == "add 1 nucleus"
+    np.testing.assert_array_equal(again.labels.data, annotation.labels.data)
+    np.testing.assert_array_equal(again.points.data, annotation.points.data)
+    np.testing.assert_allclose(again.points.scale, annotation.points.scale)
+    before = annotation.state.labels.copy()
+    for _ in range(3):
+        session.undo()
+        bench.session.undo()
+    check_same(annotation, again)
+    assert not np.array_equal(before, again.state.labels)
+    session.close()
+
+
+def test_a_saved_session_goes_on_elsewhere(bench: Bench, tmp_path: Path) -> None:
+    annotation = edit(bench)
+    bench.session.save_as(tmp_path / "mine")
+    assert bench.session.journal.folder == tmp_path / "mine.sac"
+    bench.session.accept(annotation, np.array([4]))
+    bench.session.close()
+    session = reopened(tmp_path / "mine.sac")
+    check_same(annotation, session.annotations[0])
+    session.close()
+
+
+def test_a_second_viewer_is_told_and_only_looks(bench: Bench) -> None:
+    edit(bench)
+    viewer = ViewerModel()
+    session = AnnotationSession.of(viewer)
+    told: list[str] = []
+    session.told.connect(told.append)
+    session.open(bench.session.journal.folder)
+    assert session.read_only
+    assert "read-only" in told[0]
+    session.accept(session.annotations[0], np.array([0]))
+    assert session.undo_title == "accept 1 nucleus"
+    session.close()
+
+
+def test_nothing_is_opened_over_another_session(bench: Bench) -> None:
+    edit(bench)
+    with pytest.raises(SessionError, match="another session"):
+        bench.session.open(bench.session.journal.folder)
+
+
+def test_an_image_that_is_gone_is_saved_all_the_same(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = edit(bench)
+    folder = bench.session.journal.folder
+    reader = reopened(folder)
+    (again,) = reader.annotations
+    assert reader.read_only
+    reader.accept(again, np.array([0]))
+    reader.undo()
+    reader.viewer.layers.remove(again.plane.layer)
+    # the first viewer goes on meanwhile
+    bench.session.accept(annotation, np.array([6]))
+    reader.save_as(tmp_path / "copy")
+    assert not reader.read_only
+    assert reader.redo() == "accept 1 nucleus"
+    reader.close()
+    bench.session.close()
+    session = reopened(tmp_path / "copy.sac")
+    check_same(again, session.annotations[0])
+    assert session.annotations[0].plane is not None
+    while session.undo():
+        reader.undo()
+    check_same(again, session.annotations[0])
+    session.close()
+
+
+def test_saving_that_fails_leaves_nothing(
+    bench: Bench, data_home: Path, tmp_path: Path
+) -> None:
+    data_home.write_text("a file where the folder should be", encoding="utf-8")
+    annotation = edit(bench)
+    place = tmp_path / "there"
+    place.mkdir()
+    (place / "mine.sac").write_text("something else", encoding="utf-8")
+    with pytest.raises(OutputError, match="choose another name"):
+        bench.session.save_as(place / "mine.sac")
+    assert [path.name for path in place.iterdir()] == ["mine.sac"]
+    bench.session.save_as(place / "other.sac")
+    bench.session.close()
+    session = reopened(place / "other.sac")
+    check_same(annotation, session.annotations[0])
+    session.close()
+    names = {path.name for path in place.iterdir()}
+    assert names == {"mine.sac", "other.sac"}
+
+
+def test_a_step_too_large_is_told_and_the_work_goes_on(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[str] = []
+    bench.session.journal_failed.connect(failures.append)
+    annotation = bench.find()
+    folder = bench.session.journal.folder
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_sac.core.session.encoding.MAX_BYTES", 500)
+        bench.segment(annotation)
+        bench.session.undo()
+        bench.session.redo()
+    bench.session.accept(annotation, np.array([1]))
+    assert len(failures) == 1
+    assert "cannot be written" in failures[0]
+    # what was written before can still be opened, up to the step
+    left = reopened(folder)
+    assert left.undo_title == "find 12 nuclei"
+    left.close(clean=False)
+    bench.session.save_as(tmp_path / "all.sac")
+    bench.session.accept(annotation, np.array([2]))
+    bench.session.close()
+    session = reopened(tmp_path / "all.sac")
+    check_same(annotation, session.annotations[0])
+    assert [session.undo() for _ in range(3)][-1] == "segment 12 nuclei"
+    session.close()
+
+
+def test_flushing_by_pieces_ends(bench: Bench) -> None:
+    edit(bench)
+    assert bench.session.flush(chunks=0) > 0
+    while bench.session.flush(chunks=1):
+        pass
+    assert bench.session.flush() == 0
+    bench.session.close()
+
+
+def test_old_sessions_that_nobody_saved_go(bench: Bench, data_home: Path) -> None:
+    for i in range(22):
+        journal = Journal.create(data_home / "sessions" / f"{i}.sac")
+        journal.close(clean=True)
+    bench.find()
+    assert len(list((data_home / "sessions").glob("*.sac"))) == 21
+    bench.session.close()
+
+
+@pytest.mark.parametrize("winner_goes", [True, False])
+def test_live_masks_of_an_opened_session_are_those_of_a_replay(
+    bench: Bench, tmp_path: Path, *, winner_goes: bool
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation, overlap=0.1)
+    ids = set(annotation.prompts.object_id.tolist())
+    dropped = sorted(ids - set(np.unique(annotation.state.labels).tolist()))
+    assert dropped
+    twin = annotation.masks[dropped[0]]
+    rivals = [m for k, m in annotation.masks.items() if k not in dropped]
+    winner = max(rivals, key=lambda m: overlap(m, twin)).object_id
+    place = annotation.prompts.yx[annotation.prompts.object_id == dropped[0]][0]
+    bench.session.save_as(tmp_path / "a.sac")
+    bench.session.close()
+    session = reopened(tmp_path / "a.sac")
+    session.loaded = bench.loaded
+    bench.session = session
+    (again,) = session.annotations
+    assert not again.masks
+    before = again.state.labels.copy()
+    if winner_goes:
+        session.reject(again, np.flatnonzero(again.prompts.object_id == winner))
+    else:
+        again.points.add(place + 3)
+    assert bench.decode() == 1
+    assert not again.unsure
+    assert again.masks.keys() >= set(dropped) - {winner}
+    assert not np.array_equal(before, again.state.labels)
+    # a step of the opened session is undone, and brings no masks back
+    session.undo()
+    np.testing.assert_array_equal(before, again.state.labels)
+    session.redo()
+    session.undo()
+    session.undo()
+    session.redo()
+    session.redo()
+    again.points.add([20.0, 150.0])
+    bench.decode()
+    session.close()
+    (result,) = replay(tmp_path / "a.sac", load=lambda *_, **__: bench.loaded.model)
+    assert result.different_pixels == 0
+
+
+def test_a_step_killed_before_its_mask_is_made_up_for(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    bench.session.reject(annotation, np.array([3]))
+    annotation.points.add([80.0, 100.0])
+    folder = bench.session.journal.folder
+    bench.session.close(clean=False)
+    session = reopened(folder)
+    bench.session, session.loaded = session, bench.loaded
+    session.reject(session.annotations[0], np.array([7]))
+    bench.decode()
+    session.save_as(tmp_path / "a.sac")
+    session.close()
+    (result,) = replay(tmp_path / "a.sac", load=lambda *_, **__: bench.loaded.model)
+    assert result.different_pixels == 0
+    assert 13 in result.labels
+
+
+def test_a_failed_decoding_is_made_up_for_by_the_next(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    bench.session.reject(annotation, np.array([3]))
+    annotation.points.add([80.0, 100.0])
+    for _ in range(2):
+        bench.session.live.fail(bench.session.live.next_request())
+    bench.session.reject(annotation, np.array([7]))
+    bench.decode()
+    bench.session.save_as(tmp_path / "a.sac")
+    bench.session.close()
+    (result,) = replay(tmp_path / "a.sac", load=lambda *_, **__: bench.loaded.model)
+    assert result.different_pixels == 0
+
+
+def test_a_journal_that_cannot_be_written_is_told_once(
+    bench: Bench, data_home: Path, tmp_path: Path
+) -> None:
+    data_home.write_text("a file where the folder should be", encoding="utf-8")
+    failures: list[str] = []
+    bench.session.journal_failed.connect(failures.append)
+    annotation = edit(bench)
+    assert len(failures) == 1
+    assert len(annotation.prompts) == 13
+    bench.session.undo()
+    data_home.unlink()
+    # saving under a name writes all of it, from the beginning
+    bench.session.save_as(tmp_path / "saved.sac")
+    bench.session.accept(annotation, np.array([5]))
+    bench.session.close()
+    session = reopened(tmp_path / "saved.sac")
+    check_same(annotation, session.annotations[0])
+    while session.undo():
+        bench.session.undo()
+    check_same(annotation, session.annotations[0])
+    session.close()
+
+
+def test_the_reader_knows_sessions(bench: Bench, tmp_path: Path) -> None:
+    annotation = edit(bench)
+    folder = bench.session.journal.folder
+    bench.session.close()
+    assert get_session_reader(str(tmp_path)) is None
+    assert get_session_reader([str(folder)]) is None
+    reader = get_session_reader(str(folder))
+    assert reader is read_session
+    # no window: something to look at
+    labels, points = reader(str(folder))
+    np.testing.assert_array_equal(labels[0], annotation.state.labels)
+    np.testing.assert_array_equal(points[0], annotation.prompts.yx)
+
+
+def test_exports(bench: Bench, tmp_path: Path) -> None:
+    annotation = edit(bench)
+    session = bench.session
+    session.export_labels(annotation, tmp_path / "labels.tif")
+    session.export_labels(annotation, tmp_path / "labels.ome.zarr")
+    session.export_prompts(annotation, tmp_path / "prompts.csv")
+    np.testing.assert_array_equal(
+        read_labels(tmp_path / "labels.tif"), annotation.state.labels
+    )
+    assert (tmp_path / "labels.ome.zarr").is_dir()
+    np.testing.assert_array_equal(
+        read_prompts(tmp_path / "prompts.csv").yx, annotation.prompts.yx
+    )
+
+
+def test_outlines_go_out_and_come_back_with_their_ids(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = edit(bench)
+    file = tmp_path / "nuclei.geojson"
+    bench.session.export_geojson(annotation, file)
+    steps = len(bench.session.history.done)
+    bench.session.import_geojson(bench.plane, file)
+    assert len(bench.session.history.done) == steps
+    # one is corrected elsewhere
+    ids = [k for k in np.unique(annotation.state.labels) if k]
+    corrected = annotation.state.labels.copy()
+    corrected[:20, :20] = ids[0]
+    data = annotation.labels.as_layer_data_tuple()
+    other = tmp_path / "other.geojson"
+    assert write_outlines(str(other), corrected, data[1]) == [str(other)]
+    bench.session.import_geojson(bench.plane, other)
+    np.testing.assert_array_equal(annotation.state.labels, corrected)
+    assert ids[0] in annotation.painted
+    assert bench.session.undo() == "import outlines"
+
+
+def test_outlines_bring_their_score_and_state(bench: Bench, tmp_path: Path) -> None:
+    prompts = Prompts.from_points(
+        [[20.0, 20.0], [60.0, 60.0], [100.0, 100.0]],
+        object_id=[4, 5, 9],
+        score=[0.25, 0.5, 0.75],
+        state=["auto", "rejected", "accepted"],
+    )
+    labels = np.zeros((160, 200), np.uint32)
+    for object_id, (y, x) in zip([4, 5, 9], prompts.yx.astype(int), strict=True):
+        labels[y - 5 : y + 6, x - 5 : x + 6] = object_id
+    file = tmp_path / "outlines.geojson"
+    write_geojson(file, labels, prompts)
+    annotation = bench.session.import_geojson(bench.plane, file)
+    assert annotation.prompts.object_id.tolist() == [4, 9]
+    assert annotation.prompts.score.tolist() == [0.25, 0.75]
+    assert annotation.prompts.state.tolist() == ["auto", "accepted"]
+    assert 5 not in annotation.state.labels
+    # accepted elsewhere, and one more drawn there
+    labels[labels == 5] = 12
+    more = Prompts.from_points(
+        [[20.0, 20.0], [60.0, 60.0], [100.0, 100.0]],
+        object_id=[4, 12, 9],
+        score=[0.25, 0.5, 0.75],
+        state=["accepted", "auto", "accepted"],
+    )
+    write_geojson(file, labels, more)
+    bench.session.import_geojson(bench.plane, file)
+    rows = dict(
+        zip(
+            annotation.prompts.object_id.tolist(),
+            zip(annotation.prompts.score, annotation.prompts.state, strict=True),
+            strict=True,
+        )
+    )
+    assert rows == {4: (0.25, "accepted"), 9: (0.75, "accepted"), 12: (0.5, "auto")}
+    np.testing.assert_array_equal(annotation.state.labels, labels)
+
+
+def test_a_table_in_micrometres_needs_the_size_of_a_pixel(
+    bench: Bench, tmp_path: Path
+) -> None:
+    file = tmp_path / "points.csv"
+    file.write_text("Centroid X µm,Centroid Y µm\n10,20\n", encoding="utf-8")
+    # 0.5 and 0.25 um a pixel; QuPath counts from the corner of the first
+    annotation = bench.session.import_table(bench.plane, file)
+    np.testing.assert_allclose(annotation.prompts.yx, [[39.5, 39.5]])
+    bench.layer.units = ("pixel", "pixel")
+    with pytest.raises(LabelFormatError, match="size of a pixel"):
+        bench.session.import_table(bench.plane, file)
+    assert len(annotation.prompts) == 1
+
+
+def test_labels_that_do_not_fit_are_refused(bench: Bench) -> None:
+    annotation = bench.find()
+    for labels in (
+        np.zeros((3, 4), int),
+        np.zeros((160, 200)),
+        np.full((160, 200), -1),
+    ):
+        with pytest.raises(LabelFormatError, match="Nothing was changed"):
+            bench.session.import_labels(bench.plane, labels)
+    assert len(annotation.prompts) == 12
+
+
+def test_what_is_no_session_is_refused(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(NapariSacError):
+        bench.session.open(tmp_path)
+    assert bench.session.annotations == []

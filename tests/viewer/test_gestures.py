@@ -1,0 +1,350 @@
+"""Clicks, keys, boxes and strokes, as napari hands them to our layers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from app_model.types import KeyBinding
+from napari.layers import Labels, Points, Shapes
+
+from napari_sac.core.types import NEGATIVE, POSITIVE
+from napari_sac.viewer.editing import nucleus_at
+from napari_sac.viewer.keys import ACTIONS, DEFAULTS, KeyTakenError
+
+if TYPE_CHECKING:
+    from conftest import Bench
+    from napari.layers import Layer
+
+    from napari_sac.viewer.annotation import Annotation
+
+
+def press(layer: Layer, key: str) -> None:
+    layer.keymap[KeyBinding.from_str(key)](layer)
+
+
+def click(annotation: Annotation, yx: tuple[float, float], *held: str) -> None:
+    """Do what napari does for a click of its tool that adds points."""
+    layer = annotation.points
+    layer.mode = "add"
+    event = SimpleNamespace(modifiers=held, position=layer.data_to_world(yx))
+    for callback in layer.mouse_drag_callbacks:
+        if callback.__name__ == "_on_press":
+            callback(layer, event)
+    layer.add(np.asarray(yx))
+
+
+def segmented(bench: Bench) -> Annotation:
+    """Return an annotation whose nuclei have square labels of 16 pixels."""
+    annotation = bench.find()
+    bench.segment(annotation)
+    labels = np.zeros((160, 200), np.uint32)
+    for object_id, (y, x) in zip(
+        annotation.prompts.object_id, annotation.prompts.yx.astype(int), strict=True
+    ):
+        labels[max(0, y - 8) : y + 8, max(0, x - 8) : x + 8] = object_id
+    return bench.session.import_labels(bench.plane, labels)
+
+
+def test_a_click_in_a_nucleus_is_a_nucleus_of_its_own(bench: Bench) -> None:
+    annotation = bench.find()
+    click(annotation, tuple(annotation.prompts.yx[2] + 4))
+    assert annotation.prompts.object_id[-1] == 13
+    assert annotation.prompts.sign[-1] == POSITIVE
+    assert bench.session.undo_title == "add 1 nucleus"
+
+
+def test_a_click_with_shift_is_a_negative_of_the_nucleus_there(bench: Bench) -> None:
+    annotation = segmented(bench)
+    here = annotation.prompts.yx[5] + 6
+    click(annotation, tuple(here), "Shift")
+    assert annotation.prompts.sign[-1] == NEGATIVE
+    assert annotation.prompts.object_id[-1] == annotation.prompts.object_id[5]
+    assert bench.session.undo_title == "add a - point"
+
+
+def test_a_click_with_control_is_one_more_point_of_it(bench: Bench) -> None:
+    annotation = segmented(bench)
+    click(annotation, tuple(annotation.prompts.yx[5] + 6), "Control")
+    assert annotation.prompts.sign[-1] == POSITIVE
+    assert annotation.prompts.object_id[-1] == annotation.prompts.object_id[5]
+    # the next click without a key is a nucleus again
+    click(annotation, (3.0, 3.0))
+    assert annotation.prompts.object_id[-1] not in annotation.prompts.object_id[:-1]
+
+
+def test_a_further_point_goes_to_the_selected_nucleus_if_it_is_near(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    annotation.points.selected_data = {4}
+    yx = annotation.prompts.yx[4] + 15
+    assert nucleus_at(annotation, yx) == 5
+    far = annotation.prompts.yx[0]
+    assert nucleus_at(annotation, far) == 1
+
+
+def test_the_label_under_the_mouse_comes_before_the_selected_nucleus(
+    bench: Bench,
+) -> None:
+    annotation = segmented(bench)
+    labels = annotation.state.labels
+    there = int(annotation.prompts.object_id[4])
+    place = np.argwhere(labels == there)[0].astype(float)
+    annotation.points.selected_data = {5}
+    assert nucleus_at(annotation, place) == there
+
+
+def test_merge_and_split_with_keys(bench: Bench) -> None:
+    annotation = bench.find()
+    annotation.points.selected_data = {2, 6}
+    press(annotation.points, "G")
+    assert list(annotation.prompts.object_id[[2, 6]]) == [3, 3]
+    assert bench.session.undo_title == "merge 2 nuclei"
+    annotation.points.selected_data = {2}
+    press(annotation.points, "Shift+G")
+    assert list(annotation.prompts.object_id[[2, 6]]) == [3, 13]
+    assert bench.session.undo_title == "split 1 nucleus"
+
+
+def test_merging_given_pixels_puts_them_together(bench: Bench) -> None:
+    annotation = segmented(bench)
+    before = annotation.state.labels.copy()
+    bench.session.merge(annotation, {3, 7})
+    expected = np.where(before == 7, 3, before)
+    np.testing.assert_array_equal(annotation.state.labels, expected)
+    bench.session.undo()
+    np.testing.assert_array_equal(annotation.state.labels, before)
+
+
+# -- strokes -------------------------------------------------------------------
+
+
+def test_a_painted_nucleus_is_not_computed_again(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    annotation.labels.brush_size = 10
+    annotation.labels.paint((60, 60), 4)
+    assert 4 in annotation.painted
+    assert annotation.prompts.state[3] == "accepted"
+    bench.decode()
+    drawn = annotation.state.labels == 4
+    bench.segment(annotation)
+    annotation.points.data = annotation.points.data + 1
+    bench.decode()
+    np.testing.assert_array_equal(annotation.state.labels == 4, drawn)
+    bench.session.unpaint(annotation, {4})
+    assert bench.decode() == 1
+    assert 4 not in annotation.painted
+    assert not np.array_equal(annotation.state.labels == 4, drawn)
+
+
+def test_erasing_a_whole_nucleus_rejects_its_prompt(bench: Bench) -> None:
+    annotation = segmented(bench)
+    y, x = (int(v) for v in annotation.prompts.yx[2])
+    annotation.labels.brush_size = 400
+    annotation.labels.fill((y, x), 0)
+    assert annotation.prompts.state[2] == "rejected"
+    assert 3 not in annotation.painted
+    assert bench.session.undo() == "erase 1 nucleus"
+    assert annotation.prompts.state[2] == "auto"
+    assert (annotation.labels.data == 3).any()
+
+
+def test_a_nucleus_drawn_anew_gets_a_prompt(bench: Bench) -> None:
+    annotation = segmented(bench)
+    bench.session.set_threshold(annotation, 0.5)
+    annotation.labels.brush_size = 12
+    annotation.labels.paint((4, 4), 50)
+    assert annotation.prompts.object_id[-1] == 50
+    y, x = annotation.prompts.yx[-1].astype(int)
+    assert annotation.state.labels[y, x] == 50
+    assert 50 in annotation.painted
+
+
+def test_a_label_of_a_hidden_proposal_is_numbered_anew(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.session.set_threshold(annotation, 0.9)
+    hidden = int(annotation.hidden.object_id[0])
+    bench.segment(annotation)
+    annotation.labels.selected_label = hidden
+    annotation.labels.brush_size = 12
+    annotation.labels.paint((4, 4), hidden)
+    assert not (annotation.state.labels == hidden).any()
+    assert annotation.prompts.object_id[-1] == 13
+    assert annotation.labels.selected_label == 13
+    bench.decode()
+    np.testing.assert_array_equal(annotation.labels.data, annotation.state.labels)
+
+
+# -- labels of other tools -----------------------------------------------------
+
+
+def test_imported_labels_are_kept_until_their_prompts_change(bench: Bench) -> None:
+    annotation = segmented(bench)
+    given = annotation.state.labels.copy()
+    assert len(annotation.prompts) == 12
+    assert annotation.painted == frozenset(range(1, 13))
+    bench.segment(annotation)
+    np.testing.assert_array_equal(annotation.state.labels, given)
+    click(annotation, (150.0, 195.0))
+    bench.decode()
+    np.testing.assert_array_equal(annotation.state.labels[given > 0], given[given > 0])
+    data = annotation.points.data.copy()
+    data[4] += 1
+    annotation.points.data = data
+    assert 5 not in annotation.painted
+    bench.decode()
+    others = (given > 0) & (given != 5)
+    np.testing.assert_array_equal(annotation.state.labels[others], given[others])
+
+
+def test_a_rejected_import_vanishes_and_comes_back(bench: Bench) -> None:
+    annotation = segmented(bench)
+    bench.session.reject(annotation, np.array([4]))
+    assert not (annotation.labels.data == 5).any()
+    bench.session.undo()
+    assert (annotation.labels.data == 5).any()
+
+
+def test_points_of_a_table_become_nuclei(bench: Bench, tmp_path: object) -> None:
+    file = tmp_path / "points.csv"
+    file.write_text("y,x\n20,30\n60.5,80\n", encoding="utf-8")
+    bench.session.loaded = bench.loaded
+    annotation = bench.session.import_table(bench.plane, file)
+    np.testing.assert_array_equal(annotation.prompts.yx, [(20, 30), (60.5, 80)])
+    assert bench.session.undo_title == "import 2 nuclei"
+
+
+# -- boxes, lassos and regions -------------------------------------------------
+
+
+def test_a_rectangle_is_a_box_prompt(bench: Bench) -> None:
+    annotation = bench.find()
+    tools = bench.session.regions.show_tools(annotation)
+    tools.add_rectangles([[20, 30], [50, 60]])
+    assert tools.nshapes == 0
+    own = annotation.prompts.object_id == 13
+    positive = own & (annotation.prompts.sign == POSITIVE)
+    assert positive.any()
+    assert ((annotation.prompts.yx[positive] > (20, 30)).all(axis=1)).all()
+    assert bench.session.undo_title == "add a box"
+
+
+def test_a_lasso_selects_for_the_keys(bench: Bench) -> None:
+    annotation = bench.find()
+    tools = bench.session.regions.show_tools(annotation)
+    tools.add_polygons([[-5, -5], [-5, 100], [170, 100], [170, -5]])
+    left = np.flatnonzero(annotation.prompts.yx[:, 1] < 100)
+    assert annotation.points.selected_data == set(left.tolist())
+    assert bench.viewer.layers.selection.active is annotation.points
+    press(annotation.points, "Q")
+    rejected = np.flatnonzero(annotation.prompts.state == "rejected")
+    np.testing.assert_array_equal(rejected, left)
+
+
+def test_reviewed_regions_are_steps(bench: Bench) -> None:
+    annotation = bench.find()
+    layer = bench.session.regions.show_reviewed(annotation)
+    layer.add_polygons([[0, 0], [0, 50], [50, 50.0]])
+    assert len(annotation.reviewed) == 1
+    layer.add_rectangles([[60, 60], [90, 90]])
+    assert bench.session.undo() == "mark 1 region"
+    assert layer.nshapes == len(annotation.reviewed) == 1
+    bench.session.redo()
+    assert layer.nshapes == len(annotation.reviewed) == 2
+    layer.remove([0])
+    assert bench.session.undo_title == "unmark 1 region"
+
+
+# -- review and preview --------------------------------------------------------
+
+
+def test_the_queue_walks_from_the_most_doubtful(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    layer = annotation.points
+    press(layer, "J")
+    first = bench.session.review.current
+    assert first
+    own = np.flatnonzero(annotation.prompts.object_id == first)
+    assert layer.selected_data == set(own.tolist())
+    world = layer.data_to_world(annotation.prompts.yx[own[0]])
+    np.testing.assert_allclose(bench.viewer.scene.camera.center[-2:], world)
+    press(layer, "D")
+    assert annotation.prompts.state[own[0]] == "accepted"
+    assert bench.session.review.current not in (0, first)
+    progress = bench.session.review.progress(annotation)
+    assert (progress.reviewed, progress.total) == (1, 12)
+    press(layer, "K")
+    assert bench.session.review.current == first
+    for _ in range(12):
+        press(layer, "D")
+    assert bench.session.review.progress(annotation).reviewed == 12
+    assert bench.session.review.current == 0
+
+
+def test_the_mouse_shows_what_a_click_would_give(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    before = annotation.state.labels.copy()
+    steps = bench.session.undo_title
+    bench.session.preview.look(
+        annotation, np.array([40.0, 50.0]), POSITIVE, joins=False
+    )
+    bench.decode()
+    layer = bench.session.preview.layer
+    assert layer in bench.viewer.layers
+    assert layer.visible
+    assert bench.viewer.layers.selection.active is annotation.points
+    bench.session.preview.hide()
+    assert not layer.visible
+    np.testing.assert_array_equal(annotation.state.labels, before)
+    assert bench.session.undo_title == steps
+
+
+# -- keys ----------------------------------------------------------------------
+
+
+def test_our_keys_are_none_of_naparis() -> None:
+    from napari.utils.shortcuts import default_shortcuts
+
+    kinds = {Points: "points", Labels: "label", Shapes: "shape"}
+    meant = {"undo", "redo"}
+    for action in ACTIONS:
+        if action.name in meant:
+            continue
+        binding = KeyBinding.from_str(action.key)
+        for layer in action.kinds:
+            assert binding not in layer.class_keymap, (action.name, kinds[layer])
+    viewer = [
+        str(b)
+        for name, bindings in default_shortcuts.items()
+        if "activate_" not in name and "vertex" not in name and "plane" not in name
+        for b in bindings
+    ]
+    assert not {a.key for a in ACTIONS} & set(viewer)
+
+
+def test_keys_can_be_changed(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.session.set_keys({"reject": "Ctrl+Q", "accept": ""})
+    annotation.points.selected_data = {3}
+    press(annotation.points, "Ctrl+Q")
+    assert annotation.prompts.state[3] == "rejected"
+    assert KeyBinding.from_str("Q") not in annotation.points.keymap
+    assert KeyBinding.from_str("W") not in annotation.points.keymap
+    bench.session.set_keys({})
+    assert bench.session.keys == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    "keys", [{"accept": "Q"}, {"accept": "nonsense key"}, {"fly": "F"}]
+)
+def test_keys_that_cannot_be_are_refused(bench: Bench, keys: dict[str, str]) -> None:
+    before = bench.session.keys
+    with pytest.raises(KeyTakenError, match="left as"):
+        bench.session.set_keys(keys)
+    assert bench.session.keys == before

@@ -1,0 +1,191 @@
+"""The panels Correct and Review: names of steps, keys, masks that follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.settings import get_plugin_settings
+from npe2 import PluginManifest
+
+import napari_sac
+from napari_sac.core.types import NEGATIVE
+from napari_sac.viewer.keys import DEFAULTS
+from napari_sac.widgets._key_clashes import find_clashes
+from napari_sac.widgets.segment_widget import SegmentWidget
+
+if TYPE_CHECKING:
+    from npe2._pytest_plugin import TestPluginManager
+    from pytestqt.qtbot import QtBot
+    from synthetic import Nuclei
+
+    from napari_sac.viewer.annotation import Annotation
+
+
+@pytest.fixture
+def annotated(dock: SegmentWidget, nuclei: Nuclei) -> Annotation:
+    """Twelve nuclei with labels, as another tool would give them."""
+    return dock.session.import_labels(dock.images.plane(), nuclei.labels)
+
+
+@pytest.fixture
+def registered(npe2pm: TestPluginManager, plugin_settings: None) -> None:
+    file = Path(napari_sac.__file__).parent / "napari.yaml"
+    npe2pm.register(PluginManifest.from_file(file))
+
+
+def settle(qtbot: QtBot, dock: SegmentWidget) -> None:
+    lane, queue = dock.correcting.lane, dock.session.live
+    qtbot.waitUntil(lambda: not lane.busy and not queue.waiting, timeout=60_000)
+
+
+def select(annotation: Annotation, *rows: int) -> None:
+    annotation.points.selected_data = set(rows)
+
+
+def test_undo_and_redo_name_their_step(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    panel = dock.correct
+    assert not panel.redo.isEnabled()
+    dock.session.reject(annotated, np.arange(5))
+    settle(qtbot, dock)
+    assert panel.undo.text() == "Undo reject 5 nuclei"
+    panel.undo.click()
+    assert panel.redo.text() == "Redo reject 5 nuclei"
+    assert panel.undo.text() == "Undo import labels"
+    panel.undo.click()
+    assert not panel.undo.isEnabled()
+    assert panel.undo.text() == "Undo"
+    assert panel.undo.toolTip() == "Nothing to undo."
+    panel.redo.click()
+    panel.redo.click()
+    assert set(annotated.prompts.state[:5]) == {"rejected"}
+
+
+def test_masks_follow_a_point_at_once(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    free = np.argwhere(annotated.state.labels == 0)[[2000]].astype(float)
+    (new,) = dock.session.add_nuclei(annotated, free)
+    assert dock.correcting.lane.busy
+    settle(qtbot, dock)
+    assert new in annotated.masks
+
+
+def test_switched_off_they_wait(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    dock.correct.live.setChecked(False)
+    (new,) = dock.session.add_nuclei(annotated, np.array([[80.0, 100.0]]))
+    assert not dock.correcting.lane.busy
+    dock.correct.live.setChecked(True)
+    settle(qtbot, dock)
+    assert new in annotated.masks
+
+
+def test_the_tools_work_on_the_selected_points(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    panel = dock.correct
+    panel.merge.click()
+    assert "Select points first" in dock.status.message.text()
+    select(annotated, 0, 1)
+    panel.merge.click()
+    assert panel.undo.text() == "Undo merge 2 nuclei"
+    panel.undo.click()
+    painted = len(annotated.painted)
+    select(annotated, 3)
+    panel.redraw.click()
+    assert len(annotated.painted) == painted - 1
+    settle(qtbot, dock)
+    panel.tools.click()
+    assert annotated.tools in dock.session.viewer.layers
+    panel.regions.click()
+    assert annotated.regions in dock.session.viewer.layers
+
+
+def test_switches_reach_the_session(dock: SegmentWidget, annotated: Annotation) -> None:
+    dock.correct.preview.setChecked(False)
+    assert not dock.session.preview.enabled
+    dock.correct.added_sign.setCurrentIndex(1)
+    assert dock.session.added_sign == NEGATIVE
+
+
+def test_the_review_is_walked_by_its_buttons(
+    dock: SegmentWidget, annotated: Annotation
+) -> None:
+    panel, review = dock.review, dock.session.review
+    assert panel.bar.text() == "0 of 12 reviewed"
+    assert not panel.accept.isEnabled()
+    assert "Press Next" in panel.reasons.text()
+    panel.next.click()
+    first = review.current
+    assert panel.reasons.text().startswith(f"Nucleus {first}: ")
+    panel.accept.click()
+    assert panel.bar.text() == "1 of 12 reviewed"
+    assert review.current != first
+    assert "clicks per nucleus" in panel.effort.text()
+    panel.previous.click()
+    for _ in range(12):
+        panel.next.click()
+        panel.accept.click()
+    assert panel.bar.text() == "12 of 12 reviewed"
+    assert panel.reasons.text() == "All nuclei are reviewed."
+
+
+def test_without_labels_there_is_nothing_to_review(dock: SegmentWidget) -> None:
+    assert dock.review.bar.isHidden()
+    assert not dock.review.next.isEnabled()
+    assert "Segment first" in dock.review.why_not.text()
+    assert not dock.correct.merge.isEnabled()
+
+
+def test_the_dock_shows_the_keys_that_are_set(registered: None, qtbot: QtBot) -> None:
+    shortcuts = get_plugin_settings("napari-sac").shortcuts
+    shortcuts.accept = "Y"
+    shortcuts.merge = ""
+    dock = SegmentWidget(ViewerModel())
+    qtbot.addWidget(dock)
+    assert dock.session.keys["accept"] == "Y"
+    assert "<b>Y</b> accept" in dock.correct.hint.text()
+    table = dock.correct.keys.text()
+    assert "<b>Y</b>" in table
+    assert "Merge" not in table
+    assert dock.correct.key_clashes.isHidden()
+    dock.leave()
+
+
+def test_a_key_that_is_taken_is_told(registered: None, qtbot: QtBot) -> None:
+    shortcuts = get_plugin_settings("napari-sac").shortcuts
+    shortcuts.accept = shortcuts.reject = "Y"
+    dock = SegmentWidget(ViewerModel())
+    qtbot.addWidget(dock)
+    assert "is the key of two things" in dock.status.message.text()
+    assert dock.session.keys == {n: str(k) for n, k in DEFAULTS.items()}
+    dock.leave()
+
+
+def test_the_defaults_clash_with_nothing_of_naparis() -> None:
+    # Ctrl+C copies points: bound by napari when the layer's module is imported
+    assert find_clashes(DEFAULTS) == []
+    (told,) = find_clashes(DEFAULTS | {"merge": "Ctrl+C"})
+    assert "'copy'" in told
+    assert "Merge" in told
+
+
+def test_a_dock_that_closes_leaves_masks_to_the_next(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    (new,) = dock.session.add_nuclei(annotated, np.array([[80.0, 100.0]]))
+    dock.leave()
+    assert new not in annotated.masks
+    again = SegmentWidget(dock.session.viewer)
+    qtbot.addWidget(again)
+    assert again.session is dock.session
+    settle(qtbot, again)
+    assert new in annotated.masks
+    again.leave()

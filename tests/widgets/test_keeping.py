@@ -1,0 +1,232 @@
+"""Sessions, imports and exports by the dock, on a viewer without a window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+from napari.components import ViewerModel
+
+from napari_sac.core.io import read_labels, read_prompts, write_labels
+from napari_sac.core.session.recovery import find_unclosed
+from napari_sac.widgets import _keeping
+from napari_sac.widgets._keeping import EXPORTS, IMPORTS, is_saved
+from napari_sac.widgets.segment_widget import SegmentWidget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytestqt.qtbot import QtBot
+    from synthetic import Nuclei
+
+    from napari_sac.viewer.annotation import Annotation
+
+
+@pytest.fixture
+def annotated(dock: SegmentWidget, nuclei: Nuclei) -> Annotation:
+    """Twelve nuclei with labels, as another tool would give them."""
+    return dock.session.import_labels(dock.images.plane(), nuclei.labels)
+
+
+@pytest.fixture
+def second(qtbot: QtBot) -> Iterator[SegmentWidget]:
+    """A dock in another window, opened later."""
+    made: list[SegmentWidget] = []
+
+    def close() -> None:
+        for widget in made:
+            widget.leave()
+            widget.session.close(clean=True)
+
+    widget = SegmentWidget(ViewerModel())
+    qtbot.addWidget(widget)
+    made.append(widget)
+    yield widget
+    close()
+
+
+def wait(qtbot: QtBot, dock: SegmentWidget) -> None:
+    qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
+
+
+def test_a_saved_session_opens_in_another_window(
+    dock: SegmentWidget, annotated: Annotation, second: SegmentWidget, tmp_path: Path
+) -> None:
+    assert not is_saved(dock.session)
+    dock.keeping.save_as(tmp_path / "field")
+    assert is_saved(dock.session)
+    assert "field.sac" in dock.keep.place.text()
+    dock.session.reject(annotated, np.array([0]))
+    dock.session.close(clean=True)
+    second.keeping.open_session(tmp_path / "field.sac")
+    (opened,) = second.session.annotations
+    np.testing.assert_array_equal(opened.state.labels, annotated.state.labels)
+    assert opened.prompts.state[0] == "rejected"
+    assert second.correct.undo.text() == "Undo reject 1 nucleus"
+    assert "12 nuclei" in second.status.message.text() or (
+        "11 nuclei" in second.status.message.text()
+    )
+
+
+def test_a_session_that_is_open_elsewhere_is_read_only(
+    dock: SegmentWidget, annotated: Annotation, second: SegmentWidget, tmp_path: Path
+) -> None:
+    dock.keeping.save_as(tmp_path / "field.sac")
+    second.keeping.open_session(tmp_path / "field.sac")
+    assert second.session.read_only
+    assert not second.keep.notice.isHidden()
+    assert "Read only" in second.keep.notice.text()
+    assert not second.keep.save.isEnabled()
+    assert second.keep.save_as.isEnabled()
+    assert dock.keep.notice.isHidden()
+
+
+def test_what_was_not_closed_is_offered_and_restored(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation, second: SegmentWidget
+) -> None:
+    labels = annotated.state.labels.copy()
+    qtbot.wait(10)
+    assert second.restore.isHidden()
+    # as when the window is closed without saving
+    dock.session.close(clean=is_saved(dock.session))
+    second.keeping.leave()
+    second.keeping.join()
+    qtbot.waitUntil(lambda: not second.restore.isHidden())
+    assert "field" in second.restore.text.text()
+    second.restore.restore.click()
+    (opened,) = second.session.annotations
+    np.testing.assert_array_equal(opened.state.labels, labels)
+    assert second.restore.isHidden()
+
+
+def test_discarding_deletes_what_was_offered(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation, second: SegmentWidget
+) -> None:
+    folder = dock.session.journal.folder
+    dock.session.close(clean=False)
+    second.keeping.leave()
+    second.keeping.join()
+    qtbot.waitUntil(lambda: not second.restore.isHidden())
+    second.restore.later.click()
+    assert second.restore.isHidden()
+    assert len(find_unclosed()) == 1
+    second.keeping.leave()
+    second.keeping.join()
+    qtbot.waitUntil(lambda: not second.restore.isHidden())
+    second.restore.discard.click()
+    assert folder.exists()
+    second.restore.discard.click()
+    assert not folder.exists()
+    assert second.restore.isHidden()
+
+
+def test_a_journal_that_cannot_be_written_is_told(dock: SegmentWidget) -> None:
+    dock.session.journal_failed.emit("The disk is full.")
+    assert dock.keep.notice.text() == "The disk is full."
+    assert not dock.keep.notice.isHidden()
+
+
+def test_every_export_can_be_written(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    labels = annotated.state.labels.copy()
+    for kind in EXPORTS:
+        path = tmp_path / f"out{kind.ending}"
+        monkeypatch.setattr(_keeping, "ask_save", lambda *_, p=path: p)
+        dock.keep.export_requested.emit(kind.name)
+        # what is done while it is written is not in it
+        dock.session.reject(annotated, np.array([0]))
+        wait(qtbot, dock)
+        assert path.exists(), kind.name
+        assert str(path) in dock.status.message.text()
+        dock.session.undo()
+    np.testing.assert_array_equal(read_labels(tmp_path / "out.tif"), labels)
+    assert len(read_prompts(tmp_path / "out.csv")) == 12
+
+
+def test_an_export_that_was_thought_better_of_writes_nothing(
+    dock: SegmentWidget, annotated: Annotation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_keeping, "ask_save", lambda *_: None)
+    dock.keep.export_requested.emit("tiff")
+    assert not dock.worker.busy
+
+
+def choose(dock: SegmentWidget, name: str, path: Path | None) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_keeping, "ask_open", lambda *_: path)
+        dock.keep.import_requested.emit(name)
+
+
+def test_labels_of_a_file_become_nuclei(
+    qtbot: QtBot, dock: SegmentWidget, nuclei: Nuclei, tmp_path: Path
+) -> None:
+    write_labels(tmp_path / "other.tif", nuclei.labels)
+    choose(dock, "labels", tmp_path / "other.tif")
+    wait(qtbot, dock)
+    (annotation,) = dock.session.annotations
+    np.testing.assert_array_equal(annotation.labels.data, nuclei.labels)
+    assert "12 nuclei" in dock.status.message.text()
+    assert dock.correct.undo.text() == "Undo import labels"
+
+
+def test_labels_of_a_layer_become_nuclei(
+    dock: SegmentWidget, viewer: ViewerModel, nuclei: Nuclei
+) -> None:
+    choose(dock, "layer", None)
+    assert "Select one Labels layer" in dock.status.message.text()
+    layer = viewer.add_labels(nuclei.labels, name="cellpose")
+    viewer.layers.selection = {layer}
+    choose(dock, "layer", None)
+    (annotation,) = dock.session.annotations
+    assert annotation.labels is not layer
+    assert len(annotation.prompts) == 12
+
+
+def test_labels_of_another_image_are_refused_in_words(
+    qtbot: QtBot, dock: SegmentWidget, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "other.tif", np.ones((5, 5), np.uint16))
+    choose(dock, "labels", tmp_path / "other.tif")
+    wait(qtbot, dock)
+    assert dock.session.annotations == []
+    assert "5 x 5" in dock.status.message.text()
+
+
+def test_points_of_a_table_become_nuclei(
+    qtbot: QtBot, dock: SegmentWidget, tmp_path: Path
+) -> None:
+    (tmp_path / "points.csv").write_text("y,x\n20,30\n50,60.5\n")
+    choose(dock, "points", tmp_path / "points.csv")
+    (annotation,) = dock.session.annotations
+    np.testing.assert_array_equal(annotation.prompts.yx, [[20, 30], [50, 60.5]])
+    lane = dock.correcting.lane
+    qtbot.waitUntil(
+        lambda: not lane.busy and not dock.session.live.waiting, timeout=60_000
+    )
+
+
+def test_outlines_keep_their_ids(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    second: SegmentWidget,
+    nuclei: Nuclei,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "out.geojson"
+    kind = next(k for k in EXPORTS if k.name == "outlines")
+    dock.keeping.export(kind, annotated, path)
+    wait(qtbot, dock)
+    second.session.viewer.add_image(nuclei.image, rgb=True, name="again")
+    kind = next(k for k in IMPORTS if k.name == "outlines")
+    second.keeping.bring(kind, second.images.plane(), path)
+    (annotation,) = second.session.annotations
+    np.testing.assert_array_equal(annotation.state.labels, nuclei.labels)

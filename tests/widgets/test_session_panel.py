@@ -1,0 +1,123 @@
+"""Save, import and export buttons; the offer to restore; the dialogs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from qtpy.QtWidgets import QFileDialog, QWidget
+
+from napari_sac.core.session.recovery import Unclosed
+from napari_sac.widgets._files import ask_folder, ask_open, ask_save, safe_name
+from napari_sac.widgets._session_panel import RestoreBar, SessionPanel
+from napari_sac.widgets._wording import describe_time, describe_unsaved, name_step
+
+if TYPE_CHECKING:
+    from pytestqt.qtbot import QtBot
+
+
+@pytest.fixture
+def panel(qtbot: QtBot) -> SessionPanel:
+    made = SessionPanel([("csv", "Points")], [("a", "One"), ("b", "Other")])
+    qtbot.addWidget(made)
+    return made
+
+
+@pytest.fixture
+def bar(qtbot: QtBot) -> RestoreBar:
+    made = RestoreBar()
+    qtbot.addWidget(made)
+    return made
+
+
+def test_menus_say_what_was_chosen(qtbot: QtBot, panel: SessionPanel) -> None:
+    with qtbot.waitSignal(panel.export_requested) as told:
+        panel.export.menu().actions()[1].trigger()
+    assert told.args == ["b"]
+    with qtbot.waitSignal(panel.import_requested) as told:
+        panel.bring.menu().actions()[0].trigger()
+    assert told.args == ["csv"]
+
+
+def test_a_notice_is_shown_while_there_is_one(panel: SessionPanel) -> None:
+    panel.show_place("kept in field.sac", "")
+    assert panel.place.text() == "kept in field.sac"
+    assert panel.notice.isHidden()
+    panel.show_place("kept in field.sac", "read only")
+    assert not panel.notice.isHidden()
+    assert panel.notice.text() == "read only"
+
+
+def test_the_offer_waits_and_goes(bar: RestoreBar) -> None:
+    assert bar.isHidden()
+    bar.offer("Unsaved work.")
+    assert not bar.isHidden()
+    assert bar.text.text() == "Unsaved work."
+    bar.offer("")
+    assert bar.isHidden()
+
+
+def test_discarding_asks_once_more(qtbot: QtBot, bar: RestoreBar) -> None:
+    discarded: list[bool] = []
+    later: list[bool] = []
+    bar.discard_requested.connect(lambda: discarded.append(True))
+    bar.later_requested.connect(lambda: later.append(True))
+    bar.offer("Unsaved work.")
+    bar.discard.click()
+    assert not discarded
+    assert "for good" in bar.text.text()
+    assert bar.restore.isHidden()
+    bar.later.click()
+    assert not later
+    assert bar.text.text() == "Unsaved work."
+    bar.discard.click()
+    bar.discard.click()
+    assert discarded == [True]
+    # the next offer starts from the beginning
+    bar.offer("Other work.")
+    assert bar.text.text() == "Other work."
+    bar.later.click()
+    assert later == [True]
+
+
+def unclosed(changed: datetime, *images: str) -> Unclosed:
+    return Unclosed(Path("a.sac"), changed, images, 3)
+
+
+def test_words() -> None:
+    now = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+    yesterday = unclosed(datetime(2026, 3, 1, 23, 59, tzinfo=UTC), "a.tif")
+    assert describe_unsaved([yesterday], now) == (
+        "Unsaved work from yesterday 23:59 on a.tif."
+    )
+    old = unclosed(datetime(2025, 1, 5, 8, 3, tzinfo=UTC), "b", "c", "d")
+    assert describe_unsaved([old, yesterday, yesterday], now) == (
+        "Unsaved work from 05 January 2025 08:03 on b and 2 more. And 2 older ones."
+    )
+    assert describe_time(5) == "5 s"
+    assert describe_time(125.2) == "2 min 5 s"
+    assert describe_time(7300) == "2 h 1 min"
+    assert name_step("reject 37 nuclei") == "reject 37 nuclei"
+    assert len(name_step("x" * 100)) == 32
+    assert safe_name("nuclei [a/b: 3]") == "nuclei__a_b__3"
+    assert safe_name("...") == "nuclei"
+
+
+def test_dialogs_give_a_path_or_nothing(
+    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = QWidget()
+    qtbot.addWidget(parent)
+    for chosen in ("", "/somewhere/a"):
+        for name in ("getOpenFileName", "getSaveFileName"):
+            monkeypatch.setattr(QFileDialog, name, lambda *_, c=chosen: (c, ""))
+        monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_, c=chosen: c)
+        known = Path(chosen) if chosen else None
+        assert ask_open(parent, "Open", "*") == known
+        assert ask_folder(parent, "Open") == known
+        saved = ask_save(parent, "Save", "*", "field.ome.zarr")
+        assert saved == (Path("/somewhere/a.ome.zarr") if chosen else None)
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: ("/x/b.tiff", ""))
+    assert ask_save(parent, "Save", "*", "field.tif") == Path("/x/b.tiff")
