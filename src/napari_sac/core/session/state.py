@@ -38,7 +38,7 @@ class Settings:
     model: str = "sac_tiny"
     adapter: str | None = None
     diameter: float = 24.0
-    threshold: float = 0.4
+    threshold: float = 0.5
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     model_key: str | None = None
 
