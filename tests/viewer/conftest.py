@@ -58,7 +58,8 @@ class Bench:
         return current_plane(self.layer, self.viewer.dims.point)
 
     def find(self, **options: Any) -> Annotation:
-        config = ProposalConfig(**options)
+        # below the lowest of the scores given further down
+        config = ProposalConfig(**({"score_threshold": 0.3} | options))
         request = FindRequest(
             self.plane, self.loaded.choice, self.loaded, config, diameter=20
         )
