@@ -32,6 +32,13 @@ def test_a_rejected_point_can_be_accepted() -> None:
     assert list(table.state) == ["rejected", "accepted", "auto", "auto"]
 
 
+def test_accepting_leaves_what_a_person_placed_what_it_is() -> None:
+    # else its neighbours, and its own mask, would change by being called right
+    table = line(state=["auto", "added", "moved", "rejected"])
+    accepted = edits.accept(table, rows(0, 1, 2, 3))
+    assert list(accepted.state) == ["accepted", "added", "moved", "accepted"]
+
+
 def test_all_points_negated_have_no_nucleus_left() -> None:
     table = edits.negate(line(), rows(0, 1, 2, 3), 9)
     assert set(table.sign) == {NEGATIVE}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sac.core.config import DecodeConfig
+from napari_sac.core.config import DecodeConfig, ProposalConfig
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -38,7 +38,7 @@ class Settings:
     model: str = "sac_tiny"
     adapter: str | None = None
     diameter: float = 24.0
-    threshold: float = 0.5
+    threshold: float = ProposalConfig.score_threshold
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     model_key: str | None = None
 
