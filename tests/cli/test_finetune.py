@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +18,18 @@ from PIL import Image
 from synthetic import draw_nuclei
 
 from napari_sac.cli.main import main
+from napari_sac.core.errors import Cancelled
+from napari_sac.core.inference.imports import prompts_from_labels
 from napari_sac.core.models.adapter import read_adapter_info
+from napari_sac.core.session.image import ImageReference, hash_pixels
+from napari_sac.core.session.journal import Journal
+from napari_sac.core.session.state import AnnotationState
+from napari_sac.core.types import Prompts, PromptState
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from napari_sac.core.training.run import Job
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +91,63 @@ def test_a_folder_to_validate_on(folder: Path) -> None:
     report = json.loads((folder / "mine" / "report.json").read_text())
     assert report["held_out"] == "folder"
     assert report["held_out_names"] == ["0", "1", "2"]
+
+
+@pytest.fixture
+def session(folder: Path) -> Path:
+    """A session of the second image with all nuclei accepted."""
+    drawn = draw_nuclei((120, 140), 8, 11, 1)
+    prompts = prompts_from_labels(drawn.labels)
+    accepted = np.full(len(prompts), PromptState.ACCEPTED.value)
+    state = AnnotationState(
+        replace(prompts, state=accepted),
+        Prompts.empty(),
+        drawn.labels.astype(np.uint32),
+    )
+    sha256 = hash_pixels(drawn.image)
+    image = ImageReference(None, "in the session", sha256, drawn.labels.shape)
+    journal = Journal.create(folder / "cells.sac")
+    journal.add_annotation(image, state, drawn.image)
+    journal.close(clean=True)
+    return folder / "cells.sac"
+
+
+def test_sessions_are_learned_from(folder: Path, session: Path) -> None:
+    line = arguments(folder, "--quick", "--epochs", 5, "--session", session)
+    alone = [line[0], *line[5:]]
+    assert main(alone) == 0
+    report = json.loads((folder / "mine" / "report.json").read_text())
+    assert report["training_names"] == ["in the session"]
+    assert report["held_out"] == "block"
+
+
+def test_sessions_stand_beside_folders(
+    folder: Path, session: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = []
+
+    def note(job: Job, *_: object, **__: object) -> None:
+        names.extend(one.name for one in (*job.data.training, *job.data.held_out))
+        raise Cancelled("That was enough.")
+
+    monkeypatch.setattr("napari_sac.core.training.fine_tuning.finetune", note)
+    main(arguments(folder, "--session", session, session))
+    assert sorted(names) == ["0", "1", "2", "in the session", "in the session"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["--images", "a"], "--images and --labels together"),
+        ([], "or --session"),
+        (["--session", "a", "--prompts", "b"], "--prompts need --images"),
+    ],
+)
+def test_there_must_be_something_to_learn_from(
+    line: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["finetune", *line, "--output", "nowhere"]) == 2
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,34 @@ def test_flags_reach_the_engine(folder, output, nuclei, capsys):
     assert len(read_prompts(output / "a_prompts.csv")) == 0
 
 
+def write_points(file, yx):
+    rows = [f"{x},{y}\n" for y, x in yx]
+    file.write_text("x,y\n" + "".join(rows))
+
+
+def test_points_of_a_table_are_segmented(folder, output, nuclei, tmp_path, capsys):
+    middles = [np.argwhere(nuclei.labels == k).mean(0).tolist() for k in (2, 5, 7)]
+    points = tmp_path / "points"
+    points.mkdir()
+    write_points(points / "a_points.csv", middles)
+    write_points(points / "b.csv", middles[:1])
+    assert segment(folder, "--points", points, "--output", output) == 0
+    for stem, expected in (("a", middles), ("b", middles[:1])):
+        prompts = read_prompts(output / f"{stem}_prompts.csv")
+        np.testing.assert_allclose(prompts.yx, expected)
+        assert set(prompts.state) == {"added"}
+        labels = read_labels(output / f"{stem}_labels.tif")
+        assert len(np.unique(labels)) - 1 == len(expected)
+    table = points / "b.csv"
+    assert segment(folder / "b.tif", "--points", table, "--output", output) == 0
+    capsys.readouterr()
+    assert segment(folder, "--points", table, "--output", output) == 2
+    assert "cannot be that of several images" in capsys.readouterr().err
+    (points / "b.csv").unlink()
+    assert segment(folder, "--points", points, "--output", output) == 1
+    assert "neither b_points.csv nor b.csv" in capsys.readouterr().err
+
+
 def test_channels_must_be_chosen_where_there_are_many(tmp_path, output, capsys):
     image = np.zeros((8, 9, 6), np.uint16)
     tifffile.imwrite(tmp_path / "six.tif", image, metadata={"axes": "YXC"})

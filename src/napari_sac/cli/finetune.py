@@ -48,14 +48,22 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "finetune",
         help="adapt a model to your own labelled images",
-        description="Train an adapter on image and label files that pair by name, "
-        "compare it with what it came from on a part that is set aside, and write it "
-        "to the output folder with report.json and report.html.",
+        description="Train an adapter on image and label files that pair by name, or "
+        "on what was reviewed in sessions, compare it with what it came from on a part "
+        "that is set aside, and write it to the output folder with report.json and "
+        "report.html.",
     )
     for flag, what in (("--images", "images"), ("--labels", "labels")):
-        parser.add_argument(
-            flag, type=Path, required=True, metavar="DIR", help=f"folder of {what}"
-        )
+        parser.add_argument(flag, type=Path, metavar="DIR", help=f"folder of {what}")
+    parser.add_argument(
+        "--session",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="NAME.sac",
+        help="sessions: what was reviewed in them is learned from, instead of or "
+        "beside --images and --labels",
+    )
     parser.add_argument(
         "--output",
         type=Path,
@@ -115,6 +123,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _find_problem(args: argparse.Namespace) -> str | None:
+    if (args.images is None) != (args.labels is None):
+        return "give --images and --labels together"
+    if args.images is None and not args.session:
+        return "give --images and --labels, or --session, or all three"
+    if args.images is None and (args.reviewed or args.prompts):
+        return "--reviewed and --prompts need --images and --labels"
     if args.reviewed and args.prompts:
         return "give --reviewed or --prompts, not both"
     return None
@@ -124,15 +138,9 @@ def _make_job(args: argparse.Namespace) -> Job:
     from napari_sac.core.models.adapter import find_adapter
     from napari_sac.core.models.registry import DEFAULT_MODEL
     from napari_sac.core.training.fine_tuning import Job
-    from napari_sac.core.training.training_set import (
-        read_reviewed,
-        split,
-        with_folder,
-    )
+    from napari_sac.core.training.training_set import split, with_folder
 
-    images = read_reviewed(
-        args.images, args.labels, reviewed=args.reviewed, prompts=args.prompts
-    )
+    images = _read_images(args)
     data = split(images) if args.val is None else with_folder(images, _pairs(args.val))
     model = args.model
     if model is None:
@@ -150,6 +158,20 @@ def _make_job(args: argparse.Namespace) -> Job:
         title=args.title,
         tissue=args.tissue,
     )
+
+
+def _read_images(args: argparse.Namespace) -> tuple[ReviewedImage, ...]:
+    from napari_sac.core.training.session_data import read_session
+    from napari_sac.core.training.training_set import read_reviewed
+
+    images: list[ReviewedImage] = []
+    if args.images is not None:
+        images += read_reviewed(
+            args.images, args.labels, reviewed=args.reviewed, prompts=args.prompts
+        )
+    for session in args.session:
+        images += read_session(session)
+    return tuple(images)
 
 
 def _pairs(folder: Path) -> tuple[ReviewedImage, ...]:

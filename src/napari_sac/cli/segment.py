@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari_sac.core.config import DecodeConfig, ProposalConfig
 from napari_sac.core.device import DEVICE_NAMES
-from napari_sac.core.errors import ImageFormatError, NapariSacError, OutputError
+from napari_sac.core.errors import (
+    ImageFormatError,
+    LabelFormatError,
+    NapariSacError,
+    OutputError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _EXPORTS = ("geojson", "ome-zarr")
+_POINTS_ENDINGS = ("_points.csv", ".csv")
 _DECODE_OPTIONS = {"mode": "--mode"}
 _PROPOSAL_OPTIONS = {"strategy": "--strategy", "score_threshold": "--threshold"}
 
@@ -91,6 +97,13 @@ def add_parser(subparsers: Subparsers) -> None:
         help="also write STEM.geojson (outlines for QuPath) or STEM.ome.zarr (image "
         "and labels); may be given twice",
     )
+    parser.add_argument(
+        "--points",
+        type=Path,
+        metavar="DIR|CSV",
+        help="a table with columns y and x, or a folder with STEM_points.csv or "
+        "STEM.csv for every image: segment the nuclei at these points, find no others",
+    )
     for name, flag in _DECODE_OPTIONS.items():
         _add_option(parser, flag, DecodeConfig, name)
     for name, flag in _PROPOSAL_OPTIONS.items():
@@ -100,7 +113,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Segment every image; return 1 if one failed, 2 if the arguments make no sense."""
     files = _list_files(args.inputs)
-    problem = _find_problem(files)
+    problem = _find_problem(files, args.points)
     if problem:
         _say(f"napari-sac segment: {problem}")
         return 2
@@ -148,7 +161,6 @@ def _segment_file(
     file: Path, args: argparse.Namespace, model: Model, progress: Progress
 ) -> str:
     """Write the results of one image and return what was found, in words."""
-    from napari_sac.core.inference.segment import segment_image
     from napari_sac.core.io import (
         normalise_image,
         read_image,
@@ -158,20 +170,54 @@ def _segment_file(
 
     start = time.perf_counter()
     image = normalise_image(read_image(file), args.channels)
-    found = segment_image(
-        image,
-        model,
-        ProposalConfig(**{name: getattr(args, name) for name in _PROPOSAL_OPTIONS}),
-        DecodeConfig(**{name: getattr(args, name) for name in _DECODE_OPTIONS}),
-        diameter=args.diameter,
-        progress=progress,
-    )
+    found = _segment(image, file.stem, args, model, progress)
     _export(args.output / file.stem, image, found, args.export)
     # the labels last: where they are, the prompts are too
     write_prompts(args.output / f"{file.stem}_prompts.csv", found.prompts)
     write_labels(args.output / f"{file.stem}_labels.tif", found.labels)
     seconds = time.perf_counter() - start
     return f"{_describe(found, args.mode)}, {seconds:.1f} s"
+
+
+def _segment(
+    image: npt.NDArray[np.uint8],
+    stem: str,
+    args: argparse.Namespace,
+    model: Model,
+    progress: Progress,
+) -> Segmentation:
+    """Return the nuclei at the points given, or those that the model finds."""
+    from napari_sac.core.inference.segment import segment_image, segment_points
+    from napari_sac.core.io import read_points
+
+    decoding = DecodeConfig(**{name: getattr(args, name) for name in _DECODE_OPTIONS})
+    if args.points is not None:
+        points = read_points(_points_file(args.points, stem))
+        return segment_points(
+            image, points, model, decoding, diameter=args.diameter, progress=progress
+        )
+    proposing = {name: getattr(args, name) for name in _PROPOSAL_OPTIONS}
+    return segment_image(
+        image,
+        model,
+        ProposalConfig(**proposing),
+        decoding,
+        diameter=args.diameter,
+        progress=progress,
+    )
+
+
+def _points_file(points: Path, stem: str) -> Path:
+    """Return the table of an image's points."""
+    if not points.is_dir():
+        return points
+    names = [f"{stem}{ending}" for ending in _POINTS_ENDINGS]
+    for name in names:
+        if (points / name).is_file():
+            return points / name
+    raise LabelFormatError(
+        f"There are no points for it: {points} has neither {' nor '.join(names)}."
+    )
 
 
 def _export(
@@ -239,10 +285,15 @@ def _why_no_image(file: Path) -> str | None:
     return "labels by its name" if file.stem.endswith(LABELS_ENDING) else None
 
 
-def _find_problem(files: Sequence[Path]) -> str | None:
+def _find_problem(files: Sequence[Path], points: Path | None) -> str | None:
     """Return why these files cannot be segmented together, or None."""
     if not files:
         return "there is no image in the folders given"
+    if points is not None and not points.is_dir() and len(files) > 1:
+        return (
+            "one table of points cannot be that of several images. Give --points the "
+            "folder with a table for each of them"
+        )
     stems: dict[str, Path] = {}
     for file in files:
         # some file systems do not tell a.png from A.png

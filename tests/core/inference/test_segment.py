@@ -11,7 +11,8 @@ import pytest
 from synthetic import Nuclei, build_tiny_model
 
 from napari_sac.core.config import DecodeConfig
-from napari_sac.core.inference.segment import segment_image
+from napari_sac.core.errors import LabelFormatError
+from napari_sac.core.inference.segment import segment_image, segment_points
 from napari_sac.core.io import normalise_image
 
 if TYPE_CHECKING:
@@ -63,3 +64,24 @@ def test_images_without_nuclei_give_none(
     result = segment_image(normalise_image(image), model, diameter=10)
     assert result.labels.shape == image.shape[:2]
     assert result.labels.max(initial=0) <= len(result.prompts)
+
+
+def test_points_become_the_nuclei_there(disc_model: Model, nuclei: Nuclei) -> None:
+    middles = np.array([np.argwhere(nuclei.labels == k).mean(0) for k in (3, 1)])
+    result = segment_points(nuclei.image, middles, disc_model)
+    np.testing.assert_array_equal(result.prompts.yx, middles)
+    assert set(result.prompts.state) == {"added"}
+    assert set(np.unique(result.labels)) == {0, 1, 2}
+    for own, (y, x) in enumerate(middles.round().astype(int), start=1):
+        assert result.labels[y, x] == own
+    assert result.diameter == pytest.approx(20, rel=0.2)
+    given = segment_points(nuclei.image, middles[:0], disc_model, diameter=17)
+    assert not given.labels.any()
+    assert given.diameter == 17
+
+
+def test_points_outside_of_the_image_are_refused(tiny_model: Model) -> None:
+    image = np.zeros((30, 40, 3), np.uint8)
+    points = [[1, 2], [39, 29], [float("nan"), 1]]
+    with pytest.raises(LabelFormatError, match=r"2 of 3 points.*y 39, x 29"):
+        segment_points(image, points, tiny_model)

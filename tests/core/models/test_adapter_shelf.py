@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from napari_sac.core.models.adapter import (
     read_adapter_info,
     rename_adapter,
     restore_adapter,
+    retitle_adapter,
     save_adapter,
 )
 from napari_sac.core.models.attention import split_qkv
@@ -69,6 +71,19 @@ def test_own_adapters_are_listed_renamed_and_deleted(saved: AdapterInfo) -> None
     delete_adapter("liver")
     assert "liver" not in {info.name for info in list_adapters()}
     assert saved.path.is_dir(), "the folder that it came from is nobody's to delete"
+
+
+def test_another_title_keeps_the_folder_and_everything_else(saved: AdapterInfo) -> None:
+    before = add_adapter(saved.path)
+    after = retitle_adapter("mine", " Liver,\n frozen ")
+    assert after == replace(before, title="Liver, frozen")
+    assert find_adapter("mine") == after
+    for title in ("", " \n", "x" * 61):
+        with pytest.raises(OutputError, match="keeps its name"):
+            retitle_adapter("mine", title)
+    with pytest.raises(ModelNotFoundError, match="of your own"):
+        retitle_adapter("he", "Mine now")
+    assert find_adapter("mine") == after
 
 
 @pytest.mark.parametrize("name", ["he", "nothing", "..", "../mine"])

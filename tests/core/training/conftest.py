@@ -35,7 +35,7 @@ def tiny_registry(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Model]:
         model = copy.deepcopy(original)
         return Model(model.spec, model.sam, model.generator, model.device, None, name)
 
-    place = "napari_sac.core.training.fine_tuning"
+    place = "napari_sac.core.training.run"
     monkeypatch.setattr(f"{place}.load_model", load)
     monkeypatch.setattr(f"{place}.weights_sha256", lambda _: SHA256)
     return load

@@ -22,7 +22,7 @@ from napari_sac.core.models.adapter import (
     read_adapter_info,
 )
 from napari_sac.core.models.weight_files import read_weights
-from napari_sac.core.training import fine_tuning
+from napari_sac.core.training import checkpoint, planning, stepping
 from napari_sac.core.training.fine_tuning import (
     Job,
     Request,
@@ -32,7 +32,9 @@ from napari_sac.core.training.fine_tuning import (
     build_state,
     finetune,
 )
+from napari_sac.core.training.joint_step import Pool, add_gradients, draw_batch
 from napari_sac.core.training.memory import Plan
+from napari_sac.core.training.preparation import prepare
 from napari_sac.core.training.team import Team
 from napari_sac.core.training.training_set import review_image, split
 
@@ -129,7 +131,7 @@ def test_the_same_seed_gives_the_same_adapter(
 def test_a_killed_run_ends_as_one_that_was_not(
     job: Job, team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fine_tuning, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
     whole = replace(job, output=tmp_path / "whole")
     finetune(whole, team)
 
@@ -163,10 +165,15 @@ def test_another_run_is_not_resumed(job: Job, team: Team) -> None:
 
 
 def test_stop_keeps_the_best(job: Job, team: Team) -> None:
-    asked = iter([Request.GO] * 6)
-    outcome = finetune(job, team, ask=lambda: next(asked, Request.STOP))
+    events: list[Event] = []
+
+    def ask() -> Request:
+        stepped = any(isinstance(event, Stepped) for event in events)
+        return Request.STOP if stepped else Request.GO
+
+    outcome = finetune(job, team, listen=events.append, ask=ask)
     assert outcome.report["stopped"]
-    assert outcome.report["steps"] == 6
+    assert outcome.report["steps"] == 5
     assert read_adapter_info(job.output).name == "mine"
 
 
@@ -207,24 +214,27 @@ def test_going_on_begins_where_the_parent_ended(
 
 
 def test_minutes_are_kept_to(job: Job, team: Team) -> None:
-    timed = replace(CONFIG, epochs=0, max_minutes=0.1)
+    # so many epochs would take hours; the minutes end them, at whatever step
+    timed = replace(CONFIG, epochs=100_000, max_minutes=0.1)
     outcome = finetune(replace(job, config=timed), team)
-    assert 0 < outcome.report["training_seconds"] < 6
-    assert outcome.report["steps"] % 5 == 0
+    assert 0 < outcome.report["training_seconds"] < 60
+    assert outcome.report["steps"] > 0
+    validated = [float(row["step"]) for row in rows_of(job, "validation.csv")]
+    assert validated[-1] == outcome.report["steps"]
 
 
 def test_short_memory_is_told_and_got_by_with(
     job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = fine_tuning.measure_memory
+    real = planning.measure_memory
     sizes = []
 
     def measure(*arguments: object) -> int:
         sizes.append(real(*arguments))  # type: ignore[arg-type]
         return 1000 if len(sizes) < 3 else 10
 
-    monkeypatch.setattr(fine_tuning, "measure_memory", measure)
-    monkeypatch.setattr(fine_tuning, "free_memory", lambda _: 100)
+    monkeypatch.setattr(planning, "measure_memory", measure)
+    monkeypatch.setattr(planning, "free_memory", lambda _: 100)
     outcome = finetune(job, team)
     assert outcome.report["crop"] == 32
     assert any("crops of 32 instead of 64" in n for n in outcome.report["notes"])
@@ -234,7 +244,7 @@ def test_short_memory_is_told_and_got_by_with(
 def test_memory_that_runs_out_under_way_is_got_by_with(
     job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = fine_tuning.add_gradients, []
+    real, calls = stepping.add_gradients, []
 
     def fail_once(*arguments: object) -> dict[str, float]:
         calls.append(1)
@@ -242,7 +252,7 @@ def test_memory_that_runs_out_under_way_is_got_by_with(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(fine_tuning, "add_gradients", fail_once)
+    monkeypatch.setattr(stepping, "add_gradients", fail_once)
     outcome = finetune(job, team)
     assert any("1 crops at once instead of 2" in n for n in outcome.report["notes"])
     assert outcome.report["steps"] == outcome.report["steps_planned"]
@@ -251,7 +261,7 @@ def test_memory_that_runs_out_under_way_is_got_by_with(
 def test_far_too_little_memory_is_one_clear_error(
     job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fine_tuning, "free_memory", lambda _: 0)
+    monkeypatch.setattr(planning, "free_memory", lambda _: 0)
     with pytest.raises(DeviceError, match="Nothing was changed"):
         finetune(job, team)
 
@@ -263,17 +273,10 @@ def test_how_crops_are_spread_does_not_change_the_gradients(
     for at_once in (1, 4):
         config = replace(CONFIG, batch_size=4)
         state, _ = build_state("sac_tiny", None, config, team)
-        pool = fine_tuning.Pool(
-            fine_tuning.prepare(job.data.training, 24.0),
-            np.full(3, 1 / 3),
-        )
+        pool = Pool(prepare(job.data.training, 24.0), np.full(3, 1 / 3))
         for start in range(0, 4, at_once):
-            batch = fine_tuning.draw_batch(
-                pool, range(start, start + at_once), 0, 64, config
-            )
-            fine_tuning.add_gradients(
-                state, batch, config, Plan(64, at_once, at_once == 1, 2)
-            )
+            batch = draw_batch(pool, range(start, start + at_once), 0, 64, config)
+            add_gradients(state, batch, config, Plan(64, at_once, at_once == 1, 2))
         gradients.append(
             torch.cat(
                 [

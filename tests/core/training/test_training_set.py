@@ -11,11 +11,11 @@ from synthetic import draw_nuclei
 
 from napari_sac.core.errors import LabelFormatError, TrainingDataError
 from napari_sac.core.io import write_prompts
+from napari_sac.core.training.preparation import prepare
 from napari_sac.core.training.sampling import PointKind, draw_crops, draw_prompts
 from napari_sac.core.training.training_set import (
     ReviewedImage,
     crop_to_known,
-    prepare,
     read_reviewed,
     review_image,
     split,

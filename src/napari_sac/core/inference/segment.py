@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sac.core.config import DecodeConfig, ProposalConfig
+from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.inference.embedding import embed_image
+from napari_sac.core.inference.imports import prompts_from_points
 from napari_sac.core.inference.instances import assemble_labels
 from napari_sac.core.inference.predictor import decode_prompts, decode_semantic
-from napari_sac.core.inference.proposals import find_proposals
+from napari_sac.core.inference.proposals import estimate_diameter, find_proposals
 from napari_sac.core.progress import Progress, ignore_progress
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """What :func:`segment_image` found.
+    """What :func:`segment_image` or :func:`segment_points` found.
 
     Parameters
     ----------
@@ -80,13 +82,83 @@ def segment_image(
             image, model, proposing, diameter=diameter, progress=progress
         )
         prompts = proposals.above(proposing.score_threshold)
+    return _decode(
+        image, prompts, proposals.diameter, model, decoding, seconds, progress
+    )
+
+
+def segment_points(
+    image: npt.NDArray[np.uint8],
+    yx: npt.ArrayLike,
+    model: Model,
+    decode_config: DecodeConfig | None = None,
+    *,
+    diameter: float | None = None,
+    progress: Progress = ignore_progress,
+) -> Segmentation:
+    """Return the nuclei at the points that a person or another tool set.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8
+        As :func:`~napari_sac.core.io.normalise_image` returns it.
+    yx : (N, 2) array
+        One point in each nucleus, in pixels of the image. The prompts of the result are
+        in their order, and as if a person had added them: each gets a mask, whatever
+        the model thinks of it.
+    model : Model
+    decode_config : DecodeConfig, optional
+    diameter : float, optional
+        Typical nucleus diameter in pixels; estimated from the image if not given.
+    progress : Progress, optional
+
+    Raises
+    ------
+    LabelFormatError
+        If a point lies outside of the image.
+    """
+    prompts = prompts_from_points(yx)
+    _check_inside(prompts, image.shape[:2])
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "proposals"):
+        if diameter is None:
+            diameter = estimate_diameter(
+                image, model, ProposalConfig(), progress=progress
+            )
+    decoding = decode_config or DecodeConfig()
+    return _decode(image, prompts, diameter, model, decoding, seconds, progress)
+
+
+def _check_inside(prompts: Prompts, shape: tuple[int, ...]) -> None:
+    pixels = np.rint(prompts.yx)
+    # not a number is outside too
+    outside = np.asarray(~((pixels >= 0) & (pixels < shape)).all(1))
+    if outside.any():
+        y, x = prompts.yx[outside][0]
+        raise LabelFormatError(
+            f"{int(outside.sum())} of {len(outside)} points lie outside of the image "
+            f"of {shape[0]} x {shape[1]} pixels, the first at y {y:g}, x {x:g}. Check "
+            "that they are in pixels, and belong to this image."
+        )
+
+
+def _decode(
+    image: npt.NDArray[np.uint8],
+    prompts: Prompts,
+    diameter: float,
+    model: Model,
+    decoding: DecodeConfig,
+    seconds: dict[str, float],
+    progress: Progress,
+) -> Segmentation:
+    """Return the masks of prompts; ``seconds`` gets how long its stages took."""
     shape = (image.shape[0], image.shape[1])
     if len(prompts) == 0:
         seconds |= dict.fromkeys(("embedding", "decoding", "instances"), 0.0)
         labels = np.zeros(shape, np.uint32)
-        return Segmentation(labels, prompts, (), proposals.diameter, seconds)
+        return Segmentation(labels, prompts, (), diameter, seconds)
     with _timed(seconds, "embedding"):
-        scale = embedding_scale(model, proposals.diameter)
+        scale = embedding_scale(model, diameter)
         embedding = embed_image(image, model, scale=scale, progress=progress)
     masks: list[ObjectMask] = []
     with _timed(seconds, "decoding"):
@@ -101,7 +173,7 @@ def segment_image(
             labels = (logits > 0).astype(np.uint32)
         else:
             labels = assemble_labels(masks, shape, decoding, prompts=prompts)
-    return Segmentation(labels, prompts, tuple(masks), proposals.diameter, seconds)
+    return Segmentation(labels, prompts, tuple(masks), diameter, seconds)
 
 
 def embedding_scale(model: Model, diameter: float) -> float:

@@ -42,6 +42,9 @@ DECODER_FILE = "mask_decoder.safetensors"
 GENERATOR_FILE = "prompt_generator.safetensors"
 WEIGHT_NAMES = (LORA_FILE, DECODER_FILE, GENERATOR_FILE)
 
+LONGEST_TITLE = 60
+"""Characters of an adapter's title."""
+
 SHIPPED_ADAPTERS = Path(__file__).parent / "weights" / "adapters"
 
 _MAXIMUM_JSON_BYTES = 1 << 20
@@ -325,7 +328,7 @@ def add_adapter(source: str | Path, name: str | None = None) -> AdapterInfo:
     """
     info = read_adapter_info(source)
     chosen = info.name if name is None else name
-    target = _new_place(chosen)
+    target = new_adapter_folder(chosen)
     _copy_files(info.path, target)
     return read_adapter_info(target)
 
@@ -341,7 +344,7 @@ def rename_adapter(name: str, new_name: str) -> AdapterInfo:
         If the user has no adapter of that name; shipped ones cannot be renamed.
     """
     info = _own(name)
-    target = _new_place(new_name)
+    target = new_adapter_folder(new_name)
     try:
         os.replace(info.path, target)
     except OSError as error:
@@ -350,6 +353,33 @@ def rename_adapter(name: str, new_name: str) -> AdapterInfo:
             "there under its old name; close programs that use it."
         ) from error
     return read_adapter_info(target)
+
+
+def retitle_adapter(name: str, title: str) -> AdapterInfo:
+    """Give one of the user's adapters another title, which is what lists show.
+
+    Its folder stays where it is, so sessions that were made with it find it.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If the user has no adapter of that name; shipped ones cannot be renamed.
+    IncompatibleAdapterError
+        If it is damaged.
+    OutputError
+        If the title is empty or longer than a line, or cannot be written; the old one
+        is kept.
+    """
+    info = _own(name)
+    wanted = " ".join(title.split())
+    if not 0 < len(wanted) <= LONGEST_TITLE:
+        raise OutputError(
+            f"A name has 1 to {LONGEST_TITLE} characters. The adapter {info.title} "
+            "keeps its name; give it a shorter one."
+        )
+    with atomic_path(info.path / INFO_FILE) as partial:
+        partial.write_text(_info_text(replace(info, title=wanted)), encoding="utf-8")
+    return read_adapter_info(info.path)
 
 
 def delete_adapter(name: str) -> None:
@@ -513,7 +543,14 @@ def _not_own(name: str) -> ModelNotFoundError:
     )
 
 
-def _new_place(name: str) -> Path:
+def new_adapter_folder(name: str) -> Path:
+    """Return the folder of an adapter that the user is going to make.
+
+    Raises
+    ------
+    OutputError
+        If the name is taken or not usable.
+    """
     if not _NAME.fullmatch(name):
         raise OutputError(
             f"{name!r} cannot be the name of an adapter. Use up to 64 letters, digits, "
@@ -558,9 +595,12 @@ def _write_files(
     config.save_pretrained(folder)
     write_weights(folder / DECODER_FILE, sam.mask_decoder.state_dict())
     write_generator(folder / GENERATOR_FILE, generator)
+    (folder / INFO_FILE).write_text(_info_text(info), encoding="utf-8")
+
+
+def _info_text(info: AdapterInfo) -> str:
     values = {k: v for k, v in asdict(info).items() if k not in ("name", "path")}
-    text = json.dumps({"format": FORMAT, **values}, indent=2)
-    (folder / INFO_FILE).write_text(text + "\n", encoding="utf-8")
+    return json.dumps({"format": FORMAT, **values}, indent=2) + "\n"
 
 
 def _may_replace(target: Path) -> bool:

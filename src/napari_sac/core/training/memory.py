@@ -144,8 +144,3 @@ def measure_memory(
     with saved_tensors_hooks(note, lambda tensor: tensor):
         step()
     return int(sum(kept.values()) * _TEMPORARIES) + learning * _OPTIMIZER_FLOATS
-
-
-def format_bytes(count: int) -> str:
-    """Return a number of bytes in GB or MB, for people."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -7,7 +7,6 @@ embedded.
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import json
 import math
@@ -20,16 +19,18 @@ import numpy.typing as npt
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
+from napari_sac.core.evaluation.matching import label_overlap, match
 from napari_sac.core.evaluation.metrics import METRIC_NAMES
 from napari_sac.core.io import atomic_path
 from napari_sac.core.training.comparison import COMPARED
-from napari_sac.core.training.memory import format_bytes
+from napari_sac.core.training.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from napari_sac.core.training.comparison import Compared, Comparison, Interval
+    from napari_sac.core.types import IntArray
 
 GAINED, LOST, BOTH, NEITHER = (
     (0, 200, 80),
@@ -90,7 +91,7 @@ def write_report(
     """
     content = _content(record, comparison)
     curves = {
-        name: _read_table(record.run_folder / f"{name}.csv")
+        name: read_table(record.run_folder / f"{name}.csv")
         for name in ("curve", "validation")
     }
     page = _page(record, comparison, compared, curves)
@@ -118,13 +119,9 @@ def _content(record: RunRecord, comparison: Comparison) -> dict[str, Any]:
     return verdict | {"intervals": intervals} | values
 
 
-def _read_table(file: Path) -> dict[str, list[float]]:
-    """Return the columns of a table that training wrote."""
-    if not file.exists():
-        return {}
-    with file.open(newline="", encoding="utf-8") as opened:
-        rows = list(csv.DictReader(opened))
-    return {name: [float(row[name]) for row in rows] for name in (rows or [{}])[0]}
+def format_bytes(count: int) -> str:
+    """Return a number of bytes in GB or MB, for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def draw_overlay(one: Compared) -> npt.NDArray[np.uint8]:
@@ -151,6 +148,36 @@ def draw_overlay(one: Compared) -> npt.NDArray[np.uint8]:
         else:
             colour[k] = BOTH if k in found else NEITHER
     picture[edge] = colour[truth[edge]]
+    return np.asarray(picture)
+
+
+def draw_example(
+    image: npt.NDArray[np.uint8], labels: IntArray, truth: IntArray
+) -> npt.NDArray[np.uint8]:
+    """Return a window with the outlines of the nuclei: found, missed, wrongly found.
+
+    Parameters
+    ----------
+    image : (h, w, 3) uint8
+    labels, truth : (h, w) int
+        What the model found, and what is true.
+
+    Returns
+    -------
+    (h z, w z, 3) uint8
+        Enlarged by a whole number, so that the outlines are thin. True outlines are
+        in :data:`GAINED` if the nucleus was found (IoU at least 0.5) and :data:`LOST`
+        if not; what was found and is none is in :data:`NEITHER`.
+    """
+    pairs = match(label_overlap(labels, truth), 0.5).pairs
+    zoom = max(1, round(_LARGEST_PICTURE / 2 / max(truth.shape)))
+    picture = image.repeat(zoom, 0).repeat(zoom, 1).copy()
+    wrong = np.where(np.isin(labels, pairs[:, 0]), 0, labels)
+    found = np.where(np.isin(truth, pairs[:, 1]), truth, 0)
+    missed = truth - found
+    for outlined, colour in ((wrong, NEITHER), (missed, LOST), (found, GAINED)):
+        large = outlined.astype(np.int64).repeat(zoom, 0).repeat(zoom, 1)
+        picture[find_boundaries(large, mode="inner")] = colour
     return np.asarray(picture)
 
 
@@ -241,22 +268,41 @@ def _curves(curves: dict[str, dict[str, list[float]]]) -> str:
 
 
 def draw_curves(
-    title: str, steps: Sequence[float], lines: dict[str, list[float]]
+    title: str,
+    steps: Sequence[float],
+    lines: dict[str, list[float]],
+    *,
+    size: tuple[int, int] = (_WIDTH, _HEIGHT),
+    colours: Sequence[str] = _COLOURS,
 ) -> str:
-    """Return an SVG of lines over the steps, with axes and a key."""
+    """Return an SVG of lines over the steps, with axes and a key.
+
+    Parameters
+    ----------
+    title : str
+    steps : sequence of float
+    lines : dict of str to list of float
+        One value a step each.
+    size : (int, int), optional
+        Width and height in pixels; the text is as large in any.
+    colours : sequence of str, optional
+        Of the lines.
+    """
+    width, height = size
     values = [v for line in lines.values() for v in line if math.isfinite(v)]
     low, high = min(values, default=0.0), max(values, default=1.0)
     high = high if high > low else low + 1
     last = max(*steps, 1)
-    left, bottom, top, right = 46, 28, 24, 90
+    left, bottom, top = 46, 28, 24
+    right = 14 + 7 * max(map(len, lines), default=0)
 
     def place(x: float, y: float) -> str:
-        across = left + (_WIDTH - left - right) * x / last
-        up = _HEIGHT - bottom - (_HEIGHT - top - bottom) * (y - low) / (high - low)
+        across = left + (width - left - right) * x / last
+        up = height - bottom - (height - top - bottom) * (y - low) / (high - low)
         return f"{across:.1f},{up:.1f}"
 
     parts = [
-        f'<svg width="{_WIDTH}" height="{_HEIGHT}" role="img" font-size="11" '
+        f'<svg width="{width}" height="{height}" role="img" font-size="11" '
         f'font-family="sans-serif"><title>{escape(title)}</title>',
         f'<text x="{left}" y="14">{escape(title)}</text>',
         f'<polyline fill="none" stroke="#888" points="{place(0, high)} '
@@ -270,17 +316,17 @@ def draw_curves(
     for step in (0, last):
         x, _ = place(step, low).split(",")
         parts.append(
-            f'<text x="{x}" y="{_HEIGHT - 10}" text-anchor="middle">{step:.0f}</text>'
+            f'<text x="{x}" y="{height - 10}" text-anchor="middle">{step:.0f}</text>'
         )
     for i, (name, line) in enumerate(lines.items()):
         points = " ".join(
             place(x, y) for x, y in zip(steps, line, strict=True) if math.isfinite(y)
         )
-        colour = _COLOURS[i % len(_COLOURS)]
+        colour = colours[i % len(colours)]
         parts.append(
             f'<polyline fill="none" stroke="{colour}" stroke-width="2" '
             f'points="{points}"/>'
-            f'<text x="{_WIDTH - right + 6}" y="{top + 8 + 15 * i}" fill="{colour}">'
+            f'<text x="{width - right + 6}" y="{top + 8 + 15 * i}" fill="{colour}">'
             f"{escape(name)}</text>"
         )
     return "".join(parts) + "</svg>"

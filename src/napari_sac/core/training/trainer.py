@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from napari_sac.core.datasets.pairs import find_pairs, load_pair
 from napari_sac.core.errors import LabelFormatError
-from napari_sac.core.io import atomic_path, normalise_image
+from napari_sac.core.io import normalise_image
 from napari_sac.core.training.forward import (
     decode_crops,
     decode_whole,
@@ -39,6 +39,7 @@ from napari_sac.core.training.sampling import (
     draw_prompts,
     prepare_image,
 )
+from napari_sac.core.training.tables import append_row, drop_rows_after
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -357,33 +358,3 @@ def mean_row(
         known = values[~np.isnan(values)]
         row[name] = round(float(known.mean()), 4) if len(known) else math.nan
     return row
-
-
-def append_row(path: Path, row: dict[str, float]) -> None:
-    """Append a row to a table, with a first line of names if it is new."""
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow({k: int(v) if k == "step" else v for k, v in row.items()})
-
-
-def drop_rows_after(path: Path, step: int) -> None:
-    """Take from a table the rows of steps that will be done again."""
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [
-        line
-        for line in lines[1:]
-        # a kill may have cut the last line short
-        if line.count(",") == lines[0].count(",") and int(line.split(",")[0]) <= step
-    ]
-    if len(kept) + 1 == len(lines):
-        return
-    with atomic_path(path) as partial:
-        text = "\n".join([lines[0], *kept]) + "\n" if kept else ""
-        partial.write_text(text, encoding="utf-8")
-    if not kept:
-        path.unlink()

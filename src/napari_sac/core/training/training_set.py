@@ -1,7 +1,8 @@
 """What a person reviewed, and the part of it that is set aside as proof.
 
 Sparse review is the normal case: what nobody looked at is neither nucleus nor
-background, and no loss is taken there.
+background, and no loss is taken there. Nothing here needs torch, so a dock may import
+it.
 """
 
 from __future__ import annotations
@@ -25,12 +26,6 @@ from napari_sac.core.datasets.pairs import (
 from napari_sac.core.errors import LabelFormatError, TrainingDataError
 from napari_sac.core.inference.instances import decided_objects
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
-from napari_sac.core.training.sampling import (
-    MarkedPoints,
-    PointKind,
-    TrainingImage,
-    prepare_image,
-)
 from napari_sac.core.training.targets import typical_diameter
 from napari_sac.core.types import (
     NEGATIVE,
@@ -51,8 +46,10 @@ _SEVERAL = 3
 """From so many images or regions on, whole ones are set aside."""
 
 _FEWEST_TO_SPLIT = 4
-_OWN_DIAMETER_FROM = 10
-_RING = 0.5
+
+RING = 0.5
+"""How far around a nucleus the ground is known, in diameters."""
+
 _PROMPT_ENDINGS = ("_prompts.csv", ".csv")
 
 HeldOutKind = Literal["images", "regions", "block", "folder", "none"]
@@ -111,7 +108,7 @@ class TrainingSet:
     @property
     def diameter(self) -> float:
         """Typical diameter of a nucleus to learn from, in pixels of its image."""
-        found = _pooled_diameter(self.training)
+        found = pooled_diameter(self.training)
         if found is None:
             raise TrainingDataError(_NOTHING)
         return found
@@ -218,7 +215,7 @@ def _rings(dense: npt.NDArray[np.int32], reviewed: BoolArray) -> BoolArray:
         return np.zeros(dense.shape, bool)
     away = ndimage.distance_transform_edt(~own)
     other = (dense > 0) & ~reviewed[dense]
-    near = away <= _RING * diameter
+    near = away <= RING * diameter
     if other.any():
         near &= away < ndimage.distance_transform_edt(~other)
     return np.asarray(near)
@@ -228,7 +225,7 @@ def _with_points(
     one: ReviewedImage, dense: npt.NDArray[np.int32], ids: IntArray, prompts: Prompts
 ) -> ReviewedImage:
     """Return the image with the rejected candidates and the negative points."""
-    radius = _RING * (typical_diameter(dense) or 0.0)
+    radius = RING * (typical_diameter(dense) or 0.0)
     known = one.known.copy()
     rejected = []
     is_rejected = (prompts.state == PromptState.REJECTED.value) & (prompts.sign == 1)
@@ -480,56 +477,8 @@ def crop_to_known(one: ReviewedImage, margin: int) -> ReviewedImage:
     )
 
 
-def prepare(
-    images: Sequence[ReviewedImage], nucleus_diameter: float
-) -> list[TrainingImage]:
-    """Return the images as training draws crops of them.
-
-    Each is resampled by the size of its own nuclei, or by that of all nuclei if it has
-    few.
-
-    Parameters
-    ----------
-    images : sequence of ReviewedImage
-    nucleus_diameter : float
-        In pixels of the result.
-    """
-    pooled = _pooled_diameter(images)
-    result = []
-    for one in images:
-        own = typical_diameter(one.labels) if one.count >= _OWN_DIAMETER_FROM else None
-        diameter = own or pooled
-        hard = np.zeros(one.labels.shape, bool)
-        for centre in one.rejected:
-            radius = max(2.0, _RING * (diameter or 0.0))
-            hard[disk(tuple(centre), radius, shape=hard.shape)] = True
-        result.append(
-            prepare_image(
-                one.image,
-                one.labels,
-                nucleus_diameter,
-                one.known,
-                diameter=diameter,
-                hard=hard & (one.labels == 0) & one.known,
-                points=_marked(one),
-            )
-        )
-    return result
-
-
-def _marked(one: ReviewedImage) -> MarkedPoints:
-    kinds = [PointKind.REJECTED] * len(one.rejected)
-    kinds += [PointKind.NEGATIVE] * len(one.negatives)
-    return MarkedPoints(
-        np.concatenate([one.rejected, one.negatives[:, :2]]),
-        np.array(kinds, np.int64),
-        np.concatenate([np.zeros(len(one.rejected)), one.negatives[:, 2]]).astype(
-            np.int64
-        ),
-    )
-
-
-def _pooled_diameter(images: Sequence[ReviewedImage]) -> float | None:
+def pooled_diameter(images: Sequence[ReviewedImage]) -> float | None:
+    """Return the median diameter of the nuclei of all images together, or None."""
     areas = np.concatenate(
         [np.empty(0), *(np.bincount(one.labels.ravel())[1:] for one in images)]
     )

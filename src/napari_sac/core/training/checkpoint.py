@@ -1,0 +1,126 @@
+"""What lets a killed run go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from napari_sac.core.errors import OutputError
+from napari_sac.core.io import atomic_path
+from napari_sac.core.models.adapter import INFO_FILE
+from napari_sac.core.training.memory import Plan
+from napari_sac.core.training.run import adapter_parameters, learn_in_last
+from napari_sac.core.training.run_folder import RUN
+from napari_sac.core.training.stepping import rates_of
+from napari_sac.core.training.tables import drop_rows_after
+
+if TYPE_CHECKING:
+    from napari_sac.core.training.run import Job, Run
+
+CHECKPOINT_SECONDS = 20.0
+"""A checkpoint is written after each validation, and at least so often."""
+
+CHECKPOINT, _SETTINGS = "checkpoint.pt", "job.json"
+
+
+def finished_report(job: Job, resume: bool) -> dict[str, Any] | None:
+    """Return the report of a run that is finished already, if it is to be resumed."""
+    finished = job.output / "report.json"
+    used = (job.output / INFO_FILE).exists() or (job.output / RUN).exists()
+    if resume and finished.is_file() and (job.output / INFO_FILE).is_file():
+        report: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
+        return report
+    if used and not resume:
+        raise OutputError(
+            f"There is a run in {job.output} already, and it was kept. Add --resume to "
+            "go on with it, or choose another folder."
+        )
+    return None
+
+
+def check_settings(run: Run) -> None:
+    """Note what the run is, or refuse to go on with another one."""
+    job = run.job
+    settings = {
+        "model": job.model,
+        "adapter": job.adapter or "",
+        "base_sha256": run.base_sha256,
+        "data_sha256": job.data.digest(),
+        "config": asdict(job.config),
+    }
+    file = run.folder / _SETTINGS
+    if not file.exists():
+        with atomic_path(file) as partial:
+            partial.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+        return
+    before = json.loads(file.read_text(encoding="utf-8"))
+    before["config"]["max_minutes"] = settings["config"]["max_minutes"]  # type: ignore[index]
+    different = [name for name in settings if settings[name] != before.get(name)]
+    if different:
+        raise OutputError(
+            f"The run in {job.output} was begun with another "
+            f"{', '.join(different)}, and was kept. Go on with the same, or choose "
+            "another folder."
+        )
+
+
+def save_checkpoint(run: Run) -> None:
+    """Write all that is needed to go on, atomically."""
+    if not run.team.leads:
+        return
+    state = run.state
+    networks = {n: p.detach() for n, p in adapter_parameters(run).items()}
+    with atomic_path(run.folder / CHECKPOINT) as partial:
+        torch.save(
+            {
+                "weights": networks,
+                "optimizer": state.optimizer.state_dict(),
+                "averages": state.averages,
+                "best": run.best,
+                "best_score": run.best_score,
+                "best_step": run.best_step,
+                "step": state.step,
+                "seconds": state.seconds,
+                "steps": run.rates.steps,
+                "validate_every": run.validate_every,
+                "plan": list(asdict(run.plan).values()),
+                "notes": run.notes,
+            },
+            partial,
+        )
+    run.saved_at = time.monotonic()
+
+
+def take_up(run: Run) -> None:
+    """Go on from a checkpoint, if there is one; else begin."""
+    for name, parameter in adapter_parameters(run).items():
+        run.state.averages[name] = parameter.detach().clone()
+    file = run.folder / CHECKPOINT
+    if not file.exists():
+        return
+    saved = torch.load(file, weights_only=True, map_location=run.state.device)
+    crop, at_once, checkpointing, blocks = saved["plan"]
+    plan = Plan(crop, min(at_once, run.plan.at_once), bool(checkpointing), blocks)
+    run.plan = plan
+    learn_in_last(run, plan.blocks)
+    tracked = adapter_parameters(run)
+    with torch.no_grad():
+        for name, tensor in saved["weights"].items():
+            tracked[name].copy_(tensor)
+    state = run.state
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.averages, state.step = saved["averages"], saved["step"]
+    state.seconds = saved["seconds"]
+    run.best, run.best_score = saved["best"], saved["best_score"]
+    run.best_step = saved["best_step"]
+    run.validate_every = saved["validate_every"]
+    run.rates = rates_of(run, saved["steps"])
+    run.train_seconds += state.seconds
+    if run.team.leads:
+        for name in ("curve.csv", "validation.csv"):
+            drop_rows_after(run.folder / name, state.step)
+    run.tell(f"Going on at step {state.step} of {run.rates.steps}.")

@@ -1,0 +1,196 @@
+"""Before the first step: what is drawn from, and how it fits into memory and time."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_sac.core.config import ProposalConfig
+from napari_sac.core.errors import DeviceError
+from napari_sac.core.inference.proposals import find_proposals
+from napari_sac.core.training.joint_step import Pool, add_gradients, draw_batch
+from napari_sac.core.training.memory import (
+    USABLE_PART,
+    Cost,
+    Plan,
+    free_memory,
+    is_out_of_memory,
+    measure_memory,
+    smaller_plans,
+)
+from napari_sac.core.training.preparation import prepare
+from napari_sac.core.training.report import format_bytes
+from napari_sac.core.training.run import as_model, learn_in_last, learning_parameters
+from napari_sac.core.training.sampling import MarkedPoints, PointKind, TrainingImage
+from napari_sac.core.training.stepping import LOG_EVERY, gradients, rates_of
+
+if TYPE_CHECKING:
+    from napari_sac.core.models.registry import Model
+    from napari_sac.core.progress import Progress
+    from napari_sac.core.training.run import Run
+
+QUICK_STEPS, QUICK_CROPS, QUICK_MINUTES = 80, 24, 0.75
+"""Quick mode without other wishes: steps, crops embedded beforehand, and the time that
+it keeps to on a slow computer."""
+
+_EPOCHS, _FEWEST_STEPS, _MOST_STEPS = 20, 120, 2000
+_VALIDATION_PART = 0.15
+_PLANNED_PART = 0.92
+
+
+def make_pool(run: Run) -> Pool:
+    """Return the images with the generator's own proposals on them."""
+    spec = run.state.spec
+    own = prepare(run.job.data.training, spec.nucleus_diameter)
+    other = prepare(run.job.original, spec.nucleus_diameter)
+    areas = np.array([float(one.known.sum()) for one in own])
+    if not areas.any():
+        areas = np.ones(len(own))
+    weights = areas / areas.sum()
+    if other:
+        part = run.job.config.original_part
+        rest = np.full(len(other), part / len(other))
+        weights = np.concatenate([weights * (1 - part), rest])
+    model = as_model(run)
+    images = [_with_proposals(one, model, run.watch) for one in (*own, *other)]
+    return Pool(images, weights)
+
+
+def _with_proposals(
+    image: TrainingImage, model: Model, progress: Progress
+) -> TrainingImage:
+    pixels = np.ascontiguousarray(image.image.permute(1, 2, 0).numpy())
+    config = ProposalConfig()
+    found = find_proposals(
+        pixels,
+        model,
+        config,
+        diameter=model.spec.nucleus_diameter,
+        progress=progress,
+    ).above(config.score_threshold)
+    zeros = np.zeros(len(found), np.int64)
+    proposals = MarkedPoints(found.yx, zeros + PointKind.PROPOSAL, zeros)
+    points = MarkedPoints.concatenate([image.points, proposals])
+    return replace(
+        image, points=points.inside((image.labels.shape[0], image.labels.shape[1]))
+    )
+
+
+def fit_memory(run: Run) -> tuple[Plan, Cost]:
+    """Return the first plan whose step fits, and what one step of it takes.
+
+    Raises
+    ------
+    DeviceError
+        If not even the smallest fits.
+    """
+    wanted = run.plan
+    smaller = smaller_plans(wanted, run.state.spec.architecture)
+    plan: Plan | None = wanted
+    while plan is not None:
+        learn_in_last(run, plan.blocks)
+        needed = _try_memory(run, plan)
+        free = USABLE_PART * free_memory(run.team.device)
+        if needed is not None and needed <= free:
+            break
+        plan = next(smaller, None)
+    if plan is None or needed is None:
+        raise DeviceError(
+            f"{run.team.device.title} has too little free memory to fine-tune "
+            f"{run.state.spec.name}, even in small pieces. Nothing was changed. Close "
+            "other programs, or choose a smaller model, --quick, or another device."
+        )
+    plan = replace(plan, at_once=max(1, min(wanted.at_once, int(free / needed))))
+    crop, at_once, checkpointing, blocks = (
+        int(v) for v in run.team.agree([float(v) for v in asdict(plan).values()])
+    )
+    # how many at once is each process's own affair
+    plan = Plan(crop, plan.at_once, bool(checkpointing), blocks)
+    del at_once
+    learn_in_last(run, plan.blocks)
+    if plan != wanted:
+        run.tell(plan.describe_change(wanted) + ".")
+    run.plan = plan
+    return plan, Cost(time_step(run), needed * plan.at_once)
+
+
+def _try_memory(run: Run, plan: Plan) -> int | None:
+    """Return the bytes that a crop's gradients take, or None if there are too few."""
+    batch = draw_batch(run.pool, [0], 0, plan.crop, run.job.config)
+
+    def step() -> None:
+        add_gradients(run.state, batch, run.job.config, plan)
+
+    try:
+        return measure_memory(
+            run.team.device, list(learning_parameters(run).values()), step
+        )
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    finally:
+        run.state.optimizer.zero_grad()
+
+
+def time_step(run: Run) -> float:
+    """Return the seconds of a step, of this process's share, measured once."""
+    begun = time.monotonic()
+    gradients(run)
+    run.state.optimizer.zero_grad()
+    return time.monotonic() - begun
+
+
+def fit_time(run: Run, evaluation: float, spent: float) -> None:
+    """Choose the number of steps and of validations, and tell the estimate."""
+    config = run.job.config
+    step = max(run.cost.seconds, 1e-4)
+    validation = (
+        evaluation
+        * sum(w.image[..., 0].size for w in run.windows)
+        / max(1, sum(one.known.size for one in run.job.data.held_out))
+    )
+    steps = _wished_steps(run)
+    minutes = config.max_minutes or (QUICK_MINUTES if config.quick else 0.0)
+    seconds = math.inf
+    if minutes:
+        # the last comparison takes as long as the first, and the report a little
+        seconds = max(5 * step, 60 * minutes - spent - 1.2 * evaluation - 2)
+        fitting = int(seconds * (1 - _VALIDATION_PART) * _PLANNED_PART / step)
+        free = bool(config.max_minutes) and not config.epochs
+        steps = fitting if free else min(steps, fitting)
+    steps = max(LOG_EVERY, steps // LOG_EVERY * LOG_EVERY)
+    affordable = int(_VALIDATION_PART * steps * step / max(validation, 1e-3))
+    times = min(10, max(2, affordable))
+    every = max(1, math.ceil(steps / times))
+    agreed = run.team.agree([steps, every, min(seconds, 1e12)])
+    steps, every = int(agreed[0]), int(agreed[1])
+    run.train_seconds = agreed[2]
+    run.validate_every = every
+    run.rates = rates_of(run, steps)
+    told = steps * step + (steps / every) * validation + evaluation
+    run.tell(
+        f"Estimate: {steps} steps of {step:.2f} s, done in about "
+        f"{_format_seconds(told)}; a step takes {format_bytes(run.cost.memory_bytes)}."
+    )
+
+
+def _wished_steps(run: Run) -> int:
+    config = run.job.config
+    crop = run.plan.crop**2 * config.batch_size
+    per_epoch = max(
+        1, math.ceil(sum(one.known.sum().item() for one in run.pool.images) / crop)
+    )
+    if config.epochs:
+        return config.epochs * per_epoch
+    if config.quick:
+        return QUICK_STEPS
+    return min(_MOST_STEPS, max(_FEWEST_STEPS, _EPOCHS * per_epoch))
+
+
+def _format_seconds(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"

@@ -1,0 +1,73 @@
+"""Turn what a person reviewed into the images that training draws crops of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from skimage.draw import disk
+
+from napari_sac.core.training.sampling import (
+    MarkedPoints,
+    PointKind,
+    TrainingImage,
+    prepare_image,
+)
+from napari_sac.core.training.targets import typical_diameter
+from napari_sac.core.training.training_set import RING, pooled_diameter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sac.core.training.training_set import ReviewedImage
+
+_OWN_DIAMETER_FROM = 10
+
+
+def prepare(
+    images: Sequence[ReviewedImage], nucleus_diameter: float
+) -> list[TrainingImage]:
+    """Return the images as training draws crops of them.
+
+    Each is resampled by the size of its own nuclei, or by that of all nuclei if it has
+    few.
+
+    Parameters
+    ----------
+    images : sequence of ReviewedImage
+    nucleus_diameter : float
+        In pixels of the result.
+    """
+    pooled = pooled_diameter(images)
+    result = []
+    for one in images:
+        own = typical_diameter(one.labels) if one.count >= _OWN_DIAMETER_FROM else None
+        diameter = own or pooled
+        hard = np.zeros(one.labels.shape, bool)
+        for centre in one.rejected:
+            radius = max(2.0, RING * (diameter or 0.0))
+            hard[disk(tuple(centre), radius, shape=hard.shape)] = True
+        result.append(
+            prepare_image(
+                one.image,
+                one.labels,
+                nucleus_diameter,
+                one.known,
+                diameter=diameter,
+                hard=hard & (one.labels == 0) & one.known,
+                points=_marked(one),
+            )
+        )
+    return result
+
+
+def _marked(one: ReviewedImage) -> MarkedPoints:
+    kinds = [PointKind.REJECTED] * len(one.rejected)
+    kinds += [PointKind.NEGATIVE] * len(one.negatives)
+    return MarkedPoints(
+        np.concatenate([one.rejected, one.negatives[:, :2]]),
+        np.array(kinds, np.int64),
+        np.concatenate([np.zeros(len(one.rejected)), one.negatives[:, 2]]).astype(
+            np.int64
+        ),
+    )

@@ -1,0 +1,133 @@
+"""Look at a run's weights on the held-out part: now and then, before and after."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sac.core.evaluation.metrics import evaluate_labels, mean_scores
+from napari_sac.core.inference.segment import segment_image
+from napari_sac.core.io import atomic_path
+from napari_sac.core.training.comparison import limit_to_known
+from napari_sac.core.training.events import Validated
+from napari_sac.core.training.run import as_model, weights_in_place
+from napari_sac.core.training.tables import append_row, drop_rows_after
+from napari_sac.core.training.training_set import crop_to_known
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_sac.core.training.run import Run
+    from napari_sac.core.training.trainer import TrainingState
+    from napari_sac.core.training.training_set import ReviewedImage, TrainingSet
+
+BEFORE = "before.npz"
+"""What the model found on the held-out part before it learned."""
+
+_VALIDATION_IMAGES = 4
+_MARGIN = 2.0
+
+
+def choose_windows(
+    data: TrainingSet, state: TrainingState
+) -> tuple[ReviewedImage, ...]:
+    """Return a few windows of the held-out part, to look at while it trains."""
+    spec = state.spec
+    side = round(2 * spec.architecture.image_size * data.diameter)
+    side = max(32, round(side / spec.nucleus_diameter))
+    return tuple(
+        _fullest_window(crop_to_known(one, round(_MARGIN * data.diameter)), side)
+        for one in data.held_out[:_VALIDATION_IMAGES]
+    )
+
+
+def _fullest_window(one: ReviewedImage, side: int) -> ReviewedImage:
+    """Return the window with the most nuclear pixels, of at most ``side`` pixels."""
+    corners = [
+        (y, x)
+        for y in range(0, max(1, one.labels.shape[0] - side // 2), max(1, side // 2))
+        for x in range(0, max(1, one.labels.shape[1] - side // 2), max(1, side // 2))
+    ]
+    y, x = max(
+        corners,
+        key=lambda c: (
+            (one.labels[c[0] : c[0] + side, c[1] : c[1] + side] > 0).sum().item()
+        ),
+    )
+    box = (slice(y, y + side), slice(x, x + side))
+    return replace(
+        one, image=one.image[box], labels=one.labels[box], known=one.known[box]
+    )
+
+
+def validate(run: Run) -> None:
+    """Look at the averages on the held-out part, and keep them if they are the best."""
+    state = run.state
+    if not run.team.leads:
+        return
+    if not run.windows:
+        run.best, run.best_step = _copied(state.averages), state.step
+        return
+    diameter = run.job.data.diameter
+    with weights_in_place(run, state.averages):
+        model = as_model(run)
+        found = [
+            limit_to_known(
+                segment_image(
+                    one.image, model, diameter=diameter, progress=run.watch
+                ).labels,
+                one.known,
+            )
+            for one in run.windows
+        ]
+    scores = mean_scores(
+        [
+            evaluate_labels(labels, one.labels)
+            for labels, one in zip(found, run.windows, strict=True)
+        ]
+    )
+    score = (scores.f1 + scores.pq) / 2
+    # of equals the later one: it has learned more
+    best = score >= run.best_score
+    if best:
+        run.best_score, run.best_step = score, state.step
+        run.best = _copied(state.averages)
+    row = {"step": float(state.step), "seconds": round(state.seconds, 1)}
+    row |= {name: round(value, 4) for name, value in asdict(scores).items()}
+    drop_rows_after(run.folder / "validation.csv", state.step - 1)
+    append_row(run.folder / "validation.csv", row)
+    first = run.windows[0]
+    run.listen(Validated(state.step, scores, best, first.image, found[0], first.labels))
+
+
+def _copied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in weights.items()}
+
+
+def held_out_parts(run: Run) -> list[ReviewedImage]:
+    """Return the held-out part, cut to what is known of it."""
+    margin = round(_MARGIN * run.job.data.diameter)
+    return [crop_to_known(one, margin) for one in run.job.data.held_out]
+
+
+def predict(run: Run) -> list[Any]:
+    """Return the labels of the held-out images, found as in use."""
+    model = as_model(run)
+    return [
+        limit_to_known(
+            segment_image(one.image, model, progress=run.watch).labels, one.known
+        )
+        for one in held_out_parts(run)
+    ]
+
+
+def predict_before(run: Run) -> None:
+    """Keep what the model finds before it learns, for the comparison."""
+    file = run.folder / BEFORE
+    if file.exists():
+        return
+    found = {str(i): labels for i, labels in enumerate(predict(run))}
+    with atomic_path(file) as partial, partial.open("wb") as opened:
+        np.savez_compressed(opened, **found)
