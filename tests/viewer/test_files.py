@@ -431,3 +431,22 @@ def test_what_is_no_session_is_refused(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(NapariSacError):
         bench.session.open(tmp_path)
     assert bench.session.annotations == []
+
+
+def test_a_session_dropped_in_is_left_to_who_can_read_it_beside_the_window(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(bench)
+    folder = bench.session.journal.folder
+    bench.session.close(clean=True)
+    viewer = ViewerModel()
+    monkeypatch.setattr("napari.current_viewer", lambda: viewer)
+    session, asked = AnnotationSession.of(viewer), []
+    session.open_requested.connect(asked.append)
+    read_session(str(folder))
+    assert asked == [folder]
+    assert session.annotations == []
+    session.open_requested.disconnect()
+    read_session(str(folder))
+    assert len(session.annotations) == 1
+    session.close(clean=True)

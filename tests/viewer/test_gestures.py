@@ -348,3 +348,27 @@ def test_keys_that_cannot_be_are_refused(bench: Bench, keys: dict[str, str]) -> 
     with pytest.raises(KeyTakenError, match="left as"):
         bench.session.set_keys(keys)
     assert bench.session.keys == before
+
+
+def test_the_preview_does_not_stay_behind(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    preview, place = bench.session.preview, annotation.prompts.yx[0]
+    far = place + 3 * annotation.diameter * np.sign([80, 100] - place)
+
+    def look(yx: np.ndarray) -> None:
+        preview.look(annotation, yx, POSITIVE, joins=False)
+
+    look(place)
+    bench.decode()
+    assert preview.layer.visible
+    # the mouse is elsewhere, and the mask there takes a while
+    look(far)
+    assert not preview.layer.visible
+    bench.decode()
+    assert preview.layer.visible
+    # a click: the mask itself comes
+    annotation.points.add(far)
+    assert not preview.layer.visible
+    bench.decode()
+    assert not preview.layer.visible

@@ -12,8 +12,9 @@ from napari.settings import get_plugin_settings
 from npe2 import PluginManifest
 
 import napari_sac
-from napari_sac.core.types import NEGATIVE
+from napari_sac.core.types import NEGATIVE, POSITIVE
 from napari_sac.viewer.keys import DEFAULTS
+from napari_sac.viewer.live import PreviewRequest
 from napari_sac.widgets._key_clashes import find_clashes
 from napari_sac.widgets.segment_widget import SegmentWidget
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from synthetic import Nuclei
 
     from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.live import LiveResult
 
 
 @pytest.fixture
@@ -87,6 +89,103 @@ def test_switched_off_they_wait(
     assert new in annotated.masks
 
 
+def test_switched_off_the_mouse_still_shows_what_a_click_would_give(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    # the first mask that follows makes the embedding
+    dock.session.unpaint(annotated, [1])
+    settle(qtbot, dock)
+    dock.correct.live.setChecked(False)
+    dock.session.unpaint(annotated, [2])
+    preview = dock.session.preview
+    preview.look(annotated, np.array([80.0, 100.0]), POSITIVE, joins=False)
+    settle(qtbot, dock)
+    assert preview.layer is not None
+    assert 2 not in annotated.masks
+    dock.correct.live.setChecked(True)
+    settle(qtbot, dock)
+    assert 2 in annotated.masks
+
+
+def test_the_first_click_after_segment_is_prepared(
+    qtbot: QtBot, dock: SegmentWidget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, answered = dock.session.live, []
+    take = live.take
+
+    def note(result: LiveResult) -> None:
+        answered.append(result.request)
+        take(result)
+
+    monkeypatch.setattr(live, "take", note)
+    for button in (dock.find_button, dock.segment_button):
+        button.click()
+        qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
+    steps = len(dock.session.history.done)
+    settle(qtbot, dock)
+    (request,) = answered
+    assert isinstance(request, PreviewRequest)
+    # nobody sees it, and nothing was done
+    assert dock.session.preview.layer is None
+    assert len(dock.session.history.done) == steps
+
+
+def test_the_mouse_gets_its_tools_from_the_dock(
+    dock: SegmentWidget, annotated: Annotation
+) -> None:
+    layers = dock.session.viewer.layers
+    layers.selection.active = annotated.labels
+    for mode, button in dock.correct.tool_buttons.items():
+        button.click()
+        assert layers.selection.active is annotated.points
+        assert annotated.points.mode == {"exclude": "add"}.get(mode, mode)
+        assert dock.status.message.text()
+
+
+def test_decisions_by_the_mouse_alone(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    panel = dock.correct
+    panel.reject.click()
+    assert "Select points first" in dock.status.message.text()
+    for button, state in ((panel.accept, "accepted"), (panel.reject, "rejected")):
+        select(annotated, 2, 3)
+        button.click()
+        assert set(annotated.prompts.state[[2, 3]]) == {state}
+    gone = int(annotated.prompts.object_id[5])
+    select(annotated, 5)
+    panel.delete.click()
+    settle(qtbot, dock)
+    assert gone not in annotated.prompts.object_id
+    assert len(annotated.points.data) == 11
+
+
+def test_the_status_says_what_was_done_last(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    said = dock.status.message
+    dock.status.say("12 nuclei segmented (1.0 s).")
+    dock.session.reject(annotated, np.array([0, 4]))
+    assert said.text() == "Done: reject 2 nuclei. 10 nuclei."
+    dock.session.undo()
+    assert said.text() == "Undone: reject 2 nuclei. 12 nuclei."
+    dock.session.redo()
+    settle(qtbot, dock)
+    assert said.text() == "Done: reject 2 nuclei. 10 nuclei."
+
+
+def test_the_status_keeps_what_matters_more(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    dock.session.accept(annotated, np.array([0]))
+    # the pixels of an accepted nucleus stay, and that is said
+    dock.session.add_to_nucleus(annotated, annotated.prompts.yx[0] + 2, NEGATIVE)
+    assert "painted or accepted" in dock.status.message.text()
+    qtbot.wait(20)
+    dock.session.reject(annotated, np.array([3]))
+    assert dock.status.message.text().startswith("Done: reject")
+
+
 def test_the_tools_work_on_the_selected_points(
     qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
 ) -> None:
@@ -111,8 +210,36 @@ def test_the_tools_work_on_the_selected_points(
 def test_switches_reach_the_session(dock: SegmentWidget, annotated: Annotation) -> None:
     dock.correct.preview.setChecked(False)
     assert not dock.session.preview.enabled
-    dock.correct.added_sign.setCurrentIndex(1)
-    assert dock.session.added_sign == NEGATIVE
+    dock.correct.outlines.setChecked(True)
+    assert annotated.labels.contour == 1
+    dock.correct.outlines.setChecked(False)
+    assert annotated.labels.contour == 0
+
+
+def test_negative_points_by_the_mouse_alone(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    dock.correct.tool_buttons["exclude"].click()
+    annotated.points.add(annotated.prompts.yx[3] + 4)
+    assert annotated.prompts.sign[-1] == NEGATIVE
+    assert annotated.prompts.object_id[-1] == annotated.prompts.object_id[3]
+    # another tool, and back by napari's key: it adds nuclei again
+    annotated.points.mode = "select"
+    annotated.points.mode = "add"
+    annotated.points.add([80.0, 100.0])
+    assert annotated.prompts.sign[-1] == POSITIVE
+    settle(qtbot, dock)
+
+
+def test_a_nucleus_is_painted_by_the_mouse_alone(
+    dock: SegmentWidget, annotated: Annotation
+) -> None:
+    dock.correct.paint.click()
+    layer = annotated.labels
+    assert dock.session.viewer.layers.selection.active is layer
+    assert layer.mode == "paint"
+    assert layer.selected_label not in annotated.prompts.object_id
+    assert "brush" in dock.status.message.text()
 
 
 def test_the_review_is_walked_by_its_buttons(

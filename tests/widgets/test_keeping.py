@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import tifffile
 from napari.components import ViewerModel
 
 from napari_sac.core.io import read_labels, read_prompts, write_labels
+from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.recovery import find_unclosed
 from napari_sac.widgets import _keeping
 from napari_sac.widgets._keeping import EXPORTS, IMPORTS, is_saved
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
     from synthetic import Nuclei
 
+    from napari_sac.core.session.journal import Restored
     from napari_sac.viewer.annotation import Annotation
 
 
@@ -53,7 +56,11 @@ def wait(qtbot: QtBot, dock: SegmentWidget) -> None:
 
 
 def test_a_saved_session_opens_in_another_window(
-    dock: SegmentWidget, annotated: Annotation, second: SegmentWidget, tmp_path: Path
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    second: SegmentWidget,
+    tmp_path: Path,
 ) -> None:
     assert not is_saved(dock.session)
     dock.keeping.save_as(tmp_path / "field")
@@ -62,6 +69,7 @@ def test_a_saved_session_opens_in_another_window(
     dock.session.reject(annotated, np.array([0]))
     dock.session.close(clean=True)
     second.keeping.open_session(tmp_path / "field.sac")
+    wait(qtbot, second)
     (opened,) = second.session.annotations
     np.testing.assert_array_equal(opened.state.labels, annotated.state.labels)
     assert opened.prompts.state[0] == "rejected"
@@ -72,16 +80,69 @@ def test_a_saved_session_opens_in_another_window(
 
 
 def test_a_session_that_is_open_elsewhere_is_read_only(
-    dock: SegmentWidget, annotated: Annotation, second: SegmentWidget, tmp_path: Path
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    second: SegmentWidget,
+    tmp_path: Path,
 ) -> None:
     dock.keeping.save_as(tmp_path / "field.sac")
     second.keeping.open_session(tmp_path / "field.sac")
+    wait(qtbot, second)
     assert second.session.read_only
     assert not second.keep.notice.isHidden()
     assert "Read only" in second.keep.notice.text()
     assert not second.keep.save.isEnabled()
     assert second.keep.save_as.isEnabled()
     assert dock.keep.notice.isHidden()
+
+
+def test_a_session_is_read_beside_the_window(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    second: SegmentWidget,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dock.keeping.save_as(tmp_path / "field.sac")
+    dock.session.close(clean=True)
+    threads = []
+    restore = Journal.restore
+
+    def note(journal: Journal) -> Restored:
+        threads.append(threading.current_thread())
+        return restore(journal)
+
+    monkeypatch.setattr(Journal, "restore", note)
+    # as when it is dropped into the window
+    second.session.open_requested.emit(tmp_path / "field.sac")
+    assert second.worker.busy
+    assert second.session.annotations == []
+    wait(qtbot, second)
+    assert threads
+    assert threading.main_thread() not in threads
+    (opened,) = second.session.annotations
+    second.session.reject(opened, np.array([1]))
+    assert second.correct.undo.text() == "Undo reject 1 nucleus"
+
+
+def test_a_cancelled_opening_lets_go_of_the_session(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    second: SegmentWidget,
+    tmp_path: Path,
+) -> None:
+    dock.keeping.save_as(tmp_path / "field.sac")
+    dock.session.close(clean=True)
+    second.keeping.open_session(tmp_path / "field.sac")
+    second.worker.cancel()
+    wait(qtbot, second)
+    assert second.session.annotations == []
+    journal = Journal.open(tmp_path / "field.sac")
+    assert not journal.read_only
+    journal.close(clean=True)
 
 
 def test_what_was_not_closed_is_offered_and_restored(
@@ -97,6 +158,7 @@ def test_what_was_not_closed_is_offered_and_restored(
     qtbot.waitUntil(lambda: not second.restore.isHidden())
     assert "field" in second.restore.text.text()
     second.restore.restore.click()
+    wait(qtbot, second)
     (opened,) = second.session.annotations
     np.testing.assert_array_equal(opened.state.labels, labels)
     assert second.restore.isHidden()
@@ -178,13 +240,14 @@ def test_labels_of_a_file_become_nuclei(
 
 
 def test_labels_of_a_layer_become_nuclei(
-    dock: SegmentWidget, viewer: ViewerModel, nuclei: Nuclei
+    qtbot: QtBot, dock: SegmentWidget, viewer: ViewerModel, nuclei: Nuclei
 ) -> None:
     choose(dock, "layer", None)
     assert "Select one Labels layer" in dock.status.message.text()
     layer = viewer.add_labels(nuclei.labels, name="cellpose")
     viewer.layers.selection = {layer}
     choose(dock, "layer", None)
+    wait(qtbot, dock)
     (annotation,) = dock.session.annotations
     assert annotation.labels is not layer
     assert len(annotation.prompts) == 12
@@ -205,6 +268,7 @@ def test_points_of_a_table_become_nuclei(
 ) -> None:
     (tmp_path / "points.csv").write_text("y,x\n20,30\n50,60.5\n")
     choose(dock, "points", tmp_path / "points.csv")
+    wait(qtbot, dock)
     (annotation,) = dock.session.annotations
     np.testing.assert_array_equal(annotation.prompts.yx, [[20, 30], [50, 60.5]])
     lane = dock.correcting.lane
@@ -228,5 +292,6 @@ def test_outlines_keep_their_ids(
     second.session.viewer.add_image(nuclei.image, rgb=True, name="again")
     kind = next(k for k in IMPORTS if k.name == "outlines")
     second.keeping.bring(kind, second.images.plane(), path)
+    wait(qtbot, second)
     (annotation,) = second.session.annotations
     np.testing.assert_array_equal(annotation.state.labels, nuclei.labels)

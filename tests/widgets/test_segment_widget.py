@@ -205,7 +205,7 @@ def test_the_slider_of_a_stack_changes_what_segment_is_about(
 
 def test_new_points_can_be_negative(qtbot: QtBot, dock: SegmentWidget) -> None:
     run(qtbot, dock, dock.find_button)
-    dock.correct.added_sign.setCurrentIndex(1)
+    dock.correct.tool_buttons["exclude"].click()
     only(dock).points.add([30.0, 30.0])
     assert only(dock).prompts.sign[-1] == NEGATIVE
 

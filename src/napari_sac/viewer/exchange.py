@@ -1,16 +1,22 @@
-"""What comes from files and goes to files: sessions, labels, points and outlines."""
+"""What comes from files and goes to files: sessions, labels, points and outlines.
+
+What begins with ``read`` may run in a worker's thread: it touches nothing that a viewer
+shows. What begins with ``show`` puts what was read into the session.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image
 
-from napari_sac.core.errors import LabelFormatError, SessionError
+from napari_sac.core.errors import Cancelled, LabelFormatError, SessionError
 from napari_sac.core.io import read_points, write_labels, write_prompts
+from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.session import folder as session_folder
 from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.session.state import AnnotationState, Settings
@@ -21,17 +27,62 @@ from napari_sac.viewer.live import Edit
 from napari_sac.viewer.planes import ImagePlane, pixel_size
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import numpy.typing as npt
 
     from napari_sac.core.geojson import Outlines
     from napari_sac.core.session.image import ImageReference
-    from napari_sac.core.session.journal import Journal
+    from napari_sac.core.session.journal import Journal, Restored
     from napari_sac.core.types import AnyArray, FloatArray
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.session import AnnotationSession
 
 OME_ZARR_SUFFIX = ".ome.zarr"
 _GEOJSON_SUFFIXES = (".geojson", ".json")
+
+
+@dataclass(frozen=True, eq=False)
+class ReadLabels:
+    """Labels of another tool, and a prompt for each.
+
+    Parameters
+    ----------
+    labels : (H, W) uint32
+        0 background, otherwise the ``object_id``.
+    prompts : Prompts
+    """
+
+    labels: npt.NDArray[np.uint32]
+    prompts: Prompts
+
+
+@dataclass(frozen=True, eq=False)
+class ReadOutlines:
+    """Outlines of a file, and their areas but for those of rejected nuclei."""
+
+    outlines: Outlines
+    areas: ReadLabels
+
+
+@dataclass(frozen=True, eq=False)
+class ReadSession:
+    """A session that is open, and shown nowhere yet.
+
+    Parameters
+    ----------
+    journal : Journal
+    restored : Restored
+    pixels : dict of int to (H, W, 3) uint8
+        Of images that no layer shows, by number of the annotation.
+    problems : tuple of str
+        Sentences about images that could not be read.
+    """
+
+    journal: Journal
+    restored: Restored
+    pixels: dict[int, npt.NDArray[np.uint8]]
+    problems: tuple[str, ...] = ()
 
 
 def import_labels(
@@ -56,11 +107,34 @@ def import_labels(
     LabelFormatError
         If they are no labels of this plane.
     """
+    return show_labels(session, plane, read_labels(labels, plane.shape), title)
+
+
+def read_labels(
+    labels: AnyArray, shape: tuple[int, int], progress: Progress = ignore_progress
+) -> ReadLabels:
+    """Return labels of another tool with a prompt for each.
+
+    Raises
+    ------
+    LabelFormatError
+        If they are no labels of an image of this shape (H, W).
+    """
     from napari_sac.core.inference.imports import prompts_from_labels
 
-    given = check_labels(labels, plane.shape)
-    prompts = prompts_from_labels(given)
-    return _replace_all(session, plane, given, prompts, title)
+    progress("looking at the labels", 0, 0)
+    given = check_labels(labels, shape)
+    return ReadLabels(given, prompts_from_labels(given))
+
+
+def show_labels(
+    session: AnnotationSession,
+    plane: ImagePlane,
+    read: ReadLabels,
+    title: str = "import labels",
+) -> Annotation:
+    """Make labels that were read the annotation of a plane."""
+    return _replace_all(session, plane, read.labels, read.prompts, title)
 
 
 def import_points(
@@ -98,16 +172,42 @@ def import_table(
     LabelFormatError
         If the file has no points that can be read.
     """
+    points = read_table(path, plane.shape, pixel_size(plane.layer))
+    return import_points(session, plane, points)
+
+
+def read_table(
+    path: str | Path,
+    shape: tuple[int, int],
+    size: tuple[float, float] | None,
+    progress: Progress = ignore_progress,
+) -> FloatArray:
+    """Return the points (N, 2) of a CSV or QuPath file, in pixels of the image.
+
+    Parameters
+    ----------
+    path : str or Path
+    shape : (int, int)
+        Of the image.
+    size : (float, float) or None
+        Micrometres of a pixel along y and x, if they are known.
+    progress : Progress, optional
+
+    Raises
+    ------
+    LabelFormatError
+        As :func:`import_table`.
+    """
+    progress("reading the file", 0, 0)
     if Path(path).suffix.lower() in _GEOJSON_SUFFIXES:
         from napari_sac.core.geojson import read_geojson
 
-        points = read_geojson(path, plane.shape).points.yx
-    else:
-        # pixels need not be square
-        size = pixel_size(plane.layer) or (None, None)
-        columns = [read_points(path, pixel_size=s)[:, i] for i, s in enumerate(size)]
-        points = np.column_stack(columns)
-    return import_points(session, plane, points)
+        return read_geojson(path, shape).points.yx
+    # pixels need not be square
+    columns = [
+        read_points(path, pixel_size=s)[:, i] for i, s in enumerate(size or (None,) * 2)
+    ]
+    return np.column_stack(columns)
 
 
 def import_geojson(
@@ -124,16 +224,37 @@ def import_geojson(
     LabelFormatError
         If the file has no outlines that can be read.
     """
-    from napari_sac.core.geojson import read_geojson
-    from napari_sac.core.inference.imports import prompts_from_labels
+    return show_outlines(session, plane, read_outlines(path, plane.shape))
 
-    outlines = read_geojson(path, plane.shape)
-    labels = _without_rejected(outlines)
+
+def read_outlines(
+    path: str | Path, shape: tuple[int, int], progress: Progress = ignore_progress
+) -> ReadOutlines:
+    """Return the outlines of a file for an image of this shape (H, W).
+
+    Raises
+    ------
+    LabelFormatError
+        As :func:`import_geojson`.
+    """
+    from napari_sac.core.geojson import read_geojson
+
+    progress("reading the file", 0, 0)
+    outlines = read_geojson(path, shape)
+    areas = read_labels(_without_rejected(outlines), shape, progress)
+    return ReadOutlines(outlines, areas)
+
+
+def show_outlines(
+    session: AnnotationSession, plane: ImagePlane, read: ReadOutlines
+) -> Annotation:
+    """Take up outlines that were read, as :func:`import_geojson` says."""
+    outlines, labels = read.outlines, read.areas.labels
     annotation = session.about(plane)
     session.sync(annotation)
     state = annotation.state
     if len(state.prompts) == 0:
-        prompts = _decided(state.prompts, prompts_from_labels(labels), outlines)
+        prompts = _decided(state.prompts, read.areas.prompts, outlines)
         return _replace_all(session, plane, labels, prompts, "import outlines")
     stroke = painting.read_stroke(state, labels, (0, 0, *plane.shape))
     after = state if stroke is None else stroke.after
@@ -188,25 +309,80 @@ def open_session(session: AnnotationSession, folder: str | Path) -> list[Annotat
     SessionError
         If the folder is no session, or something was annotated here.
     """
+    check_empty(session)
+    return show_session(session, read_session(folder, shown_files(session)))
+
+
+def check_empty(session: AnnotationSession) -> None:
+    """Raise ``SessionError`` if something was annotated in this viewer."""
     if session.annotations:
         raise SessionError(
             "There are nuclei in this window already, which belong to another session. "
             "Nothing was changed; save them, and open this session in a new window."
         )
+
+
+def shown_files(session: AnnotationSession) -> frozenset[Path]:
+    """Return the files whose images are open in the viewer."""
+    paths = (getattr(x.source, "path", None) for x in session.viewer.layers)
+    return frozenset(Path(path).absolute() for path in paths if path is not None)
+
+
+def read_session(
+    folder: str | Path,
+    shown: Collection[Path] = frozenset(),
+    progress: Progress = ignore_progress,
+) -> ReadSession:
+    """Open a session, and read its images but for those that are shown already.
+
+    Raises
+    ------
+    SessionError
+        If the folder is no session, or is damaged.
+    """
+    progress("reading the session", 0, 0)
     journal = session_folder.open_session(folder)
     try:
         restored = journal.restore()
+        pixels, problems = {}, []
+        for number, reference in restored.images.items():
+            progress("reading the images", number - 1, len(restored.images))
+            if reference.path is not None and Path(reference.path) in shown:
+                continue
+            try:
+                pixels[number] = journal.read_image(number, reference)
+            except SessionError as error:
+                problems.append(str(error))
+    except (SessionError, Cancelled):
+        journal.close(clean=False)
+        raise
+    return ReadSession(journal, restored, pixels, tuple(problems))
+
+
+def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotation]:
+    """Show a session that was read.
+
+    Raises
+    ------
+    SessionError
+        If something was annotated here meanwhile; the session is closed again.
+    """
+    journal, restored = read.journal, read.restored
+    try:
+        check_empty(session)
     except SessionError:
         journal.close(clean=False)
         raise
     session.journal.take(journal, restored.images)
     session.steps.history = restored.history
+    for problem in read.problems:
+        session.told.emit(f"{problem} Prompts and labels can be corrected without it.")
     for number, state in restored.states.items():
         reference = restored.images[number]
         view = restored.info.get(f"view-{number}", {})
         plane = _find_plane(session, reference)
         if plane is None:
-            plane = _load_plane(session, journal, number, reference, view)
+            plane = _load_plane(session, read, number, view)
         annotation = session.restore(number, plane, state, reference.name)
         work = restored.info.get(f"work-{number}", {})
         if isinstance(work, dict) and isinstance(work.get("clicks"), int):
@@ -349,17 +525,16 @@ def _find_plane(
 
 
 def _load_plane(
-    session: AnnotationSession,
-    journal: Journal,
-    number: int,
-    reference: ImageReference,
-    view: dict[str, Any],
+    session: AnnotationSession, read: ReadSession, number: int, view: dict[str, Any]
 ) -> ImagePlane | None:
-    """Add the image as the models read it; None, and a word, if it is not there."""
-    try:
-        pixels = journal.read_image(number, reference)
-    except SessionError as error:
-        session.told.emit(f"{error} Prompts and labels can be corrected without it.")
+    """Add the image as the models read it; None if it is not there."""
+    reference = read.restored.images[number]
+    pixels = read.pixels.get(number)
+    if pixels is None and reference.path is not None:
+        # a layer of that file is open, and shows something else
+        with suppress(SessionError):
+            pixels = read.journal.read_image(number, reference)
+    if pixels is None:
         return None
     layer = session.viewer.add_image(
         pixels, rgb=True, name=reference.name, **_placed(view)

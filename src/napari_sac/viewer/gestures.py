@@ -14,6 +14,7 @@ from napari.layers.base import ActionType
 
 from napari_sac.core.types import NEGATIVE, POSITIVE
 from napari_sac.viewer import editing, strokes
+from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.keys import ACTIONS, check_keys, rebind
 from napari_sac.viewer.painting import stroke_box, stroke_window
 
@@ -76,10 +77,42 @@ class Gestures:
         """Bind our keys in a layer; a layer's keys win over those of the viewer."""
         rebind(layer, {}, self._bindings, self._functions)
 
+    def take_up(self, annotation: Annotation, tool: str) -> bool:
+        """Give the mouse a tool, and make the layer that it is for the active one.
+
+        Parameters
+        ----------
+        annotation : Annotation
+        tool : {"add", "exclude", "select", "pan_zoom", "paint"}
+            Add nuclei or negatives, select and move points, move the view, or paint a
+            new nucleus.
+
+        Returns
+        -------
+        bool
+            Whether there is such a layer.
+        """
+        session, labels = self._session, annotation.labels
+        if tool == "paint" and labels is None:
+            session.drawing.show_labels(annotation)
+            labels = annotation.labels
+        layer = labels if tool == "paint" else annotation.points
+        if layer is None:
+            return False
+        session.viewer.layers.selection.active = layer
+        if isinstance(layer, Labels):
+            layer.selected_label = edits.next_id(annotation.prompts, annotation.hidden)
+            layer.brush_size = max(1, round(annotation.diameter / 3))
+        layer.mode = "add" if tool == "exclude" else tool
+        # behind the mode, which another tool would have set back
+        session.added_sign = NEGATIVE if tool == "exclude" else POSITIVE
+        return True
+
     def watch_points(self, layer: Points) -> None:
         """Listen to points that are added, moved or deleted, and to the features."""
         layer.events.data.connect(self._on_data)
         layer.events.features.connect(self._on_features)
+        layer.events.mode.connect(self._on_mode)
         layer.mouse_drag_callbacks.append(self._on_press)
         layer.mouse_move_callbacks.append(self._on_hover)
 
@@ -166,6 +199,12 @@ class Gestures:
         held = [name for name in ("Shift", "Control") if name in event.modifiers]
         self._modifiers = frozenset(held if layer.mode == _ADDING else ())
 
+    def _on_mode(self, event: Event) -> None:
+        """Let a tool that was put away add nuclei again when it comes back."""
+        if event.source.mode != _ADDING:
+            self._session.added_sign = POSITIVE
+            self._session.preview.hide()
+
     def _on_hover(self, layer: Points, event: Event) -> None:
         self._modifiers = frozenset()
         annotation = self._session.owner(layer)
@@ -191,6 +230,8 @@ class Gestures:
             editing.delete(self._session, annotation, rows)
             return
         if event.action == ActionType.ADDED:
+            # the mask itself comes, and the mouse may rest where it is
+            self._session.preview.hide()
             held, self._modifiers = self._modifiers, frozenset()
             sign = NEGATIVE if "Shift" in held else POSITIVE
             editing.sync(self._session, annotation, joins_as=sign if held else None)

@@ -102,15 +102,18 @@ def write_points(
         changing them itself.
     """
     if positions and (before is None or not np.array_equal(before.yx, prompts.yx)):
-        if before is not None and len(before) != len(prompts):
-            before = None
         layer.selected_data = set()
         layer.data = prompts.yx.copy()
+        if before is not None and len(before) > len(prompts):
+            # napari has taken away the last rows
+            before = before.select(np.arange(len(prompts)))
     if before is None or len(before) > len(prompts):
         _write_all(layer, prompts, diameter)
     else:
         _write_rows(layer, prompts, diameter, _changed_rows(before, prompts))
-    layer.current_size = point_size(diameter)
+    if layer.current_size != point_size(diameter):
+        # napari draws the layer again for it if a point is selected
+        layer.current_size = point_size(diameter)
 
 
 def _write_all(layer: Points, prompts: Prompts, diameter: float) -> None:
@@ -131,8 +134,8 @@ def _write_rows(
         layer.border_color[rows] = _colours(changed)
         known = type(layer.current_symbol)
         layer.symbol[rows] = [known(symbol) for symbol in _symbols(changed)]
+        # either of the two events draws all that was changed, and takes milliseconds
         layer.events.border_color()
-        layer.events.symbol()
     if len(prompts) and (layer.size != point_size(diameter)).any():
         layer.size = point_size(diameter)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sac.core.types import POSITIVE
 from napari_sac.viewer.inference import LoadedModel, load
 from napari_sac.viewer.prompts import usable_ids
 
@@ -170,9 +171,15 @@ class LiveQueue:
     Parameters
     ----------
     session : AnnotationSession
+
+    Attributes
+    ----------
+    held : bool
+        Whether the steps wait until somebody lets them go, or segments everything.
     """
 
     session: AnnotationSession
+    held: bool = field(default=False, init=False)
     _waiting: dict[int, tuple[int, Edit]] = field(default_factory=dict)
     _undone: dict[int, tuple[int, Edit]] = field(default_factory=dict)
     _out: LiveRequest | PreviewRequest | None = None
@@ -181,7 +188,13 @@ class LiveQueue:
     @property
     def waiting(self) -> bool:
         """Whether there is something to decode, or it is being decoded."""
-        return bool(self._waiting) or self._preview is not None
+        steps = bool(self._waiting) and not self.held
+        return steps or self._preview is not None
+
+    def hold(self, held: bool) -> None:
+        """Let the steps wait, or go on with them; what a click would give is shown."""
+        self.held = held
+        self._call()
 
     def next_request(self) -> LiveRequest | PreviewRequest | None:
         """Return what to decode next; None if nothing waits or one is out already."""
@@ -270,8 +283,23 @@ class LiveQueue:
         if request is not None:
             self._call()
 
+    def warm_up(self, annotation: Annotation) -> None:
+        """Decode one mask that nobody sees, so that the first click is a quick one.
+
+        What is loaded and allocated by the first decoding takes longer than a click.
+        """
+        scene, prompts = self.session.scene(annotation), annotation.prompts
+        if scene is None or scene.embedding is None or len(prompts) == 0:
+            return
+        if scene.settings.decode.mode != "instance" or self.waiting:
+            return
+        y, x = prompts.yx[0].tolist()
+        self.ask_preview(
+            PreviewRequest(annotation.number, scene, (y, x), prompts, POSITIVE, None)
+        )
+
     def _next_step(self) -> LiveRequest | None:
-        for step in sorted(self._waiting):
+        for step in () if self.held else sorted(self._waiting):
             number, edit = self._waiting[step]
             annotation = self.session.numbered(number)
             scene = None if annotation is None else self.session.scene(annotation)

@@ -45,6 +45,7 @@ class HoverPreview:
         self._session = session
         self._enabled = True
         self._asked: tuple[int, FloatArray, int, int | None] | None = None
+        self._shown: FloatArray | None = None
         self.layer: Labels | None = None
 
     @property
@@ -87,6 +88,9 @@ class HoverPreview:
         if scene is None or annotation.state.settings.decode.mode != "instance":
             return
         self._asked = asked
+        if self._is_far(annotation, yx):
+            # on a busy computer the new one may take a while
+            self._clear()
         self._session.live.ask_preview(
             PreviewRequest(
                 annotation.number,
@@ -107,18 +111,30 @@ class HoverPreview:
             return
         if tuple(self._asked[1]) == request.yx:
             self._draw(annotation, mask)
+            self._shown = self._asked[1]
 
     def hide(self) -> None:
         """Show nothing; the mouse is elsewhere."""
         self._asked = None
         self._session.live.ask_preview(None)
-        if self.layer is not None:
-            self.layer.visible = False
+        self._clear()
 
     def forget(self, layer: Layer) -> None:
         """Note that a layer was removed."""
         if layer is self.layer:
             self.layer = None
+
+    def _clear(self) -> None:
+        self._shown = None
+        if self.layer is not None:
+            self.layer.visible = False
+
+    def _is_far(self, annotation: Annotation, yx: FloatArray) -> bool:
+        """Return whether the mouse has left the nucleus whose mask is shown."""
+        shown = self._shown
+        return shown is not None and bool(
+            np.linalg.norm(yx - shown) > annotation.diameter / 2
+        )
 
     def _is_near(self, asked: tuple[int, FloatArray, int, int | None]) -> bool:
         if self._asked is None or (self._asked[0], *self._asked[2:]) != (

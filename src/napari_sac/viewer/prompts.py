@@ -43,7 +43,7 @@ SIGN_TEXTS = {POSITIVE: "+", NEGATIVE: "-"}
 COLUMNS = ("object_id", "sign", "state", "score")
 """The features of the Points layer, in the order of napari's table."""
 
-SIZE_OF_DIAMETER = 0.4
+SIZE_OF_DIAMETER = 0.3
 """Size of a point, in nucleus diameters: easy to hit, and the nucleus stays visible."""
 
 _SMALLEST_SIZE = 3.0

@@ -45,7 +45,11 @@ def read_session(path: str | list[str]) -> list[LayerData]:
     viewer = current_viewer()
     if viewer is None:
         return _as_layers(Path(folder))
-    AnnotationSession.of(viewer).open(folder)
+    session = AnnotationSession.of(viewer)
+    if len(session.open_requested):
+        session.open_requested.emit(Path(folder))
+    else:
+        session.open(folder)
     return _NOTHING_TO_ADD
 
 

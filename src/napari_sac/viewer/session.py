@@ -15,9 +15,10 @@ import numpy as np
 from psygnal import Signal
 
 from napari_sac.core.config import DecodeConfig
+from napari_sac.core.models.registry import DEFAULT_MODEL
 from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import POSITIVE, Prompts
-from napari_sac.viewer import editing, exchange, results
+from napari_sac.viewer import adapters, editing, exchange, results
 from napari_sac.viewer.annotation import Annotation
 from napari_sac.viewer.drawing import Drawing
 from napari_sac.viewer.gestures import Gestures
@@ -62,12 +63,23 @@ class AnnotationSession:
         Emitted when ``live`` has something to decode.
     journal_failed : Signal(str)
         Emitted once when the journal cannot be written; a sentence for the user.
+    open_requested : Signal(Path)
+        Emitted for a session folder that was dropped in, for who can read it beside the
+        window.
     told : Signal(str)
         A sentence for the user about what was just done, or why nothing was.
+    adapters_changed : Signal
+        To be emitted by who adds, renames or deletes an adapter: lists are read again.
+    model_chosen : Signal(str, str)
+        Model, and adapter or an empty text, whenever another one is to be used.
     annotations : list of Annotation
         One for each plane that has layers of ours, the last used one last.
     loaded : LoadedModel or None
         The model used last.
+    chosen_model : tuple of (str, str or None)
+        The model to use next, and the name or folder of its adapter.
+    previous_model : tuple of (str, str or None), or None
+        What was chosen before that; None if nothing was.
     device : str
         Where to run a model that is not loaded yet.
     decode_config : DecodeConfig
@@ -90,12 +102,17 @@ class AnnotationSession:
     changed = Signal()
     live_requested = Signal()
     journal_failed = Signal(str)
+    open_requested = Signal(Path)
     told = Signal(str)
+    adapters_changed = Signal()
+    model_chosen = Signal(str, str)
 
     def __init__(self, viewer: ViewerModel) -> None:
         self.viewer = viewer
         self.annotations: list[Annotation] = []
         self.loaded: LoadedModel | None = None
+        self.chosen_model: tuple[str, str | None] = (DEFAULT_MODEL, None)
+        self.previous_model: tuple[str, str | None] | None = None
         self.device = "auto"
         self.decode_config = DecodeConfig()
         self.added_sign = POSITIVE
@@ -109,6 +126,7 @@ class AnnotationSession:
         self.gestures = Gestures(self)
         self.drawing = Drawing(self)
         self.steps = Steps(self)
+        self.adapters_changed.connect(self._on_adapters_changed)
         self._alive.add(self)
 
     @classmethod
@@ -122,7 +140,8 @@ class AnnotationSession:
             # a copy of a layer carries the session too, which does not know the copy
             if isinstance(session, cls) and session.owner(layer) is not None:
                 return session
-        alive = (session for session in cls._alive if session.viewer is viewer)
+        same = _unwrapped(viewer)
+        alive = (s for s in cls._alive if _unwrapped(s.viewer) is same)
         return next(alive, None) or cls(viewer)
 
     # -- which annotation -------------------------------------------------------
@@ -195,6 +214,35 @@ class AnnotationSession:
             self.follow(plane)
         self.changed.emit()
         return annotation
+
+    # -- models -----------------------------------------------------------------
+
+    def choose_model(self, model: str, adapter: str | None = None) -> None:
+        """Use a model from now on; what was found with another one stays as it is.
+
+        Parameters
+        ----------
+        model : str
+            A name of the registry.
+        adapter : str, optional
+            Name of an adapter, or its folder.
+
+        Raises
+        ------
+        NapariSacError
+            If there is no such model or adapter, the adapter is damaged, or for another
+            model; the choice stays as it was.
+        """
+        adapters.check_choice(model, adapter)
+        chosen = (model, adapter or None)
+        if chosen != self.chosen_model:
+            self.previous_model, self.chosen_model = self.chosen_model, chosen
+            self.model_chosen.emit(model, adapter or "")
+
+    def _on_adapters_changed(self) -> None:
+        """Forget a loaded adapter that is another one now, or gone, on the disk."""
+        if self.loaded is not None and not adapters.is_current(self.loaded):
+            self.loaded = None
 
     # -- find and segment -------------------------------------------------------
 
@@ -450,3 +498,9 @@ class AnnotationSession:
             total += annotation.embedding.features.nbytes
             if total > self.cache_bytes and annotation is not used:
                 annotation.embedding = None
+
+
+def _unwrapped(viewer: ViewerModel) -> ViewerModel:
+    """Return the viewer itself; napari gives each dock a proxy of its own."""
+    found: ViewerModel = getattr(viewer, "__wrapped__", viewer)
+    return found

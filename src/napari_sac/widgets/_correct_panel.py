@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QGridLayout,
+    QHBoxLayout,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
-from napari_sac.core.types import NEGATIVE, POSITIVE
 from napari_sac.widgets._keys_table import keys_html, keys_line
 from napari_sac.widgets._legend import Legend
-from napari_sac.widgets._panel import combo, fold, form, narrow_button, note
+from napari_sac.widgets._panel import fold, narrow_button, note
 from napari_sac.widgets._wording import name_step
 
 if TYPE_CHECKING:
@@ -18,7 +25,20 @@ if TYPE_CHECKING:
 
     from napari_sac.viewer.keys import Action
 
-_SIGNS = (POSITIVE, NEGATIVE)
+_TOOLS = (
+    ("add", "Add", "Then click into a nucleus that was missed (key 2)."),
+    (
+        "exclude",
+        "Not this",
+        "Then click where a nucleus reaches too far (key 2, and Shift).",
+    ),
+    (
+        "select",
+        "Select",
+        "Then click a point, drag it, or draw around points (key 3).",
+    ),
+    ("pan_zoom", "Pan", "Then drag the image; the wheel zooms (key 4)."),
+)
 
 
 class CorrectPanel(QWidget):
@@ -26,24 +46,33 @@ class CorrectPanel(QWidget):
 
     Attributes
     ----------
+    tool_requested : Signal(str)
+        Which tool the mouse shall have: "add", "exclude", "select", "pan_zoom" or
+        "paint".
+    accept_requested, reject_requested, delete_requested : Signal
+        For the selected points.
     undo_requested, redo_requested : Signal
     live_changed : Signal(bool)
         Whether masks follow each change at once.
     preview_changed : Signal(bool)
         Whether the mouse shows what a click would give.
-    sign_changed : Signal(int)
-        What new points are.
+    outlines_changed : Signal(bool)
+        Whether nuclei are shown as outlines.
     merge_requested, split_requested, redraw_requested : Signal
         For the selected nuclei.
     regions_requested, tools_requested : Signal
         A layer to draw in.
     """
 
+    tool_requested = Signal(str)
+    accept_requested = Signal()
+    reject_requested = Signal()
+    delete_requested = Signal()
     undo_requested = Signal()
     redo_requested = Signal()
     live_changed = Signal(bool)
     preview_changed = Signal(bool)
-    sign_changed = Signal(int)
+    outlines_changed = Signal(bool)
     merge_requested = Signal()
     split_requested = Signal()
     redraw_requested = Signal()
@@ -52,6 +81,19 @@ class CorrectPanel(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self.tool_buttons = {
+            name: narrow_button(title, tooltip) for name, title, tooltip in _TOOLS
+        }
+        self.paint = narrow_button(
+            "Paint a nucleus",
+            "Then draw it with the brush: for what points do not get right.",
+        )
+        self.accept = narrow_button("Accept", "The selected nuclei are right.")
+        self.reject = narrow_button(
+            "Reject",
+            "There is no nucleus. The selected points stay, and have no mask.",
+        )
+        self.delete = narrow_button("Delete", "Deletes the selected points.")
         self.undo = narrow_button("Undo", "")
         self.redo = narrow_button("Redo", "")
         self.live = QCheckBox("Masks follow at once")
@@ -63,8 +105,8 @@ class CorrectPanel(QWidget):
         self.preview = QCheckBox("Preview the mask under the mouse")
         self.preview.setToolTip("While you add points: what a click would give.")
         self.preview.setChecked(True)
-        self.added_sign = combo("What the points are that you add with a plain click.")
-        self.added_sign.addItems(["a nucleus", "not this nucleus"])
+        self.outlines = QCheckBox("Outlines only")
+        self.outlines.setToolTip("Shows nuclei as outlines, so that the image is seen.")
         self.merge = narrow_button(
             "Merge", "Makes one nucleus of those whose points are selected."
         )
@@ -120,7 +162,18 @@ class CorrectPanel(QWidget):
 
     def allow(self, *, points: bool, editable: bool) -> None:
         """Enable what can be done: with points, and in a session that may change."""
-        for button in (self.merge, self.split, self.redraw, self.regions, self.tools):
+        for button in (
+            *self.tool_buttons.values(),
+            self.accept,
+            self.reject,
+            self.delete,
+            self.paint,
+            self.merge,
+            self.split,
+            self.redraw,
+            self.regions,
+            self.tools,
+        ):
             button.setEnabled(points and editable)
         self.live.setEnabled(editable)
 
@@ -131,26 +184,33 @@ class CorrectPanel(QWidget):
         grid.addWidget(self.merge, 0, 0)
         grid.addWidget(self.split, 0, 1)
         grid.addWidget(self.redraw, 0, 2)
-        grid.addWidget(self.tools, 1, 0, 1, 3)
-        grid.addWidget(self.regions, 2, 0, 1, 3)
-        sign = QWidget()
-        sign.setLayout(form(("New points are", self.added_sign)))
+        grid.addWidget(self.paint, 1, 0, 1, 3)
+        grid.addWidget(self.tools, 2, 0, 1, 3)
+        grid.addWidget(self.regions, 3, 0, 1, 3)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addWidget(Legend())
+        layout.addLayout(_row(*self.tool_buttons.values()))
+        layout.addLayout(_row(self.accept, self.reject, self.delete))
         layout.addWidget(self.hint)
         layout.addWidget(self.undo)
         layout.addWidget(self.redo)
         layout.addWidget(self.live)
+        layout.addWidget(self.outlines)
         layout.addWidget(self.key_clashes)
         self.keys_fold = fold("Mouse and keys", self.keys)
-        self.tools_fold = fold("More tools", tools, sign, self.preview)
+        self.tools_fold = fold("More tools", tools, self.preview)
         layout.addWidget(self.keys_fold)
         layout.addWidget(self.tools_fold)
 
     def _connect(self) -> None:
+        for name, button in (*self.tool_buttons.items(), ("paint", self.paint)):
+            button.clicked.connect(partial(self._on_tool, name))
         pairs = (
+            (self.accept, self.accept_requested),
+            (self.reject, self.reject_requested),
+            (self.delete, self.delete_requested),
             (self.undo, self.undo_requested),
             (self.redo, self.redo_requested),
             (self.merge, self.merge_requested),
@@ -163,6 +223,16 @@ class CorrectPanel(QWidget):
             button.clicked.connect(signal)
         self.live.toggled.connect(self.live_changed)
         self.preview.toggled.connect(self.preview_changed)
-        self.added_sign.currentIndexChanged.connect(
-            lambda index: self.sign_changed.emit(_SIGNS[index])
-        )
+        self.outlines.toggled.connect(self.outlines_changed)
+
+    def _on_tool(self, name: str, checked: bool = False) -> None:
+        del checked
+        self.tool_requested.emit(name)
+
+
+def _row(*buttons: QPushButton) -> QHBoxLayout:
+    row = QHBoxLayout()
+    row.setSpacing(4)
+    for button in buttons:
+        row.addWidget(button)
+    return row

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QObject
+import numpy as np
+from qtpy.QtCore import QObject, QTimer
 
 from napari_sac.core.errors import NapariSacError
 from napari_sac.viewer.keys import ACTIONS
 from napari_sac.viewer.live import decode_live
 from napari_sac.widgets._key_clashes import find_clashes
 from napari_sac.widgets._settings import key_settings
-from napari_sac.widgets._wording import NOTHING_SELECTED
+from napari_sac.widgets._wording import (
+    NOTHING_SELECTED,
+    TOOL_HINTS,
+    describe_step,
+)
 from napari_sac.widgets._worker import LiveLane
 
 if TYPE_CHECKING:
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.live import LiveRequest, LiveResult, PreviewRequest
+    from napari_sac.viewer.prompts import Rows
     from napari_sac.viewer.session import AnnotationSession
     from napari_sac.widgets._correct_panel import CorrectPanel
     from napari_sac.widgets._review_panel import ReviewPanel
@@ -64,7 +70,10 @@ class Correcting(QObject):
         self._status = status
         self._chosen = chosen
         self._worker_busy = False
-        self._progress_shown = False
+        self._stage = ""
+        self._told = False
+        self._sentence = ""
+        self._last_step = 0
         self.lane: Lane = LiveLane(self, session.live, decode_live)
         self._connect()
 
@@ -72,17 +81,22 @@ class Correcting(QObject):
         """Serve the session's requests from now on, with the keys of Preferences."""
         self._use_keys()
         self._session.live_requested.connect(self.lane.wake)
+        self._session.told.connect(self._on_told)
+        self._session.changed.connect(self._on_changed)
+        self._on_live(self._correct.live.isChecked())
         self.lane.wake()
 
     def leave(self) -> None:
         """Serve nothing more; what is being computed is dropped."""
         self._session.live_requested.disconnect(self.lane.wake)
+        self._session.told.disconnect(self._on_told)
+        self._session.changed.disconnect(self._on_changed)
         self.lane.stop()
 
     def pause(self, busy: bool) -> None:
         """Let masks wait while a long job has the processor."""
         self._worker_busy = busy
-        self._pause_lane()
+        self.lane.pause(busy)
 
     def refresh(self) -> None:
         """Make both panels say what is the case."""
@@ -99,11 +113,15 @@ class Correcting(QObject):
 
     def _connect(self) -> None:
         correct, review = self._correct, self._review
+        correct.tool_requested.connect(self._on_tool)
+        correct.accept_requested.connect(self._on_accept_selected)
+        correct.reject_requested.connect(self._on_reject_selected)
+        correct.delete_requested.connect(self._on_delete_selected)
         correct.undo_requested.connect(self._session.undo)
         correct.redo_requested.connect(self._session.redo)
-        correct.live_changed.connect(self._pause_lane)
+        correct.live_changed.connect(self._on_live)
         correct.preview_changed.connect(self._on_preview)
-        correct.sign_changed.connect(self._on_sign)
+        correct.outlines_changed.connect(self._on_outlines)
         correct.merge_requested.connect(self._on_merge)
         correct.split_requested.connect(self._on_split)
         correct.redraw_requested.connect(self._on_redraw)
@@ -124,14 +142,62 @@ class Correcting(QObject):
         keys = self._session.keys
         self._correct.show_keys(ACTIONS, keys, find_clashes(keys))
 
-    def _pause_lane(self) -> None:
-        self.lane.pause(self._worker_busy or not self._correct.live.isChecked())
+    def _on_live(self, at_once: bool) -> None:
+        self._session.live.hold(not at_once)
+
+    def _on_told(self, sentence: str) -> None:
+        self._told = True
+        # until what is being done is done
+        QTimer.singleShot(0, self._forget_told)
+        self._status.say(sentence)
+
+    def _forget_told(self) -> None:
+        self._told = False
+
+    def _on_changed(self) -> None:
+        """Say what was just done, unless there is more to say about it."""
+        done = self._session.history.done[-1:]
+        number, before = (done[0].number if done else 0), self._last_step
+        self._last_step = number
+        annotation = self._chosen()
+        if number == before or annotation is None or self._told or self._worker_busy:
+            return
+        undone = number < before
+        title = self._session.redo_title if undone else self._session.undo_title
+        self._status.say(describe_step(title, annotation, undone=undone))
 
     def _on_preview(self, shown: bool) -> None:
         self._session.preview.enabled = shown
 
-    def _on_sign(self, sign: int) -> None:
-        self._session.added_sign = sign
+    def _on_outlines(self, outlines: bool) -> None:
+        self._session.drawing.outline(outlines)
+
+    def _on_tool(self, name: str) -> None:
+        """Give the mouse a tool, in the layer that it is for."""
+        annotation = self._chosen()
+        if annotation is not None and self._session.gestures.take_up(annotation, name):
+            self._status.say(TOOL_HINTS[name])
+
+    def _on_accept_selected(self) -> None:
+        self._decide(self._session.accept)
+
+    def _on_reject_selected(self) -> None:
+        self._decide(self._session.reject)
+
+    def _on_delete_selected(self) -> None:
+        self._decide(_delete_selected)
+
+    def _decide(self, decide: Callable[[Annotation, Rows], None]) -> None:
+        """Decide about the points that are selected."""
+        annotation = self._chosen()
+        if annotation is None or annotation.points is None:
+            return
+        self._session.sync(annotation)
+        rows = np.array(sorted(annotation.points.selected_data), np.intp)
+        if len(rows):
+            decide(annotation, rows)
+        else:
+            self._status.say(NOTHING_SELECTED)
 
     def _on_merge(self) -> None:
         self._for_selected(self._session.merge)
@@ -180,10 +246,19 @@ class Correcting(QObject):
             self._session.review.accept_and_next(annotation)
 
     def _on_progressed(self, stage: str, done: int, total: int) -> None:
-        self._progress_shown = True
-        self._status.say(f"{stage[:1].upper()}{stage[1:]} ...")
+        if self._status.sentence != self._stage:
+            self._sentence = self._status.sentence
+        self._stage = f"{stage[:1].upper()}{stage[1:]} ..."
+        self._status.say(self._stage)
 
     def _on_lane_busy(self, busy: bool) -> None:
-        if not busy and self._progress_shown:
-            self._progress_shown = False
-            self._status.say("")
+        """Say again what the progress of a long decoding was shown in place of."""
+        if not busy and self._stage:
+            stage, self._stage = self._stage, ""
+            if self._status.sentence == stage:
+                self._status.say(self._sentence)
+
+
+def _delete_selected(annotation: Annotation, rows: Rows) -> None:
+    if len(rows) and annotation.points is not None:
+        annotation.points.remove_selected()

@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from napari.layers import Labels
@@ -19,10 +19,13 @@ from napari_sac.core.errors import NapariSacError
 from napari_sac.core.io import read_labels
 from napari_sac.core.session.recovery import discard, find_unclosed, is_unsaved
 from napari_sac.viewer import exchange
+from napari_sac.viewer.planes import pixel_size
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._files import ask_folder, ask_open, ask_save, safe_name
 from napari_sac.widgets._wording import (
+    IMAGE_GONE,
     NO_LABELS_LAYER,
+    STILL_BUSY,
     describe_exported,
     describe_imported,
     describe_opened,
@@ -39,13 +42,15 @@ if TYPE_CHECKING:
 
     from napari_sac.core.progress import Progress
     from napari_sac.core.session.recovery import Unclosed
-    from napari_sac.core.types import AnyArray, IntArray
     from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.exchange import ReadSession
     from napari_sac.viewer.planes import ImagePlane
     from napari_sac.viewer.session import AnnotationSession
     from napari_sac.widgets._session_panel import RestoreBar, SessionPanel
     from napari_sac.widgets._status_panel import StatusPanel
     from napari_sac.widgets._worker import Worker
+
+_T = TypeVar("_T")
 
 _FLUSH_SECONDS = 20
 _SESSIONS = "Sessions (*.sac)"
@@ -147,14 +152,14 @@ class Keeping(QObject):
     def join(self) -> None:
         """Keep what is done, and look for what was not closed."""
         self._session.journal_failed.connect(self._on_journal_failed)
-        self._session.told.connect(self._status.say)
+        self._session.open_requested.connect(self.open_session)
         self._flush_timer.start()
         # not before the dock is drawn: it looks into files
         QTimer.singleShot(0, self._look_for_unclosed)
 
     def watch_window(self) -> None:
         """Close the session with the window that the dock is in now."""
-        before, window = self._window(), _outermost(self._dock)
+        before, window = self._window(), outermost(self._dock)
         if window is before:
             return
         if before is not None and is_alive(before):
@@ -165,7 +170,7 @@ class Keeping(QObject):
     def leave(self) -> None:
         """Listen to the session no more; it stays open with its layers."""
         self._session.journal_failed.disconnect(self._on_journal_failed)
-        self._session.told.disconnect(self._status.say)
+        self._session.open_requested.disconnect(self.open_session)
         self._flush_timer.stop()
         self._flush()
 
@@ -190,8 +195,15 @@ class Keeping(QObject):
         self._panel.export.setEnabled(idle and annotation is not None)
 
     def open_session(self, folder: Path) -> None:
-        """Open a session in this viewer."""
-        self._try(partial(self._show_opened, folder))
+        """Open a session in this viewer; what it holds is read beside the window."""
+        if self._worker.busy:
+            self._status.say(STILL_BUSY)
+            return
+        session = self._session
+        if self._try(partial(exchange.check_empty, session)):
+            read = partial(exchange.read_session, folder, exchange.shown_files(session))
+            done = partial(self._show_opened, folder)
+            self._worker.start("Opening the session", read, done)
 
     def save_as(self, folder: Path) -> None:
         """Save to a folder, and go on there."""
@@ -208,18 +220,24 @@ class Keeping(QObject):
         )
 
     def bring(self, kind: FileKind, plane: ImagePlane, path: Path) -> None:
-        """Import a file into a plane."""
+        """Import a file into a plane; a large one takes seconds to read."""
+        shape, session = plane.shape, self._session
         if kind.name == "labels":
-            # a large image takes seconds to decode
-            self._worker.start(
-                "Importing",
-                partial(_read_labels, path),
-                partial(self._show_labels, plane),
+            self._bring(
+                plane,
+                partial(_read_labels, path, shape),
+                partial(exchange.show_labels, session),
             )
         elif kind.name == "points":
-            self._import(partial(self._session.import_table, plane, path))
+            size = pixel_size(plane.layer)
+            read = partial(exchange.read_table, path, shape, size)
+            self._bring(plane, read, session.import_points)
         else:
-            self._import(partial(self._session.import_geojson, plane, path))
+            self._bring(
+                plane,
+                partial(exchange.read_outlines, path, shape),
+                partial(exchange.show_outlines, session),
+            )
 
     def _connect(self) -> None:
         panel, bar = self._panel, self._bar
@@ -279,24 +297,39 @@ class Keeping(QObject):
         chosen = [x for x in layers.selection if isinstance(x, Labels)]
         foreign = [x for x in chosen if self._session.owner(x) is None]
         if len(foreign) == 1:
-            self._show_labels(plane, np.asarray(foreign[0].data))
+            self._bring(
+                plane,
+                partial(_read_layer, foreign[0].data, plane.shape),
+                partial(exchange.show_labels, self._session),
+            )
         else:
             self._status.say(NO_LABELS_LAYER)
 
-    def _show_labels(self, plane: ImagePlane, labels: AnyArray) -> None:
-        self._import(partial(self._session.import_labels, plane, labels))
+    def _bring(
+        self,
+        plane: ImagePlane,
+        read: Callable[[Progress], _T],
+        show: Callable[[ImagePlane, _T], Annotation],
+    ) -> None:
+        """Read something beside the window, then make it part of the session."""
+        self._worker.start("Importing", read, partial(self._show_brought, plane, show))
 
-    def _import(self, bring: Callable[[], Annotation]) -> None:
-        def show() -> None:
-            self._status.say(describe_imported(bring()))
+    def _show_brought(
+        self, plane: ImagePlane, show: Callable[[ImagePlane, _T], Annotation], read: _T
+    ) -> None:
+        if plane.layer in self._session.viewer.layers:
+            self._try(lambda: self._status.say(describe_imported(show(plane, read))))
+        else:
+            self._status.say_error(IMAGE_GONE, "")
 
-        self._try(show)
-
-    def _show_opened(self, folder: Path) -> None:
-        opened = self._session.open(folder)
-        self._failure = ""
-        self._status.say(describe_opened(opened, folder))
+    def _show_opened(self, folder: Path, read: ReadSession) -> None:
+        if self._try(partial(exchange.show_session, self._session, read)):
+            self._failure = ""
+            opened = self._session.annotations
+            told = " ".join([describe_opened(opened, folder), *read.problems])
+            self._status.say(told)
         self._look_for_unclosed()
+        self.refresh()
 
     def _on_exported(self, path: Path) -> None:
         self._status.say(describe_exported(path))
@@ -368,9 +401,18 @@ def _write(write: Callable[[], None], progress: Progress) -> None:
     write()
 
 
-def _read_labels(path: Path, progress: Progress) -> IntArray:
+def _read_labels(
+    path: Path, shape: tuple[int, int], progress: Progress
+) -> exchange.ReadLabels:
     progress("reading the file", 0, 0)
-    return read_labels(path)
+    return exchange.read_labels(read_labels(path), shape, progress)
+
+
+def _read_layer(
+    data: Any, shape: tuple[int, int], progress: Progress
+) -> exchange.ReadLabels:
+    progress("reading the layer", 0, 0)
+    return exchange.read_labels(np.array(data), shape, progress)
 
 
 def _snapshot(annotation: Annotation) -> Annotation:
@@ -382,7 +424,7 @@ def _snapshot(annotation: Annotation) -> Annotation:
     return copied
 
 
-def _outermost(widget: QWidget) -> QWidget:
+def outermost(widget: QWidget) -> QWidget:
     """Return the window that a widget belongs to, also that of a floating dock."""
     while (parent := widget.parentWidget()) is not None:
         widget = parent

@@ -48,6 +48,11 @@ class StatusPanel(QWidget):
         self.copy.hide()
         self.show_busy(False)
 
+    @property
+    def sentence(self) -> str:
+        """What is shown."""
+        return self.message.text()
+
     def show_busy(self, busy: bool) -> None:
         """Show or hide the bar and its button."""
         self.bar.setVisible(busy)

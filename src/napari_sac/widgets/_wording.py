@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from napari_sac.core.models.adapter import AdapterInfo
     from napari_sac.core.session.recovery import Unclosed
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.inference import Found, Segmented
@@ -28,12 +29,55 @@ POINTS_GONE = (
     "Find nuclei to start again."
 )
 
-NOTHING_SELECTED = "Select points first: press 3, then click them or draw around them."
+NOTHING_SELECTED = (
+    "Select points first: press Select, then click them or draw around them."
+)
+TOOL_HINTS = {
+    "add": "Click into a nucleus that was missed; or into one of two that are one, to "
+    "split it. Shift-click where a nucleus reaches too far, Ctrl-click where it should "
+    "be too.",
+    "exclude": "Click where a nucleus reaches too far.",
+    "paint": "Draw a nucleus with the brush. What is painted stays as it is.",
+    "select": "Click a point, or draw around many. Drag a point to move it.",
+    "pan_zoom": "Drag the image to move it; the wheel zooms.",
+}
 NO_LABELS_LAYER = "Select one Labels layer of another tool in the layer list first."
+STILL_BUSY = "Something is being computed. Wait for it, or cancel it; then try again."
 LONGEST_STEP = 32
 """Characters of a step's name that fit on a button of a narrow dock."""
 
 DISCARD_QUESTION = "Delete this work for good? Points, labels and history go."
+
+
+def name_adapters(adapters: Sequence[AdapterInfo]) -> list[str]:
+    """Return what menus call adapters; those of one title show their folder too."""
+    titles = [info.title or info.name for info in adapters]
+    named = []
+    for info, title in zip(adapters, titles, strict=True):
+        alone = titles.count(title) == 1
+        name = title if alone else f"{title} [{info.name}]"
+        if info.tissue:
+            name += f", {info.tissue}"
+        named.append(name if info.promoted else f"{name} (not promoted)")
+    return named
+
+
+def describe_adapter(info: AdapterInfo) -> str:
+    """Return what an adapter is for, and what speaks against it."""
+    parts = [info.description.strip()] if info.description.strip() else []
+    if info.licence:
+        parts.append(f"Licence: {info.licence}.")
+    if not info.promoted:
+        parts.append("It was no better than what it was made from.")
+    return " ".join(parts) or f"Learned from {info.data or 'nobody knows what'}."
+
+
+def describe_adapter_gone(name: str) -> str:
+    """Return that the chosen adapter cannot be used any more."""
+    return (
+        f"The adapter {name} is not there any more, or is damaged, so the model is "
+        "used without it. Labels are as they were."
+    )
 
 
 def name_step(title: str) -> str:
@@ -41,6 +85,12 @@ def name_step(title: str) -> str:
     if len(title) <= LONGEST_STEP:
         return title
     return title[: LONGEST_STEP - 1].rstrip() + "…"
+
+
+def describe_step(title: str, annotation: Annotation, *, undone: bool) -> str:
+    """Return what was just done or undone, and how many nuclei there are now."""
+    nuclei = _count(count_nuclei(annotation.prompts), "nucleus", "nuclei")
+    return f"{'Undone' if undone else 'Done'}: {title}. {nuclei}."
 
 
 def describe_time(seconds: float) -> str:

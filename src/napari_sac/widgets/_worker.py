@@ -1,14 +1,15 @@
-"""The one place where threads start: it runs a job, tells how far it is, shows errors.
+"""The one place where threads and programs start; errors of jobs are shown from here.
 
 :class:`Worker` runs what takes seconds and shows how far it is; :class:`LiveLane` runs
-what a click asks for, which nobody should have to wait for. What runs in a thread
-touches no layer. Results and errors arrive on the window's thread; those of a
-cancelled job are dropped.
+what a click asks for, which nobody should have to wait for; :func:`start_program`
+starts what outlives the window. What runs in a thread touches no layer. Results and
+errors arrive on the window's thread; those of a cancelled job are dropped.
 """
 
 from __future__ import annotations
 
 import platform
+import subprocess
 import sys
 import threading
 import time
@@ -25,12 +26,13 @@ from napari.utils import cancelable_progress
 from napari.utils.notifications import notification_manager, show_error
 from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
 
-from napari_sac.core.errors import Cancelled, NapariSacError
+from napari_sac.core.errors import Cancelled, NapariSacError, OutputError
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._torch_import import import_torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from napari_sac.core.progress import Progress
 
@@ -43,6 +45,46 @@ _REPORT_SECONDS = 0.05
 _QUIET_SECONDS = 0.4
 _JOIN_SECONDS = 2.0
 _PACKAGES = ("napari-sac", "napari", "torch", "numpy", "qtpy")
+
+
+def start_program(command: Sequence[str], log_file: Path) -> subprocess.Popen[bytes]:
+    """Start a program that goes on when this one ends.
+
+    Parameters
+    ----------
+    command : sequence of str
+        The program and its arguments.
+    log_file : Path
+        What it prints is added there.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be started.
+    """
+    # so that neither Ctrl-C in our terminal nor the end of our window reaches it
+    apart: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+        apart = {"creationflags": flags}
+    try:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        with log_file.open("ab") as log:
+            process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                **apart,
+            )
+    except OSError as error:
+        raise OutputError(
+            f"The program could not be started ({error.strerror or error}). Nothing "
+            "was changed. Free some memory and disk space, and try again."
+        ) from error
+    # somebody must wait for it, or it stays in the table of processes as a zombie
+    threading.Thread(target=process.wait, daemon=True).start()
+    return process
 
 
 class Worker(QObject):

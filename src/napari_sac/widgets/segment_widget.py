@@ -77,7 +77,7 @@ class SegmentWidget(QWidget):
         self.session.cache_bytes = settings.cache_mb << 20
         self.worker = Worker(self)
         self.images = ImagePanel(napari_viewer)
-        self.models = ModelPanel(settings.device)
+        self.models = ModelPanel(self.session, self.worker, settings.device)
         self.diameter = _diameter_box()
         self.measured = note()
         self.find_button = QPushButton("Find nuclei")
@@ -137,6 +137,7 @@ class SegmentWidget(QWidget):
         if self._connected:
             self._connected = False
             self.images.leave_viewer()
+            self.models.leave_session()
             self.session.changed.disconnect(self._refresh)
             self.worker.stop()
             self.correcting.leave()
@@ -146,6 +147,7 @@ class SegmentWidget(QWidget):
         if not self._connected:
             self._connected = True
             self.images.follow_viewer()
+            self.models.follow_session()
             self.session.changed.connect(self._refresh)
             self.correcting.join()
             self.keeping.join()
@@ -220,6 +222,7 @@ class SegmentWidget(QWidget):
         self.session.show_labels(annotation, request.plane, segmented)
         semantic = request.config.mode == "semantic"
         self.status.say(describe_segmented(segmented, semantic=semantic))
+        self.session.live.warm_up(annotation)
 
     def _on_threshold_moved(self) -> None:
         # it moves faster than thousands of points can be drawn

@@ -161,6 +161,14 @@ def test_several_images_give_a_whole_one(reviewed: tuple[ReviewedImage, ...]) ->
     assert split(reviewed).held_out[0].name == data.held_out[0].name
 
 
+def test_of_three_images_all_are_learned_from(
+    reviewed: tuple[ReviewedImage, ...],
+) -> None:
+    data = split(reviewed[:3])
+    assert data.kind == "block"
+    assert {one.name for one in data.training} == {"field_0", "field_1", "field_2"}
+
+
 def test_empty_patches_stay_to_learn_from(reviewed: tuple[ReviewedImage, ...]) -> None:
     empty = review_image("empty", reviewed[0].image, np.zeros((90, 100), int))
     data = split([empty, *reviewed])

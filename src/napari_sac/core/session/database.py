@@ -65,7 +65,9 @@ def connect(folder: Path, *, in_place: bool) -> sqlite3.Connection:
                 if (folder / name).is_file():
                     shutil.copyfile(folder / name, Path(scratch) / name)
             with closing(_open_database(Path(scratch) / JOURNAL)) as copied:
-                connection = sqlite3.connect(":memory:", isolation_level=None)
+                connection = sqlite3.connect(
+                    ":memory:", isolation_level=None, check_same_thread=False
+                )
                 copied.backup(connection)
                 return connection
 
@@ -76,6 +78,8 @@ def _open_database(file: Path) -> sqlite3.Connection:
         uri=True,
         isolation_level=None,
         timeout=_LOCK_SECONDS,
+        # it is read in one thread and then written in another, never in both at once
+        check_same_thread=False,
     )
     try:
         connection.execute("PRAGMA trusted_schema = OFF")

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import sqlite3
 import time
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -76,7 +76,14 @@ if TYPE_CHECKING:
 
 _KINDS = ("do", "amend", "undo", "redo")
 _CLOSED = "closed"
+_COMPACTED = "compacted"
 _INFO = "info."
+
+
+COMPACT_BYTES = 16 << 20
+"""A log with more than this is made shorter when its session is closed."""
+KEPT_STEPS = 1000
+"""Steps that can be undone after that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +116,22 @@ class _Line(NamedTuple):
     annotation: int
 
 
+class _Read(NamedTuple):
+    """All that is on disk: the labels are of the end, the tables of the beginning."""
+
+    images: dict[int, ImageReference]
+    states: dict[int, AnnotationState]
+    done: list[int]
+    undone: list[int]
+    owners: dict[int, int]
+    changes: dict[int, Change]
+
+
 class Journal:
     """An open session folder; made by :meth:`create` or :meth:`open`.
 
-    Use it from one thread. When the disk is full, lines that could not be written are
-    kept in memory and written with the next one.
+    Use it from one thread at a time. When the disk is full, lines that could not be
+    written are kept in memory and written with the next one.
     """
 
     def __init__(
@@ -363,13 +381,10 @@ class Journal:
             If the journal or the labels are damaged.
         """
         with reading(self._folder):
-            # the marks before the labels, the labels before the log: so the log has
-            # all that another process may be writing meanwhile
-            marks, images, states = self._read_annotations()
-            lines = list(self._lines())
-            done, undone = _replay_order(self._folder, lines)
-            changes = self._apply_lines(lines, {*done, *undone}, marks, states)
-            owners = {line.step: line.annotation for line in lines}
+            read = self._read_all()
+            images, states = read.images, read.states
+            done, undone, owners = read.done, read.undone, read.owners
+            changes = read.changes
             for number in done:
                 owner = owners[number]
                 states[owner] = forward_tables(states[owner], changes[number])
@@ -455,6 +470,54 @@ class Journal:
             self._steps = dict(other._steps)
             self._knows_steps = True
 
+    def compact(self, kept: int = KEPT_STEPS) -> None:
+        """Forget old steps, and what was undone for good; what is known stays the same.
+
+        Steps that were forgotten can no longer be undone, so it is for a session that
+        is being closed. The log is another one from one moment to the next.
+
+        Parameters
+        ----------
+        kept : int, optional
+            Steps that can still be undone; all that can be redone are kept.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written, or labels are not flushed; the log is as before.
+        SessionError
+            If the journal is damaged.
+        """
+        self._check_writable()
+        self._know_steps()
+        if self.unsaved or self.unflushed:
+            raise OutputError("The labels of the session are not written yet.")
+        with reading(self._folder):
+            read = self._read_all()
+            forgotten = read.done[: max(0, len(read.done) - kept)]
+            states = read.states
+            for number in forgotten:
+                owner = read.owners[number]
+                states[owner] = forward_tables(states[owner], read.changes[number])
+        lines = list(_short_log(read, read.done[len(forgotten) :]))
+        with writing(self._folder), self._transaction():
+            self._connection.execute("DELETE FROM log")
+            self._connection.executemany(
+                "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)", lines
+            )
+            self._connection.executemany(
+                "UPDATE annotations SET tables = ?, written = ? WHERE number = ?",
+                [(tables_to_bytes(s), len(lines), n) for n, s in states.items()],
+            )
+            # for who is reading it meanwhile
+            row = (_COMPACTED, secrets.token_hex(8))
+            self._execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", row)
+        # the steps that are known are not those of the log any more
+        self._knows_steps = False
+        with suppress(sqlite3.Error):
+            # without space for it, the file stays as large as it was
+            self._connection.execute("VACUUM")
+
     def close(self, *, clean: bool) -> None:
         """Close the session, so that others may open it; a second time does nothing.
 
@@ -471,6 +534,10 @@ class Journal:
         try:
             if not self.read_only:
                 self._write_pending()
+                if clean and self._is_long():
+                    # a log that stays long is no reason not to close it
+                    with suppress(OutputError, SessionError):
+                        self.compact()
                 with writing(self._folder):
                     if clean:
                         self._set_closed("1")
@@ -503,23 +570,35 @@ class Journal:
     def _write_pending(self) -> None:
         if not self._pending:
             return
-        with writing(self._folder, waiting=len(self._pending)):
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                if not self._marked_open:
-                    self._set_closed("0")
-                self._connection.executemany(
-                    "INSERT INTO log (kind, step, annotation, time, change) "
-                    "VALUES (?, ?, ?, ?, ?)",
-                    self._pending,
-                )
-                self._connection.execute("COMMIT")
-            except sqlite3.Error:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+        waiting = len(self._pending)
+        with writing(self._folder, waiting=waiting), self._transaction():
+            if not self._marked_open:
+                self._set_closed("0")
+            self._connection.executemany(
+                "INSERT INTO log (kind, step, annotation, time, change) "
+                "VALUES (?, ?, ?, ?, ?)",
+                self._pending,
+            )
         self._marked_open = True
         self._pending.clear()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Write all or nothing."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            self._connection.execute("COMMIT")
+        except sqlite3.Error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _is_long(self) -> bool:
+        with suppress(sqlite3.Error, TypeError):
+            query = "SELECT coalesce(sum(length(change)), 0) FROM log"
+            return self._one(query) > COMPACT_BYTES
+        return False
 
     def _set_closed(self, value: str) -> None:
         row = (_CLOSED, value)
@@ -564,6 +643,25 @@ class Journal:
             if number > MAX_ANNOTATIONS:
                 raise ValueError(f"an annotation {number}")
             yield number, entry
+
+    def _read_all(self) -> _Read:
+        """Return all that is on disk, though another process may write meanwhile."""
+        while True:
+            compacted = self._compacted()
+            # the marks before the labels, the labels before the log: so the log has
+            # all that another process may be writing meanwhile
+            marks, images, states = self._read_annotations()
+            lines = list(self._lines())
+            done, undone = _replay_order(self._folder, lines)
+            changes = self._apply_lines(lines, {*done, *undone}, marks, states)
+            if self._compacted() == compacted:
+                owners = {line.step: line.annotation for line in lines}
+                return _Read(images, states, done, undone, owners, changes)
+
+    def _compacted(self) -> str | None:
+        query = "SELECT value FROM facts WHERE name = ?"
+        found = self._connection.execute(query, (_COMPACTED,)).fetchone()
+        return None if found is None else found[0]
 
     def _read_annotations(
         self,
@@ -654,6 +752,19 @@ def _replay_order(folder: Path, lines: Iterable[_Line]) -> tuple[list[int], list
                 "of the session, if there is one."
             )
     return done, undone
+
+
+def _short_log(
+    read: _Read, done: Iterable[int]
+) -> Iterator[tuple[int, str, int, int, float, bytes | None]]:
+    """Return the rows of a log of these steps, and of those that can be done again."""
+    again = read.undone[::-1]
+    kept = [("do", number) for number in (*done, *again)]
+    now = time.time()
+    rows = [*kept, *(("undo", number) for number in read.undone)]
+    for entry, (kind, number) in enumerate(rows, start=1):
+        change = to_bytes(read.changes[number]) if kind == "do" else None
+        yield entry, kind, number, read.owners[number], now, change
 
 
 def _check_numbers(*numbers: Any) -> None:

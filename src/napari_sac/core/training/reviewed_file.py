@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_sac.core.training.training_set import ReviewedImage
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from napari_sac.core.training.training_set import ReviewedImage
 
 _MOST_IMAGES = 10_000
 _MOST_PIXELS = 1 << 31
@@ -138,6 +138,9 @@ def _checked_image(name: str, arrays: dict[str, npt.NDArray[Any]]) -> ReviewedIm
     own = arrays["negatives"][:, 2]
     if not np.isin(own, np.unique(labels)).all():
         raise ValueError("a negative point belongs to no nucleus")
+    # imported late: it takes half a second, and a dock that opens reads no images
+    from napari_sac.core.training.training_set import ReviewedImage
+
     return ReviewedImage(name, **arrays)
 
 

@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 HELD_OUT_PART = 0.2
 """Part of the reviewed nuclei that is set aside, about."""
 
-_SEVERAL = 3
-"""From so many images or regions on, whole ones are set aside."""
+_SEVERAL = 4
+"""From so many images or regions on, whole ones are set aside: of fewer, one whole one
+is much more than the fifth that should be set aside."""
 
 _FEWEST_TO_SPLIT = 4
 
@@ -326,8 +327,8 @@ def _prompts_of(name: str, folder: str | Path | None) -> Prompts | None:
 def split(images: Sequence[ReviewedImage]) -> TrainingSet:
     """Return the images with a part set aside, always the same one.
 
-    Whole images if there are several, else whole reviewed regions, else of each image
-    a block at one end; nuclei that lie on the cut are in neither part. With fewer than
+    Whole images if there are four or more, else whole reviewed regions, else of each
+    image a block at one end; nuclei that lie on the cut are in neither part. With fewer than
     four nuclei nothing is set aside.
 
     Raises

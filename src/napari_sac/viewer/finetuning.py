@@ -1,0 +1,407 @@
+"""What of a viewer's annotations, of sessions and of folders can be learned from.
+
+Counting is quick enough for the window. Reading pixels is not: :func:`gather` runs in a
+worker's thread, on copies that stay as they are while somebody goes on correcting.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sac.core.errors import OutputError, TrainingDataError
+from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
+from napari_sac.viewer.regions import inside_polygon
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_sac.core.progress import Progress
+    from napari_sac.core.training.training_set import ReviewedImage
+    from napari_sac.core.types import BoolArray, FloatArray
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.planes import ImagePlane
+
+RUN, REPORT, REPORT_PAGE = "run", "report.json", "report.html"
+"""What a run leaves in its folder."""
+
+SCORES = {"f1": "F1", "pq": "PQ", "aji": "AJI", "dice": "Dice"}
+"""Names of scores in a report, and for people."""
+
+_MOST_CHARACTERS = 1 << 22
+_LONGEST_STEM = 50
+
+IMAGES, LABELS = "images", "labels"
+"""Subfolders that are looked for in a folder of pairs."""
+
+
+class Problem(StrEnum):
+    """Why nothing can be learned from something."""
+
+    NO_IMAGE = "no image"
+    NOT_SEGMENTED = "not segmented"
+    NOT_REVIEWED = "not reviewed"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What there is to learn from.
+
+    Parameters
+    ----------
+    nuclei : int
+        Reviewed nuclei that have a mask.
+    rejected : int
+        Candidates that were rejected: they are no nuclei.
+    negatives : int
+        Negative points that a person set for a reviewed nucleus.
+    regions : int
+        Regions in which everything was reviewed.
+    images : int
+    problem : Problem or None
+        Why nothing can be learned from it, if so.
+    """
+
+    nuclei: int = 0
+    rejected: int = 0
+    negatives: int = 0
+    regions: int = 0
+    images: int = 1
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotationCopy:
+    """An annotation as it was when the button was pressed.
+
+    Parameters
+    ----------
+    name : str
+    plane : ImagePlane
+        Whose pixels are not read yet.
+    labels : (H, W) uint32
+    prompts : Prompts
+    regions : tuple of (N, 2) float
+        What was reviewed, polygons in pixels.
+    painted : frozenset of int
+    """
+
+    name: str
+    plane: ImagePlane
+    labels: npt.NDArray[np.uint32]
+    prompts: Prompts
+    regions: tuple[FloatArray, ...]
+    painted: frozenset[int]
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """A session folder ``NAME.sac``."""
+
+    folder: Path
+
+
+@dataclass(frozen=True)
+class PairFolders:
+    """Images and their labels in two folders; all of them count as reviewed."""
+
+    images: Path
+    labels: Path
+
+
+Source = AnnotationCopy | SavedSession | PairFolders
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score of both models on what was held out; ranges are 95 % confidence."""
+
+    name: str
+    before: float
+    after: float
+    before_range: tuple[float, float] | None
+    after_range: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What ``report.json`` says.
+
+    Parameters
+    ----------
+    promoted : bool
+    reason : str
+    model : str
+    scores : tuple of Score
+        Empty if nothing could be held out.
+    gained, lost, nuclei : int
+        Held-out nuclei that only the tuned, or only the base model found, and all.
+    """
+
+    promoted: bool
+    reason: str
+    model: str
+    scores: tuple[Score, ...] = ()
+    gained: int = 0
+    lost: int = 0
+    nuclei: int = 0
+
+
+def count_reviewed(annotation: Annotation) -> Counts:
+    """Return what can be learned from an annotation.
+
+    A nucleus counts if a point of it lies on its mask: for thousands of nuclei that is
+    told in milliseconds, where the labels would have to be gone through.
+    """
+    if annotation.plane is None:
+        return Counts(images=0, problem=Problem.NO_IMAGE)
+    prompts, state = annotation.prompts, annotation.state
+    masked = _masked_ids(prompts, state.labels)
+    reviewed = _reviewed_ids(annotation) & masked
+    rejected = (prompts.state == PromptState.REJECTED.value) & (
+        prompts.sign == POSITIVE
+    )
+    negative = (prompts.sign == NEGATIVE) & np.isin(
+        prompts.state, [PromptState.ADDED.value, PromptState.MOVED.value]
+    )
+    negative &= np.isin(prompts.object_id, list(reviewed))
+    counts = Counts(
+        len(reviewed),
+        int(rejected.sum()),
+        int(negative.sum()),
+        len(annotation.reviewed),
+    )
+    if counts.nuclei or counts.rejected or counts.regions:
+        return counts
+    problem = Problem.NOT_REVIEWED if masked else Problem.NOT_SEGMENTED
+    return Counts(problem=problem)
+
+
+def copy_annotation(annotation: Annotation) -> AnnotationCopy:
+    """Return what is known now, for a thread to read.
+
+    Raises
+    ------
+    TrainingDataError
+        If its image was deleted.
+    """
+    if annotation.plane is None:
+        raise TrainingDataError(
+            f"The image of {annotation.name} was deleted, so nothing can be learned "
+            "from it. Take it off the list, or open the image again."
+        )
+    state = annotation.state
+    return AnnotationCopy(
+        annotation.name,
+        annotation.plane,
+        state.labels.copy(),
+        state.prompts,
+        state.reviewed,
+        state.painted,
+    )
+
+
+def pair_folders(folder: Path, labels: Path | None = None) -> PairFolders | None:
+    """Return the folders of images and of labels; None if a second one is needed.
+
+    One folder is enough if it has the subfolders ``images`` and ``labels``.
+    """
+    if labels is not None:
+        return PairFolders(folder, labels)
+    if (folder / IMAGES).is_dir() and (folder / LABELS).is_dir():
+        return PairFolders(folder / IMAGES, folder / LABELS)
+    return None
+
+
+def count_saved(source: SavedSession | PairFolders, progress: Progress) -> Counts:
+    """Return what can be learned from files, which are read for it.
+
+    Raises
+    ------
+    NapariSacError
+        If they cannot be read.
+    """
+    found = gather((source,), progress)
+    nuclei = sum(one.count for one in found)
+    rejected = sum(len(one.rejected) for one in found)
+    problem = None if nuclei or rejected else Problem.NOT_REVIEWED
+    return Counts(
+        nuclei,
+        rejected,
+        sum(len(one.negatives) for one in found),
+        images=len(found),
+        problem=problem,
+    )
+
+
+def gather(sources: Sequence[Source], progress: Progress) -> tuple[ReviewedImage, ...]:
+    """Return reviewed images of all sources, under names of their own.
+
+    Raises
+    ------
+    NapariSacError
+        If one of them cannot be read; ``Cancelled`` from ``progress``.
+    """
+    found: list[ReviewedImage] = []
+    for i, source in enumerate(sources):
+        progress("reading what was reviewed", i, len(sources))
+        found += _read(source)
+    progress("reading what was reviewed", len(sources), len(sources))
+    return _named_apart(found)
+
+
+def read_verdict(folder: Path) -> Verdict:
+    """Return what the report in the folder of a finished run says.
+
+    Raises
+    ------
+    OutputError
+        If there is no report, or it is damaged.
+    """
+    try:
+        text = (folder / REPORT).read_text(encoding="utf-8")
+        if len(text) > _MOST_CHARACTERS:
+            raise ValueError("too long")
+        values = json.loads(text)
+        return Verdict(
+            bool(values["promoted"]),
+            str(values["reason"]),
+            str(values["model"]),
+            _scores(values),
+            *(int(values[name]) for name in ("gained", "lost", "nuclei")),
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise OutputError(
+            f"The report of {folder.name} cannot be read ({error}). The adapter is "
+            "kept; you may choose it in the dock Segment nuclei, and compare it again."
+        ) from error
+
+
+def new_results(root: Path) -> tuple[Path, ...]:
+    """Return folders with a finished run whose verdict nobody has been shown."""
+    return tuple(
+        sorted(
+            report.parent
+            for report in root.glob(f"*/{REPORT}")
+            if (report.parent / RUN).is_dir() and not _seen(report.parent).exists()
+        )
+    )
+
+
+def mark_seen(folder: Path) -> None:
+    """Note that somebody was shown the verdict of a run."""
+    # where it cannot be noted it is offered once more
+    with suppress(OSError):
+        _seen(folder).touch()
+
+
+def suggest_name(image: str, taken: Callable[[str], bool]) -> str:
+    """Return a name for an adapter that is not taken yet.
+
+    Parameters
+    ----------
+    image : str
+        Name of what is learned from.
+    taken : callable
+    """
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", image).strip("._-")[:_LONGEST_STEM]
+    stem = f"{stem or 'my'}_tuned"
+    names = (stem if i == 1 else f"{stem}_{i}" for i in itertools.count(1))
+    return next(name for name in names if not taken(name))
+
+
+def _seen(folder: Path) -> Path:
+    return folder / RUN / "seen"
+
+
+def _scores(values: dict[str, Any]) -> tuple[Score, ...]:
+    before, after = values["base"], values["tuned"]
+    if before is None or after is None:
+        return ()
+    ranges = values["intervals"]
+
+    def ends(which: str, name: str) -> tuple[float, float] | None:
+        found = (ranges[which] or {}).get(name)
+        return None if found is None else (float(found[0]), float(found[1]))
+
+    return tuple(
+        Score(
+            title,
+            float(before[name]),
+            float(after[name]),
+            ends("base", name),
+            ends("tuned", name),
+        )
+        for name, title in SCORES.items()
+    )
+
+
+def _read(source: Source) -> tuple[ReviewedImage, ...]:
+    # imported late: they take long, which opening a dock need not
+    from napari_sac.core.training.training_set import read_reviewed, review_image
+
+    if isinstance(source, PairFolders):
+        return read_reviewed(source.images, source.labels)
+    if isinstance(source, SavedSession):
+        from napari_sac.core.training.session_data import read_session
+
+        return read_session(source.folder)
+    image = source.plane.read()
+    if image.shape[:2] != source.labels.shape:
+        raise TrainingDataError(
+            f"The image of {source.name} has another size than its labels. Nothing "
+            "was changed. Find nuclei in it again."
+        )
+    one = review_image(
+        source.name,
+        image,
+        source.labels.astype(np.int64),
+        prompts=source.prompts,
+        regions=source.regions,
+        painted=source.painted,
+    )
+    return (one,)
+
+
+def _named_apart(images: Sequence[ReviewedImage]) -> tuple[ReviewedImage, ...]:
+    """Return the images with a number after names that come more than once."""
+    seen: dict[str, int] = {}
+    result = []
+    for one in images:
+        seen[one.name] = number = seen.get(one.name, 0) + 1
+        name = one.name if number == 1 else f"{one.name} ({number})"
+        result.append(replace(one, name=name))
+    return tuple(result)
+
+
+def _masked_ids(prompts: Prompts, labels: npt.NDArray[np.uint32]) -> set[int]:
+    """Return the nuclei that have a positive point on a mask of their own."""
+    pixels = np.rint(prompts.yx).astype(np.int64)
+    inside = ((pixels >= 0) & (pixels < labels.shape)).all(axis=1)
+    rows = np.flatnonzero(inside & (prompts.sign == POSITIVE))
+    own = labels[tuple(pixels[rows].T)] == prompts.object_id[rows]
+    return set(prompts.object_id[rows[own]].tolist())
+
+
+def _reviewed_ids(annotation: Annotation) -> set[int]:
+    """Return the nuclei that a person decided about, drew, or drew a region around."""
+    # imported late: it takes long, which opening a dock need not
+    from napari_sac.core.inference.instances import decided_objects
+
+    prompts = annotation.prompts
+    reviewed = decided_objects(prompts) | set(annotation.painted)
+    within: BoolArray = np.zeros(len(prompts), bool)
+    for polygon in annotation.reviewed:
+        within |= inside_polygon(prompts.yx, polygon)
+    kept = (prompts.state != PromptState.REJECTED.value) & (prompts.sign == POSITIVE)
+    return reviewed | set(prompts.object_id[within & kept].tolist())

@@ -1,0 +1,148 @@
+"""What happens to a training when the window is closed: the user is asked."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import suppress
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtWidgets import QApplication, QMessageBox, QPushButton, QWidget
+
+from napari_sac.core.errors import NapariSacError
+from napari_sac.core.training.events import Request
+from napari_sac.core.training.run_folder import ask_for
+from napari_sac.widgets._alive import is_alive
+from napari_sac.widgets._finetune_wording import CLOSING, CLOSING_WAYS
+from napari_sac.widgets._keeping import outermost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari_sac.widgets._finetune_watch import RunWatch
+
+
+class Closing(Enum):
+    """What to do with a training when the window is closed."""
+
+    KEEP = "keep training"
+    STOP = "stop and keep the best"
+    CANCEL = "cancel the training"
+    STAY = "do not close"
+
+
+def build_question(
+    window: QWidget, name: str
+) -> tuple[QMessageBox, dict[Closing, QPushButton | None]]:
+    """Return the question what to do with a training, and its buttons."""
+    box = QMessageBox(window)
+    box.setIcon(QMessageBox.Icon.Question)
+    box.setWindowTitle("Segment Any Cell")
+    box.setText(CLOSING.format(name))
+    box.setInformativeText(CLOSING_WAYS)
+    role = QMessageBox.ButtonRole
+    buttons = {
+        Closing.KEEP: box.addButton("Keep training", role.AcceptRole),
+        Closing.STOP: box.addButton("Stop, keep the best", role.AcceptRole),
+        Closing.CANCEL: box.addButton("Cancel the training", role.DestructiveRole),
+        Closing.STAY: box.addButton("Do not close", role.RejectRole),
+    }
+    box.setDefaultButton(buttons[Closing.KEEP])
+    box.setEscapeButton(buttons[Closing.STAY])
+    return box, buttons
+
+
+def ask_closing(window: QWidget, name: str) -> Closing:
+    """Ask what to do with the training of an adapter, and wait for the answer."""
+    box, buttons = build_question(window, name)
+    box.exec()
+    pressed = box.clickedButton()
+    found = [answer for answer, button in buttons.items() if button is pressed]
+    box.deleteLater()
+    return found[0] if found else Closing.STAY
+
+
+class ClosingGuard(QObject):
+    """Asks when the window of a dock is closed while its run is going.
+
+    Parameters
+    ----------
+    dock : QWidget
+    watch : RunWatch
+    ask : callable
+        Given the window and the name of the adapter.
+    """
+
+    def __init__(
+        self,
+        dock: QWidget,
+        watch: RunWatch,
+        ask: Callable[[QWidget, str], Closing] = ask_closing,
+    ) -> None:
+        super().__init__(dock)
+        self.ask = ask
+        self._dock = dock
+        self._watch = watch
+        # weak: what is in a window must not keep it
+        self._window: Callable[[], QWidget | None] = _no_window
+        self._wishes: dict[Path, Request] = {}
+        app = QApplication.instance()
+        if app is not None:
+            app.aboutToQuit.connect(self._tell_runs)
+
+    def watch_window(self) -> None:
+        """Guard the window that the dock is in now."""
+        before, window = self._window(), outermost(self._dock)
+        if window is before or window is self._dock:
+            return
+        if before is not None and is_alive(before):
+            before.removeEventFilter(self)
+        self._window = weakref.ref(window)
+        window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Ask before the window closes."""
+        closing = event is not None and event.type() == QEvent.Type.Close
+        if closing and event is not None and not self._may_close():
+            event.ignore()
+            return True
+        return super().eventFilter(watched, event)
+
+    def _may_close(self) -> bool:
+        folder, window = self._watch.folder, self._window()
+        if folder is None or window is None or not self._watch.is_going:
+            return True
+        answer = self.ask(window, folder.name)
+        if answer is Closing.STAY:
+            return False
+        wishes = {Closing.STOP: Request.STOP, Closing.CANCEL: Request.CANCEL}
+        self._wishes = {folder: wishes[answer]} if answer in wishes else {}
+        # napari may ask whether to close too, and stay open
+        QTimer.singleShot(0, partial(_tell_if_gone, self._window, self._wishes))
+        return True
+
+    def _tell_runs(self) -> None:
+        _tell(self._wishes)
+
+
+def _no_window() -> None:
+    """Return that there is none yet."""
+
+
+def _tell_if_gone(
+    find_window: Callable[[], QWidget | None], wishes: dict[Path, Request]
+) -> None:
+    window = find_window()
+    if window is None or not is_alive(window) or not window.isVisible():
+        _tell(wishes)
+
+
+def _tell(wishes: dict[Path, Request]) -> None:
+    """Tell runs what is wished; each once."""
+    while wishes:
+        folder, request = wishes.popitem()
+        with suppress(NapariSacError):
+            ask_for(folder, request)

@@ -1,0 +1,204 @@
+"""What of the annotations, of sessions and folders can be learned from, and results."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_sac.core.errors import Cancelled, OutputError, TrainingDataError
+from napari_sac.core.progress import ignore_progress
+from napari_sac.core.training.training_set import review_image
+from napari_sac.core.types import NEGATIVE
+from napari_sac.viewer.finetuning import (
+    Counts,
+    PairFolders,
+    Problem,
+    SavedSession,
+    copy_annotation,
+    count_reviewed,
+    count_saved,
+    gather,
+    mark_seen,
+    new_results,
+    pair_folders,
+    read_verdict,
+    suggest_name,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Bench
+    from synthetic import Nuclei
+
+    from napari_sac.viewer.annotation import Annotation
+
+REPORT = {
+    "promoted": False,
+    "reason": "PQ is not higher.",
+    "model": "sac_tiny",
+    "base": {"f1": 0.7, "pq": 0.6, "aji": 0.5, "dice": 0.8},
+    "tuned": {"f1": 0.6, "pq": 0.5, "aji": 0.4, "dice": 0.7},
+    "intervals": {
+        "base": {"f1": [0.6, 0.8], "pq": [0.5, 0.7]},
+        "tuned": {"f1": [0.5, 0.7]},
+        "gain": None,
+    },
+    "gained": 1,
+    "lost": 3,
+    "nuclei": 20,
+}
+
+
+@pytest.fixture
+def imported(bench: Bench, nuclei: Nuclei) -> Annotation:
+    """Twelve nuclei whose pixels are given, which count as reviewed."""
+    return bench.session.import_labels(bench.plane, nuclei.labels)
+
+
+def write_report(folder: Path, **changes: object) -> Path:
+    (folder / "run").mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps(REPORT | changes))
+    return folder
+
+
+def test_only_what_a_person_decided_counts(bench: Bench, nuclei: Nuclei) -> None:
+    annotation = bench.find()
+    assert count_reviewed(annotation).problem is Problem.NOT_SEGMENTED
+    # masks of a random model lie anywhere: the drawn ones in their place
+    rows = np.rint(annotation.prompts.yx).astype(int)
+    for number, (y, x) in zip(annotation.prompts.object_id, rows, strict=True):
+        annotation.state.labels[nuclei.labels == nuclei.labels[y, x]] = number
+    assert count_reviewed(annotation).problem is Problem.NOT_REVIEWED
+    bench.session.accept(annotation, np.array([0, 1, 2]))
+    assert count_reviewed(annotation) == Counts(nuclei=3)
+    bench.session.reject(annotation, np.array([3]))
+    assert count_reviewed(annotation) == Counts(nuclei=3, rejected=1)
+    bench.session.add_to_nucleus(
+        annotation, annotation.prompts.yx[0] + (0, 12), NEGATIVE
+    )
+    assert count_reviewed(annotation) == Counts(nuclei=3, rejected=1, negatives=1)
+
+
+def test_a_region_makes_all_in_it_reviewed(bench: Bench, nuclei: Nuclei) -> None:
+    annotation = bench.find()
+    rows = np.rint(annotation.prompts.yx).astype(int)
+    for number, (y, x) in zip(annotation.prompts.object_id, rows, strict=True):
+        annotation.state.labels[nuclei.labels == nuclei.labels[y, x]] = number
+    whole = np.array([[-1, -1], [-1, 200], [160, 200], [160, -1]], float)
+    bench.session.set_reviewed(annotation, (whole,))
+    assert count_reviewed(annotation) == Counts(nuclei=12, regions=1)
+
+
+def test_an_annotation_without_its_image_cannot_be_used(
+    bench: Bench, imported: Annotation
+) -> None:
+    bench.viewer.layers.remove(bench.layer)
+    assert count_reviewed(imported).problem is Problem.NO_IMAGE
+    with pytest.raises(TrainingDataError, match="deleted"):
+        copy_annotation(imported)
+
+
+def test_gathering_is_what_review_says(bench: Bench, imported: Annotation) -> None:
+    bench.session.reject(imported, np.array([0]))
+    copied = copy_annotation(imported)
+    expected = review_image(
+        "field",
+        bench.plane.read(),
+        imported.state.labels.astype(int),
+        prompts=imported.prompts,
+        painted=imported.painted,
+    )
+    # what is done meanwhile is not in it
+    bench.session.reject(imported, np.array([1, 2, 3]))
+    one, again = gather((copied, copied), ignore_progress)
+    assert (one.name, again.name) == ("field", "field (2)")
+    np.testing.assert_array_equal(one.image, expected.image)
+    np.testing.assert_array_equal(one.labels, expected.labels)
+    np.testing.assert_array_equal(one.known, expected.known)
+    assert one.count == 11
+
+
+def test_gathering_can_be_cancelled(imported: Annotation) -> None:
+    def cancel(*_: object) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        gather((copy_annotation(imported),), cancel)
+
+
+def test_folders_of_pairs_are_counted_and_read(tmp_path: Path, nuclei: Nuclei) -> None:
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for i in range(2):
+        tifffile.imwrite(tmp_path / "images" / f"{i}.tif", nuclei.image)
+        tifffile.imwrite(tmp_path / "labels" / f"{i}.tif", nuclei.labels)
+    folders = pair_folders(tmp_path)
+    assert folders == PairFolders(tmp_path / "images", tmp_path / "labels")
+    assert count_saved(folders, ignore_progress) == Counts(nuclei=24, images=2)
+    assert len(gather((folders,), ignore_progress)) == 2
+    assert pair_folders(tmp_path / "images") is None
+    assert pair_folders(tmp_path, tmp_path / "labels") == PairFolders(
+        tmp_path, tmp_path / "labels"
+    )
+
+
+def test_a_saved_session_is_counted_and_read(
+    bench: Bench, imported: Annotation, tmp_path: Path
+) -> None:
+    bench.session.reject(imported, np.array([0]))
+    bench.session.save_as(tmp_path / "mine.sac")
+    bench.session.close()
+    source = SavedSession(tmp_path / "mine.sac")
+    counts = count_saved(source, ignore_progress)
+    assert (counts.nuclei, counts.images, counts.problem) == (11, 1, None)
+    (one,) = gather((source,), ignore_progress)
+    assert one.count == 11
+
+
+def test_a_verdict_is_read(tmp_path: Path) -> None:
+    verdict = read_verdict(write_report(tmp_path / "mine"))
+    assert not verdict.promoted
+    assert [score.name for score in verdict.scores] == ["F1", "PQ", "AJI", "Dice"]
+    f1, pq, *_ = verdict.scores
+    assert (f1.before, f1.after) == (0.7, 0.6)
+    assert f1.before_range == (0.6, 0.8)
+    assert f1.after_range == (0.5, 0.7)
+    assert pq.after_range is None
+    assert (verdict.gained, verdict.lost, verdict.nuclei) == (1, 3, 20)
+
+
+def test_a_verdict_without_a_held_out_part_has_no_scores(tmp_path: Path) -> None:
+    verdict = read_verdict(write_report(tmp_path / "mine", base=None, tuned=None))
+    assert verdict.scores == ()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"promoted": 1', "[" * 100_000])
+def test_a_damaged_report_is_refused_in_words(tmp_path: Path, text: str) -> None:
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(OutputError, match="cannot be read"):
+        read_verdict(tmp_path)
+
+
+def test_results_are_new_until_they_were_seen(tmp_path: Path) -> None:
+    first = write_report(tmp_path / "a")
+    second = write_report(tmp_path / "b")
+    (tmp_path / "adapter_of_somebody").mkdir()
+    assert new_results(tmp_path) == (first, second)
+    mark_seen(first)
+    assert new_results(tmp_path) == (second,)
+    assert new_results(tmp_path / "nothing") == ()
+
+
+def test_names_are_suggested_that_are_free() -> None:
+    assert suggest_name("Schnitt 3 (HE).tif", lambda _: False) == (
+        "Schnitt_3_HE_.tif_tuned"
+    )
+    taken = {"a_tuned", "a_tuned_2"}
+    assert suggest_name("a", taken.__contains__) == "a_tuned_3"
+    assert suggest_name("", lambda _: False) == "my_tuned"
+    assert len(suggest_name("x" * 500, lambda _: False)) < 64
