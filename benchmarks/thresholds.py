@@ -3,6 +3,8 @@
 ::
 
     python benchmarks/thresholds.py ../shared/data/dsb2018 --split val
+    python benchmarks/thresholds.py ../shared/data/monuseg2018 --split train --every 4 \
+        --adapter runs/monuseg/run --leave-out runs/monuseg/data/images
 
 Proposals, embeddings and masks are computed once; then only what a threshold changes.
 "negatives" decodes each proposal with its nearest neighbour as a negative, as if a
@@ -85,9 +87,14 @@ def main() -> int:
     parser.add_argument("--split", default="val")
     parser.add_argument("--adapter")
     parser.add_argument("--every", type=int, default=1, help="only each Nth image")
+    parser.add_argument(
+        "--leave-out", type=Path, help="folder of images that the adapter has learned"
+    )
     parsed = parser.parse_args()
     model = load_model(adapter=parsed.adapter)
     names = names_of_split(parsed.folder, parsed.split)
+    if parsed.leave_out is not None:
+        names -= {file.stem for file in parsed.leave_out.iterdir()}
     pairs = find_pairs(parsed.folder / "images", parsed.folder / "labels")
     fields = []
     for pair in [p for p in pairs if p.name in names][:: parsed.every]:
@@ -99,7 +106,7 @@ def main() -> int:
     for negatives in (True, False):
         decoded = [decode(field, model, negatives=negatives) for field in fields]
         for threshold, minimum, overlap in itertools.product(
-            (0.3, 0.5), (0.3, 0.5, 0.6), (0.4, 0.5)
+            (0.3, 0.5), (0.0, 0.3, 0.4, 0.5, 0.6), (0.4, 0.5)
         ):
             config = DecodeConfig(minimum_iou=minimum, overlap_threshold=overlap)
             x = mean_scores(

@@ -117,7 +117,7 @@ class DecodeConfig:
         maximum=4,
     )
     minimum_iou: float = _option(
-        0.5,
+        0.3,
         "Minimum predicted IoU",
         "Masks of proposals that the model thinks worse than this are dropped; "
         "points set or accepted by a person are always kept.",

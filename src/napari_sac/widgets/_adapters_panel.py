@@ -80,7 +80,10 @@ if TYPE_CHECKING:
     from napari_sac.viewer.session import AnnotationSession
     from napari_sac.widgets._worker import Worker
 
-_COLUMNS = ("Adapter", "F1 held out", "Tissue", "Date")
+_COLUMNS = ("Adapter", "F1 held out", "Tissue")
+_TISSUE_WIDTH = 80
+"""Of its column, in pixels: a long tag must not take the name's place."""
+
 _SCORES = ("", "Nuclei", "F1", "PQ", "AJI", "Dice")
 _ROWS_SHOWN = 6
 _WEIGHTS = "SAM weights (*.pth)"
@@ -144,6 +147,10 @@ class AdaptersPanel(QWidget):
         self._opponents: list[Candidate] = []
         self._layers = ComparisonLayers(session.viewer)
         self.table = _table(_COLUMNS)
+        header = self.table.horizontalHeader()
+        if header is not None:
+            header.setSectionResizeMode(2, QHeaderView.ResizeMode.Fixed)
+            header.resizeSection(2, _TISSUE_WIDTH)
         self.about, self.used, self.hindrance = note(), note(), note()
         self.use = narrow_button("Use", "Segment with it from now on.")
         self.switch_back = narrow_button("Switch back", "")
@@ -156,8 +163,8 @@ class AdaptersPanel(QWidget):
             "Export ...", "Copies it to a folder, to be sent or kept."
         )
         self.export_merged = narrow_button(
-            "Export for other SAM tools ...",
-            "Writes model and adapter as one weight file (.pth).",
+            "Export merged ...",
+            "Writes model and adapter as one weight file (.pth), for other SAM tools.",
         )
         self.opponent = combo("What to compare the selected adapter with.")
         self.compare = narrow_button(
@@ -317,7 +324,6 @@ class AdaptersPanel(QWidget):
                 name_in_table(listed),
                 describe_f1(info),
                 "" if info is None else info.tissue,
-                "" if info is None else info.created,
             )
             for column, text in enumerate(texts):
                 item = QTableWidgetItem(text)

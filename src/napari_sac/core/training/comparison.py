@@ -134,7 +134,7 @@ def compare(images: Sequence[Compared], seed: int = 0) -> Comparison:
         return Comparison(
             False,
             "There are too few reviewed nuclei to set some aside, so nothing shows "
-            "that the adapter is better. Review more nuclei, or give others by --val.",
+            "that the adapter is better. Review more nuclei.",
         )
     base = mean_scores([evaluate_labels(c.base, c.reviewed.labels) for c in images])
     tuned = mean_scores([evaluate_labels(c.tuned, c.reviewed.labels) for c in images])
@@ -349,5 +349,9 @@ def _jaccard_parts(
 def _ratio(
     part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Return part / whole, and 1 where there is nothing to be wrong about."""
-    return np.where(whole > 0, part / np.maximum(whole, 1e-12), 1.0)
+    """Return part / whole, and 1 where there is nothing to be wrong about.
+
+    A pair counts in the cell of its nucleus, a prediction in its own: a draw may have
+    the one without the other, and is cut at 1.
+    """
+    return np.where(whole > 0, np.minimum(part / np.maximum(whole, 1e-12), 1.0), 1.0)

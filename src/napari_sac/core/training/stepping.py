@@ -103,7 +103,7 @@ def _step_down(run: Run) -> None:
             raise DeviceError(
                 f"Memory ran out on {run.team.device.title}. What was learned so far "
                 f"is kept in {run.job.output}: close other programs, and go on with "
-                "--resume."
+                "the run (on the command line: --resume)."
             )
         run.plan = found
         learn_in_last(run, found.blocks)
