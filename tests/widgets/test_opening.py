@@ -22,7 +22,7 @@ dock.show()
 app.processEvents()
 print(time.perf_counter() - start)
 heavy = {{"torch", "torchvision", "peft", "segment_anything"}}
-heavy |= {{"scipy.ndimage", "scipy.spatial"}}
+heavy |= {{"scipy.ndimage", "scipy.spatial", "tifffile"}}
 print(*sorted(heavy & set(sys.modules)))
 sys.stdout.flush()
 # PyQt's own cleaning up at the end may crash on a widget without a window

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import platformdirs
-import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from napari_sac.core.errors import ImageFormatError, LabelFormatError, OutputError
@@ -193,6 +192,9 @@ def write_labels(path: str | Path, labels: npt.ArrayLike) -> None:
     if low < 0 or high > np.iinfo(np.uint32).max:
         raise ValueError(f"labels must fit into uint32, got {low} to {high}")
     dtype = np.uint16 if high <= np.iinfo(np.uint16).max else np.uint32
+    # late: it takes nearly half of the time in which a dock opens
+    import tifffile
+
     with atomic_path(path) as partial:
         tifffile.imwrite(
             partial, values.astype(dtype), compression="zlib", photometric="minisblack"
@@ -530,6 +532,8 @@ def _read_pixels(file: Path, *, palette_as_rgb: bool) -> AnyArray:
 
 
 def _read_tiff(file: Path) -> AnyArray:
+    import tifffile
+
     with tifffile.TiffFile(file) as tiff:
         if not tiff.series:
             raise ImageFormatError(f"{file} has no image in it. Choose another file.")

@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, QTimer
 from napari_sac.core.errors import NapariSacError
 from napari_sac.viewer.keys import ACTIONS
 from napari_sac.viewer.live import decode_live
+from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._key_clashes import find_clashes
 from napari_sac.widgets._settings import key_settings
 from napari_sac.widgets._wording import (
@@ -64,6 +65,7 @@ class Correcting(QObject):
         chosen: Callable[[], Annotation | None],
     ) -> None:
         super().__init__(parent)
+        self._dock = parent
         self._session = session
         self._correct = correct
         self._review = review
@@ -156,6 +158,8 @@ class Correcting(QObject):
 
     def _on_changed(self) -> None:
         """Say what was just done, unless there is more to say about it."""
+        if not is_alive(self._dock):
+            return
         done = self._session.history.done[-1:]
         number, before = (done[0].number if done else 0), self._last_step
         self._last_step = number

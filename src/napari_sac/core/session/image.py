@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tifffile
 
 from napari_sac.core.errors import ImageFormatError, SessionError
 from napari_sac.core.io import TIFF_SUFFIXES, normalise_image, read_image
@@ -166,6 +165,8 @@ def _read(file: Path, reference: ImageReference) -> npt.NDArray[np.uint8]:
 
 def _read_stack(file: Path) -> AnyArray:
     """Return all planes of a TIFF, in the order in which it stores them."""
+    import tifffile
+
     if file.suffix.lower() not in TIFF_SUFFIXES:
         raise ImageFormatError(f"{file} is a stack, but no TIFF.")
     try:

@@ -20,8 +20,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import tifffile
-
 from napari_sac.core.errors import OutputError, SessionError
 from napari_sac.core.session.changes import (
     Change,
@@ -264,6 +262,8 @@ class Journal:
             # what an earlier try left behind is replaced
             create_labels(labels_path(self._folder, number), state.labels)
             if pixels is not None:
+                import tifffile
+
                 image = replace(image, kept=True)
                 tifffile.imwrite(
                     image_path(self._folder, number),

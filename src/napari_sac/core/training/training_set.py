@@ -328,8 +328,8 @@ def split(images: Sequence[ReviewedImage]) -> TrainingSet:
     """Return the images with a part set aside, always the same one.
 
     Whole images if there are four or more, else whole reviewed regions, else of each
-    image a block at one end; nuclei that lie on the cut are in neither part. With fewer than
-    four nuclei nothing is set aside.
+    image a block at one end; nuclei that lie on the cut are in neither part. With fewer
+    than four nuclei nothing is set aside.
 
     Raises
     ------
