@@ -39,7 +39,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.io import imread, imsave
 
-from napari_sac.core.config import FinetuneConfig
+from napari_sac.core.config import FinetuneConfig, TrainingConfig
 from napari_sac.core.datasets.pairs import find_pairs, load_pair
 from napari_sac.core.device import select_device
 from napari_sac.core.evaluation.metrics import (
@@ -211,11 +211,7 @@ def case_memory(data: Path, output: Path, minutes: float) -> dict[str, Any]:
     from napari_sac.core.training.joint_step import Pool, add_gradients, draw_batch
     from napari_sac.core.training.memory import Plan, measure_memory
     from napari_sac.core.training.sampling import prepare_image
-    from napari_sac.core.training.trainer import (
-        TrainingConfig,
-        TrainingState,
-        make_optimizer,
-    )
+    from napari_sac.core.training.trainer import TrainingState, make_optimizer
 
     device = select_device()
     spec = get_spec("vit_b")
