@@ -148,7 +148,7 @@ class ModelPanel(QWidget):
         adapter = QWidget()
         row = QHBoxLayout(adapter)
         row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.adapter, 3)
+        row.addWidget(self.adapter, 2)
         row.addWidget(self.add, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
