@@ -90,12 +90,11 @@ class Steps:
         session.journal.push(self.history.done[-1], annotation)
         annotation.take_masks(number, masks or {})
         annotation.clicks += 1
-        if edit is not None:
-            # before anything is drawn: the masks are computed meanwhile
-            session.live.add(number, annotation, edit)
         session.drawing.draw(
             annotation, before, change.pixels, positions=positions, shown=shown
         )
+        if edit is not None:
+            session.live.add(number, annotation, edit)
         session.changed.emit()
         return number
 
