@@ -27,6 +27,7 @@ from skimage.draw import disk
 
 from napari_sac.core.config import DecodeConfig
 from napari_sac.core.inference.embedding import Embedding, embed_image
+from napari_sac.core.inference.generator_maps import ForegroundLogits
 from napari_sac.core.inference.instances import assemble_labels
 from napari_sac.core.inference.live import (
     preview_mask,
@@ -103,6 +104,9 @@ def build_field(model: Model, config: DecodeConfig, count: int) -> Field:
         rows=axis,
         columns=axis,
         features=tile.features.repeat(len(corners), 1, 1, 1),
+        foreground=ForegroundLogits(
+            np.tile(tile.foreground.logits, (side, side)), shape
+        ),
     )
     labels = assemble_labels(masks.values(), shape, config, prompts=prompts)
     return Field(embedding, prompts, masks, labels)

@@ -125,6 +125,15 @@ class DecodeConfig:
         maximum=1.0,
         step=0.05,
     )
+    generator_weight: float = _option(
+        0.5,
+        "Weight of the generator",
+        "How much the generator's view of what is nucleus counts beside the model's "
+        "mask; 0 for the mask alone.",
+        minimum=0.0,
+        maximum=2.0,
+        step=0.1,
+    )
     overlap_threshold: float = _option(
         0.4,
         "Duplicate overlap",

@@ -284,7 +284,9 @@ def _decode_semantic(
 ) -> npt.NDArray[np.uint32]:
     from napari_sac.core.inference.predictor import decode_semantic
 
-    logits = decode_semantic(embedding, request.prompts, model, progress=progress)
+    logits = decode_semantic(
+        embedding, request.prompts, model, request.config, progress=progress
+    )
     return (logits > 0).astype(np.uint32)
 
 

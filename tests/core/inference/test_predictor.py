@@ -213,11 +213,15 @@ def test_semantic_mode_decodes_all_prompts_of_a_tile_at_once(
 ) -> None:
     calls: list[str] = []
     logits = decode_semantic(
-        embedding, prompts, tiny_model, progress=lambda *a: calls.append(a[0])
+        embedding,
+        prompts,
+        tiny_model,
+        DecodeConfig(),
+        progress=lambda *a: calls.append(a[0]),
     )
     assert logits.shape == embedding.image_shape
     assert np.isfinite(logits).all()
     assert calls
-    nothing = decode_semantic(embedding, Prompts.empty(), tiny_model)
+    nothing = decode_semantic(embedding, Prompts.empty(), tiny_model, DecodeConfig())
     assert (nothing < 0).all()
     assert POSITIVE == 1

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from synthetic import Nuclei, build_tiny_model, draw_nuclei
+from synthetic import Nuclei, draw_nuclei
 
 from napari_sac.core.config import ProposalConfig
 from napari_sac.core.inference import proposals as module
+from napari_sac.core.inference.generator_maps import GeneratorMaps
 from napari_sac.core.inference.proposals import (
-    GeneratorMaps,
     Proposals,
     estimate_diameter,
     find_proposals,
     generator_labels,
-    generator_maps,
 )
 from napari_sac.core.types import NEGATIVE, POSITIVE
 
@@ -93,17 +92,6 @@ def test_the_threshold_only_hides() -> None:
     assert len(found.prompts) == 2
     assert len(found.above(0.6)) == 1
     assert len(found.above(0.0)) == 2
-
-
-def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build_tiny_model()
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 255, (150, 700, 3), dtype=np.uint8)
-    whole = generator_maps(image, model, 1.0)
-    monkeypatch.setattr(module, "_TILE", 64)
-    tiled = generator_maps(image, model, 1.0)
-    np.testing.assert_allclose(tiled.foreground, whole.foreground, atol=1e-5)
-    np.testing.assert_allclose(tiled.distance, whole.distance, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (3, 2), (17, 33)])

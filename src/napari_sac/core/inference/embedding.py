@@ -12,6 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_sac.core.inference.generator_maps import (
+    GENERATOR_DIAMETER,
+    ForegroundLogits,
+    foreground_logits,
+)
+from napari_sac.core.inference.resampling import resize_image
 from napari_sac.core.inference.tiles import TileAxis, tile_axis
 from napari_sac.core.progress import Progress, ignore_progress
 
@@ -38,6 +44,8 @@ class Embedding:
         The tiles, in pixels of the encoder's input.
     features : (rows x columns, C, g, g) float tensor
         On the CPU, in row-major order.
+    foreground : ForegroundLogits
+        What the prompt generator takes for nucleus.
     """
 
     key: str
@@ -46,6 +54,7 @@ class Embedding:
     rows: TileAxis
     columns: TileAxis
     features: Tensor
+    foreground: ForegroundLogits
 
     def to_input(self, yx: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return image positions (N, 2) in pixels of the encoder's input."""
@@ -111,15 +120,10 @@ def embed_image(
         rows=rows,
         columns=columns,
         features=torch.cat(features),
+        foreground=foreground_logits(
+            image, model, scale * GENERATOR_DIAMETER / model.spec.nucleus_diameter
+        ),
     )
-
-
-def resize_image(image: npt.NDArray[np.uint8], shape: tuple[int, int]) -> Tensor:
-    """Return the image as a (3, h, w) uint8 tensor of the given height and width."""
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    if tuple(tensor.shape[1:]) == shape:
-        return tensor
-    return F.interpolate(tensor[None], shape, mode="bilinear", antialias=True)[0]
 
 
 def _cut(resized: Tensor, y: int, x: int, size: int) -> Tensor:

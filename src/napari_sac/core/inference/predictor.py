@@ -279,7 +279,9 @@ def decode_prompts(
     while pending:
         grown: list[_Query] = []
         for batch in _batches(pending, window, model):
-            for query, mask in _decode_batch(batch, window, embedding, model):
+            for query, mask in _decode_batch(
+                batch, window, embedding, model, config.generator_weight
+            ):
                 if mask is None:
                     grown.append(query)
                 else:
@@ -312,7 +314,7 @@ def _queries(
     table = together.select(order)
     points = embedding.to_input(table.yx)
     starts = np.flatnonzero(np.diff(table.object_id, prepend=-1))
-    base = f"{model.key}|{embedding.key}".encode()
+    base = f"{model.key}|{embedding.key}|{config.generator_weight:g}".encode()
     for start, end in zip(starts, [*starts[1:], len(table)], strict=True):
         signs = table.sign[start:end].astype(np.int64)
         if not (signs == POSITIVE).any():
@@ -356,7 +358,11 @@ def _batches(
 
 
 def _decode_batch(
-    batch: list[_Query], window: int, embedding: Embedding, model: Model
+    batch: list[_Query],
+    window: int,
+    embedding: Embedding,
+    model: Model,
+    generator_weight: float,
 ) -> list[tuple[_Query, ObjectMask | None]]:
     """Decode one batch; None for a mask that needs a larger window.
 
@@ -393,7 +399,7 @@ def _decode_batch(
     too_small = (
         _touches_inside(logits, origins, window, grid) if window < grid else None
     )
-    crops = _to_image(logits, first, window * patch, embedding)
+    crops = _to_image(logits, first, window * patch, embedding, generator_weight)
     stability = _stability(logits)
     result: list[tuple[_Query, ObjectMask | None]] = []
     for i, query in enumerate(batch[:count]):
@@ -437,7 +443,11 @@ def _stability(logits: Tensor) -> Tensor:
 
 
 def _to_image(
-    logits: Tensor, first: npt.NDArray[np.int64], side: int, embedding: Embedding
+    logits: Tensor,
+    first: npt.NDArray[np.int64],
+    side: int,
+    embedding: Embedding,
+    generator_weight: float,
 ) -> list[tuple[tuple[int, int], npt.NDArray[np.float32]]]:
     """Return the logits at the pixels of the image, cropped to where they are positive.
 
@@ -447,6 +457,10 @@ def _to_image(
         Of windows of ``side`` pixels of the encoder's input.
     first : (P, 2) int
         First pixel (y, x) of each window in the encoder's input.
+    side : int
+    embedding : Embedding
+    generator_weight : float
+        How much of the generator's logits is added.
     """
     scale = embedding.scale
     shape = np.array(embedding.image_shape)
@@ -468,6 +482,8 @@ def _to_image(
         logits[:, None], places, padding_mode="border", align_corners=False
     )
     values = sampled[:, 0].numpy()
+    if generator_weight:
+        values = values + generator_weight * embedding.foreground.windows(start, count)
     end = np.minimum(np.floor((first + side) / scale - 0.5).astype(np.int64) + 1, shape)
     return [_crop(values[i], start[i], end[i]) for i in range(len(values))]
 
@@ -492,6 +508,7 @@ def decode_semantic(
     embedding: Embedding,
     prompts: Prompts,
     model: Model,
+    config: DecodeConfig,
     *,
     progress: Progress = ignore_progress,
 ) -> npt.NDArray[np.float32]:
@@ -503,6 +520,7 @@ def decode_semantic(
     prompts : Prompts
         Rejected ones are passed over.
     model : Model
+    config : DecodeConfig
     progress : Progress, optional
 
     Returns
@@ -544,6 +562,7 @@ def decode_semantic(
             corner,
             embedding,
             grid * architecture.patch_size,
+            config.generator_weight,
         )
     progress("decoding", len(corners), len(corners))
     return result
@@ -556,6 +575,7 @@ def _write_core(
     corner: npt.NDArray[np.int64],
     embedding: Embedding,
     side: int,
+    generator_weight: float,
 ) -> None:
     """Write the part of a tile's logits that the tile owns."""
     height, width = embedding.image_shape
@@ -577,4 +597,7 @@ def _write_core(
         padding_mode="border",
         align_corners=False,
     )
-    result[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = sampled[0, 0].numpy()
+    seen = embedding.foreground.at(rows[None], columns[None])[0]
+    result[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = (
+        sampled[0, 0].numpy() + generator_weight * seen
+    )

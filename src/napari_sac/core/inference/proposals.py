@@ -7,57 +7,33 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy import ndimage
 from skimage.feature import peak_local_max
 from skimage.measure import label as label_components
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
-from torch.nn import functional as F
 
-from napari_sac.core.inference.embedding import resize_image
-from napari_sac.core.models.prompt_generator import GENERATOR_STRIDE
+from napari_sac.core.inference.generator_maps import (
+    GENERATOR_DIAMETER,
+    GeneratorMaps,
+    generator_maps,
+)
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from napari_sac.core.config import ProposalConfig
     from napari_sac.core.models.registry import Model
-
-GENERATOR_DIAMETER = 24.0
-"""Nucleus diameter, in pixels of its input, that the generator was trained at."""
 
 LOWEST_FOREGROUND = 0.25
 """Components whose probability never passes the threshold are kept down to this one,
 with a low score, so that lowering the score threshold can bring them back."""
 
-_TILE = 1024
 _SURVEY = 512
 _SCALES = (0.15, 6.0)
 _MEDIAN_BY_PIXELS = 1.10
 """Median diameter by pixels over that by nuclei: the median of DSB 2018's training
 images with three nuclei or more."""
-
-
-@dataclass(frozen=True, eq=False)
-class GeneratorMaps:
-    """The prompt generator's output for a whole image.
-
-    Parameters
-    ----------
-    foreground : (h, w) float32
-        Probability of nucleus.
-    distance : (h, w) float32
-        Distance to the border over its maximum in the nucleus, in [0, 1].
-    scale : float
-        Pixels of the maps to a pixel of the image.
-    """
-
-    foreground: npt.NDArray[np.float32]
-    distance: npt.NDArray[np.float32]
-    scale: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,47 +163,6 @@ def _sample_regions(image: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]
     return [
         image[y : y + _SURVEY, x : x + _SURVEY] for y in set(tops) for x in set(lefts)
     ]
-
-
-def generator_maps(
-    image: npt.NDArray[np.uint8],
-    model: Model,
-    scale: float,
-    *,
-    progress: Progress = ignore_progress,
-) -> GeneratorMaps:
-    """Return the generator's maps of the image at a scale, tile by tile.
-
-    Each tile reads a halo of the generator's receptive field, so that the tiles change
-    nothing.
-    """
-    height, width = (max(1, round(n * scale)) for n in image.shape[:2])
-    resized = resize_image(image, (height, width))
-    halo = model.generator.receptive_radius()
-    result = np.empty((2, height, width), np.float32)
-    corners = [(y, x) for y in range(0, height, _TILE) for x in range(0, width, _TILE)]
-    for done, (y, x) in enumerate(corners):
-        progress("finding nuclei", done, len(corners))
-        top, left = max(0, y - halo), max(0, x - halo)
-        region = resized[:, top : y + _TILE + halo, left : x + _TILE + halo]
-        maps = _generate(region, model)
-        bottom, right = min(y + _TILE, height), min(x + _TILE, width)
-        result[:, y:bottom, x:right] = maps[
-            :, y - top : bottom - top, x - left : right - left
-        ]
-    progress("finding nuclei", len(corners), len(corners))
-    return GeneratorMaps(result[0], result[1], scale)
-
-
-def _generate(region: Tensor, model: Model) -> npt.NDArray[np.float32]:
-    """Return both maps (2, h, w) of a region (3, h, w) uint8 of the resized image."""
-    height, width = region.shape[1:]
-    pad = (0, -width % GENERATOR_STRIDE, 0, -height % GENERATOR_STRIDE)
-    pixels = F.pad((region.float() - 127.5) / 128, pad)[None]
-    device = model.device.torch_device
-    with torch.inference_mode():
-        maps = model.generator(pixels.to(device, memory_format=torch.channels_last))
-    return np.asarray(maps[0].sigmoid().float().cpu().numpy())
 
 
 def generator_labels(

@@ -163,7 +163,9 @@ def _decode(
     masks: list[ObjectMask] = []
     with _timed(seconds, "decoding"):
         if decoding.mode == "semantic":
-            logits = decode_semantic(embedding, prompts, model, progress=progress)
+            logits = decode_semantic(
+                embedding, prompts, model, decoding, progress=progress
+            )
         else:
             masks = decode_prompts(
                 embedding, prompts, model, decoding, progress=progress

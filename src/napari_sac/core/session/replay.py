@@ -134,7 +134,9 @@ def compute_labels(
     scale = embedding_scale(model, settings.diameter)
     embedding = embed_image(pixels, model, scale=scale, progress=progress)
     if settings.decode.mode == "semantic":
-        logits = decode_semantic(embedding, state.prompts, model, progress=progress)
+        logits = decode_semantic(
+            embedding, state.prompts, model, settings.decode, progress=progress
+        )
         labels = (logits > 0).astype(np.uint32)
     else:
         masks = decode_prompts(

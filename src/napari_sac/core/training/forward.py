@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from napari_sac.core.config import DecodeConfig
+from napari_sac.core.inference.generator_maps import SUREST
 from napari_sac.core.inference.window_decoding import (
     decode_windows,
     gather_windows,
@@ -87,6 +89,48 @@ def decode_crops(
         local_frame=spec.local_frame,
     )
     return logits, predicted_iou, origins
+
+
+def foreground_cells(maps: Tensor, grid: int) -> Tensor:
+    """Return what decoding adds to each mask, at the resolution of masks.
+
+    The generator learns from its own loss alone: no gradient comes back this way.
+
+    Parameters
+    ----------
+    maps : (B, 2, S, S) float tensor
+        Logits of the prompt generator.
+    grid : int
+        Side of the embedding, in tokens.
+
+    Returns
+    -------
+    (B, 4 grid, 4 grid) float tensor
+    """
+    clipped = maps[:, :1].detach().float().clamp(-SUREST, SUREST)
+    cells = F.interpolate(
+        clipped, (4 * grid, 4 * grid), mode="bilinear", antialias=True
+    )
+    return DecodeConfig.generator_weight * cells[:, 0]
+
+
+def windows_of_cells(
+    cells: Tensor, prompts: PromptBatch, origins: Tensor, window: int
+) -> Tensor:
+    """Return the part (P, 4 K, 4 K) of the cells that each prompt's mask covers.
+
+    Parameters
+    ----------
+    cells : (B, 4 g, 4 g) float tensor
+    prompts : PromptBatch
+    origins : (P, 2) int64 tensor
+        First token of each window.
+    window : int
+        Side K of the windows in tokens.
+    """
+    return gather_windows(cells[:, None], prompts.image_index, 4 * origins, 4 * window)[
+        :, 0
+    ]
 
 
 def decode_whole(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_sac.core.inference.proposals import GENERATOR_DIAMETER
+from napari_sac.core.inference.generator_maps import GENERATOR_DIAMETER
 from napari_sac.core.models.prompt_generator import GENERATOR_STRIDE
 from napari_sac.core.training.forward import (
     corrective_clicks,

@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +27,11 @@ from napari_sac.core.training.forward import (
     decode_crops,
     decode_whole,
     encode,
+    foreground_cells,
     native_bfloat16,
     whole_crop_prompt,
     whole_crop_targets,
+    windows_of_cells,
 )
 from napari_sac.core.training.losses import generator_loss, mask_loss, mask_targets
 from napari_sac.core.training.sampling import (
@@ -50,6 +53,11 @@ if TYPE_CHECKING:
     from napari_sac.core.config import TrainingConfig
     from napari_sac.core.models.prompt_generator import PromptGenerator
     from napari_sac.core.models.registry import ModelSpec
+
+Step = Callable[
+    ["TrainingState", Crops, PromptBatch, "TrainingConfig"], dict[str, float]
+]
+"""Learns from a batch and returns the parts of its loss."""
 
 SEMANTIC_WEIGHT = 0.15
 """Of the loss of the one decoding with all prompts, beside that of single nuclei."""
@@ -113,12 +121,22 @@ def train(
     images: list[TrainingImage],
     output: Path,
     config: TrainingConfig,
+    step: Step | None = None,
 ) -> None:
     """Train, in place, until the steps or the minutes are used up.
 
     A ``checkpoint.pt`` in ``output`` is taken up where it ends. It is written every 100
     steps, and a line of ``curve.csv`` every 20. Each step draws from its own random
     numbers, so a training that was killed and taken up ends as one that was not.
+
+    Parameters
+    ----------
+    state : TrainingState
+    images : list of TrainingImage
+    output : Path
+    config : TrainingConfig
+    step : callable, optional
+        What is done with a batch; :func:`train_step` by default.
     """
     output.mkdir(parents=True, exist_ok=True)
     checkpoint, curve = output / "checkpoint.pt", output / "curve.csv"
@@ -136,7 +154,7 @@ def train(
         crops = draw_crops(images, config.batch_size, size, rng)
         prompts = draw_prompts(crops, config.prompts_per_crop, rng)
         if (prompts.label > 0).any():
-            recent.append(train_step(state, crops, prompts, config))
+            recent.append((step or train_step)(state, crops, prompts, config))
             update_averages(state, config.averaging)
         state.step += 1
         now = time.monotonic()
@@ -173,6 +191,10 @@ def train_step(
             state.sam, state.spec, features, prompts, window
         )
         whole_logits, whole_iou = decode_whole(state.sam, state.spec, features, whole)
+    # the masks are taught as they are used: with the generator's say
+    cells = foreground_cells(maps, features.shape[-1])
+    logits = logits + windows_of_cells(cells, prompts, origins, window)
+    whole_logits = whole_logits + cells[whole.image_index]
     patch = architecture.patch_size
     truth, valid = mask_targets(
         crops, prompts, origins * patch, window * patch, patch // 4
@@ -195,6 +217,26 @@ def train_step(
     state.optimizer.step()
     logged = {name: value.item() for name, value in parts.items()}
     return logged | {"iou": true_iou[prompts.label > 0].mean().item()}
+
+
+def generator_step(
+    state: TrainingState, crops: Crops, prompts: PromptBatch, config: TrainingConfig
+) -> dict[str, float]:
+    """Do one step of the prompt generator alone, with balanced weights."""
+    device = state.device
+    crops = crops.to(device)
+    low = config.bfloat16 and native_bfloat16(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=low):
+        image = ((crops.image - 127.5) / 128).contiguous(
+            memory_format=torch.channels_last
+        )
+        maps = state.generator(image)
+    loss = generator_loss(maps, crops, balanced=True)
+    state.optimizer.zero_grad()
+    loss.backward()
+    clip_gradients(state)
+    state.optimizer.step()
+    return {"maps": loss.item()}
 
 
 def clip_gradients(state: TrainingState) -> None:

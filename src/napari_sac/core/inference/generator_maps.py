@@ -1,0 +1,173 @@
+"""What the prompt generator says of a whole image: its two maps, tile by tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from napari_sac.core.inference.resampling import resize_image
+from napari_sac.core.models.prompt_generator import GENERATOR_STRIDE
+from napari_sac.core.progress import Progress, ignore_progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_sac.core.models.registry import Model
+
+GENERATOR_DIAMETER = 24.0
+"""Nucleus diameter, in pixels of its input, that the generator was trained at."""
+
+_TILE = 1024
+
+SUREST = 3.0
+"""Logits beyond it say no more: a click must be able to overrule the generator."""
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratorMaps:
+    """The prompt generator's output for a whole image.
+
+    Parameters
+    ----------
+    foreground : (h, w) float32
+        Probability of nucleus.
+    distance : (h, w) float32
+        Distance to the border over its maximum in the nucleus, in [0, 1].
+    scale : float
+        Pixels of the maps to a pixel of the image.
+    """
+
+    foreground: npt.NDArray[np.float32]
+    distance: npt.NDArray[np.float32]
+    scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class ForegroundLogits:
+    """The generator's foreground as logits, to be read at pixels of the image.
+
+    Parameters
+    ----------
+    logits : (h, w) float16
+        In [-3, 3].
+    image_shape : (int, int)
+        Height and width of the image.
+    """
+
+    logits: npt.NDArray[np.float16]
+    image_shape: tuple[int, int]
+
+    def at(
+        self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        """Return the logits (P, m, n), between samples linearly.
+
+        Parameters
+        ----------
+        rows : (P, m) int
+            Pixels of the image; those outside of it read as the nearest inside.
+        columns : (P, n) int
+        """
+        axes = [
+            _neighbours(index, there, here)
+            for index, there, here in zip(
+                (rows, columns), self.logits.shape, self.image_shape, strict=True
+            )
+        ]
+        (top, bottom, y), (left, right, x) = axes
+        top, bottom, y = top[:, :, None], bottom[:, :, None], y[:, :, None]
+        left, right, x = left[:, None], right[:, None], x[:, None]
+        upper = self.logits[top, left] * (1 - x) + self.logits[top, right] * x
+        lower = self.logits[bottom, left] * (1 - x) + self.logits[bottom, right] * x
+        return np.asarray(upper * (1 - y) + lower * y)
+
+    def windows(
+        self, start: npt.NDArray[np.int64], count: int
+    ) -> npt.NDArray[np.float32]:
+        """Return the logits of square windows (P, count, count).
+
+        Parameters
+        ----------
+        start : (P, 2) int
+            First pixel (y, x) of each in the image.
+        count : int
+            Side in pixels.
+        """
+        steps = np.arange(count)
+        return self.at(start[:, :1] + steps, start[:, 1:] + steps)
+
+
+def _neighbours(
+    index: npt.NDArray[np.int64], there: int, here: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return the samples before and after each pixel, and how near the second is."""
+    place = (index + 0.5) * (there / here) - 0.5
+    place = np.clip(place, 0, there - 1)
+    before = np.floor(place).astype(np.int64)
+    after = np.minimum(before + 1, there - 1)
+    return before, after, (place - before).astype(np.float32)
+
+
+def foreground_logits(
+    image: npt.NDArray[np.uint8],
+    model: Model,
+    scale: float,
+    *,
+    progress: Progress = ignore_progress,
+) -> ForegroundLogits:
+    """Return what the generator takes for nucleus in an image at a scale.
+
+    The parameters are those of :func:`generator_maps`.
+    """
+    foreground = generator_maps(image, model, scale, progress=progress).foreground
+    low = 1 / (1 + np.exp(SUREST))
+    sure = np.clip(foreground, low, 1 - low)
+    return ForegroundLogits(
+        np.log(sure / (1 - sure)).astype(np.float16), (image.shape[0], image.shape[1])
+    )
+
+
+def generator_maps(
+    image: npt.NDArray[np.uint8],
+    model: Model,
+    scale: float,
+    *,
+    progress: Progress = ignore_progress,
+) -> GeneratorMaps:
+    """Return the generator's maps of the image at a scale, tile by tile.
+
+    Each tile reads a halo of the generator's receptive field, so that the tiles change
+    nothing.
+    """
+    height, width = (max(1, round(n * scale)) for n in image.shape[:2])
+    resized = resize_image(image, (height, width))
+    halo = model.generator.receptive_radius()
+    result = np.empty((2, height, width), np.float32)
+    corners = [(y, x) for y in range(0, height, _TILE) for x in range(0, width, _TILE)]
+    for done, (y, x) in enumerate(corners):
+        progress("finding nuclei", done, len(corners))
+        top, left = max(0, y - halo), max(0, x - halo)
+        region = resized[:, top : y + _TILE + halo, left : x + _TILE + halo]
+        maps = _generate(region, model)
+        bottom, right = min(y + _TILE, height), min(x + _TILE, width)
+        result[:, y:bottom, x:right] = maps[
+            :, y - top : bottom - top, x - left : right - left
+        ]
+    progress("finding nuclei", len(corners), len(corners))
+    return GeneratorMaps(result[0], result[1], scale)
+
+
+def _generate(region: Tensor, model: Model) -> npt.NDArray[np.float32]:
+    """Return both maps (2, h, w) of a region (3, h, w) uint8 of the resized image."""
+    height, width = region.shape[1:]
+    pad = (0, -width % GENERATOR_STRIDE, 0, -height % GENERATOR_STRIDE)
+    pixels = F.pad((region.float() - 127.5) / 128, pad)[None]
+    device = model.device.torch_device
+    with torch.inference_mode():
+        maps = model.generator(pixels.to(device, memory_format=torch.channels_last))
+    return np.asarray(maps[0].sigmoid().float().cpu().numpy())
