@@ -32,9 +32,9 @@ import numpy.typing as npt
 from interaction import SPACE, build_field, draw_tile
 from interaction import Field as DecodedField
 from napari import Viewer
+from qtpy import QtTest
 from qtpy.QtCore import QEvent, QEventLoop, QObject, QPoint, Qt, QTimer
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
-from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
 from napari_sac.viewer.inference import Found, LoadedModel, Segmented, SegmentRequest
@@ -45,10 +45,12 @@ from napari_sac.widgets._torch_import import import_torch
 if TYPE_CHECKING:
     from napari_sac.core.models.registry import Model
 
+# PyQt's annotations give its static functions a self
+QTest: Any = QtTest.QTest
 Key, Modifier = Qt.Key, Qt.KeyboardModifier
 LEFT = Qt.MouseButton.LeftButton
 PARTS = ("screen", "gui", "paint")
-ACTIONS = ("add", "negative", "drag", "undo")
+ACTIONS = ("add", "shift-click", "not this", "drag", "undo")
 ZOOM = 2.0
 MIDDLE = (200.0, 200.0)
 """The pixel (y, x) of the image in the middle of the canvas."""
@@ -126,10 +128,10 @@ class Screen(QObject):
         self._is_written = bool
         return self._drawn
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Note when the window begins to paint itself, with all that is in it."""
         del watched
-        if event.type() == QEvent.Type.UpdateRequest:
+        if event is not None and event.type() == QEvent.Type.UpdateRequest:
             self._painting = time.thread_time()
         return False
 
@@ -302,9 +304,13 @@ def act(field: Field, action: str, number: int) -> Timing | None:
     if action == "add":
         here = field.spare[number % len(field.spare)]
     else:
-        modifier = Modifier.ShiftModifier
+        if action == "shift-click":
+            # pressed last: the mouse shows what a click without it would give
+            modifier = Modifier.ShiftModifier
         here = np.add(here, (0.2 * radius, 0.7 * radius))
-    field.key(Key.Key_2)
+    field.session.gestures.take_up(
+        field.annotation, "exclude" if action == "not this" else "add"
+    )
     place = field.place(here)
     QTest.mouseMove(canvas, place)
     field.rest(REST_MS)
@@ -338,8 +344,9 @@ def measure(
         act(field, "undo", 0)
     times: dict[str, list[Timing]] = {action: [] for action in ACTIONS}
     for number in range(clicks):
-        action = ACTIONS[number % 3]
-        timing = act(field, action, number // 3)
+        kinds = len(ACTIONS) - 1
+        action = ACTIONS[number % kinds]
+        timing = act(field, action, number // kinds)
         back = act(field, "undo", number)
         for name, value in ((action, timing), ("undo", back)):
             if value is not None:
@@ -366,7 +373,7 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, nargs="+", default=[100, 1000, 2000])
     parser.add_argument("--clicks", type=int, default=24, help="for each number")
     parser.add_argument("--warm-up", type=int, default=3, help="clicks told apart")
-    parser.add_argument("--quick", action="store_true", help="9 clicks each")
+    parser.add_argument("--quick", action="store_true", help="12 clicks each")
     parser.add_argument("--json", type=Path)
     parsed = parser.parse_args()
     # before there is a window
@@ -383,7 +390,7 @@ def main() -> int:
             viewer = Viewer()
             field = Field(viewer, count, loaded)
             loaded = field.session.loaded
-            clicks = 9 if parsed.quick else parsed.clicks
+            clicks = 12 if parsed.quick else parsed.clicks
             times, first = measure(field, clicks, parsed.warm_up)
             times["all"] = [t for timings in times.values() for t in timings]
             summary = {name: summarise(t) for name, t in times.items() if t}

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from app_model.types import KeyBinding
 from napari.layers import Labels, Points, Shapes
+from napari.utils.shortcuts import default_shortcuts
 
+from napari_sac.core.progress import ignore_progress
 from napari_sac.core.types import NEGATIVE, POSITIVE
 from napari_sac.viewer.editing import nucleus_at
 from napari_sac.viewer.keys import ACTIONS, DEFAULTS, KeyTakenError
+from napari_sac.viewer.live import decode_live
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -297,10 +300,10 @@ def test_the_mouse_shows_what_a_click_would_give(bench: Bench) -> None:
     bench.decode()
     layer = bench.session.preview.layer
     assert layer in bench.viewer.layers
-    assert layer.visible
+    assert layer.opacity > 0
     assert bench.viewer.layers.selection.active is annotation.points
     bench.session.preview.hide()
-    assert not layer.visible
+    assert layer.opacity == 0
     np.testing.assert_array_equal(annotation.state.labels, before)
     assert bench.session.undo_title == steps
 
@@ -309,8 +312,6 @@ def test_the_mouse_shows_what_a_click_would_give(bench: Bench) -> None:
 
 
 def test_our_keys_are_none_of_naparis() -> None:
-    from napari.utils.shortcuts import default_shortcuts
-
     kinds = {Points: "points", Labels: "label", Shapes: "shape"}
     meant = {"undo", "redo"}
     for action in ACTIONS:
@@ -340,6 +341,20 @@ def test_keys_can_be_changed(bench: Bench) -> None:
     assert bench.session.keys == DEFAULTS
 
 
+def test_ctrl_y_is_naparis_unless_it_is_chosen_for_redo(bench: Bench) -> None:
+    binding = KeyBinding.from_str("Ctrl+Y")
+    annotation = bench.find()
+    assert binding not in annotation.points.keymap
+    assert binding in default_shortcuts["napari:toggle_ndisplay"]
+    bench.session.set_keys({"redo": "Ctrl+Y"})
+    annotation.points.selected_data = {3}
+    press(annotation.points, "Q")
+    press(annotation.points, "Ctrl+Z")
+    assert annotation.prompts.state[3] == "auto"
+    press(annotation.points, "Ctrl+Y")
+    assert annotation.prompts.state[3] == "rejected"
+
+
 @pytest.mark.parametrize(
     "keys", [{"accept": "Q"}, {"accept": "nonsense key"}, {"fly": "F"}]
 )
@@ -361,14 +376,79 @@ def test_the_preview_does_not_stay_behind(bench: Bench) -> None:
 
     look(place)
     bench.decode()
-    assert preview.layer.visible
+    assert preview.layer.opacity > 0
     # the mouse is elsewhere, and the mask there takes a while
     look(far)
-    assert not preview.layer.visible
+    assert preview.layer.opacity == 0
     bench.decode()
-    assert preview.layer.visible
+    assert preview.layer.opacity > 0
     # a click: the mask itself comes
     annotation.points.add(far)
-    assert not preview.layer.visible
+    assert preview.layer.opacity == 0
     bench.decode()
-    assert not preview.layer.visible
+    assert preview.layer.opacity == 0
+
+
+def _rest_and_click(bench: Bench, annotation: Annotation, yx: np.ndarray) -> None:
+    bench.session.preview.look(annotation, yx, POSITIVE, joins=False)
+    bench.decode()
+    annotation.points.add(yx)
+
+
+@pytest.mark.parametrize("away", [(4.0, 5.0), (0.0, 14.0)])
+def test_a_click_where_the_mouse_rested_is_drawn_at_once(
+    bench: Bench, away: tuple[float, float]
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    before = annotation.state.labels.copy()
+    steps = len(bench.session.history.done)
+    _rest_and_click(bench, annotation, annotation.prompts.yx[3] + away)
+    assert len(bench.session.history.done) == steps + 1
+    assert not bench.session.live.waiting
+    foreseen = annotation.state.labels.copy()
+    assert (foreseen != before).any()
+    assert np.array_equal(annotation.labels.data, foreseen)
+    masks = {k: m.prompt_key for k, m in annotation.masks.items()}
+    # to the last bit what decoding after the click gives
+    bench.session.undo()
+    assert np.array_equal(annotation.state.labels, before)
+    annotation.points.add(annotation.prompts.yx[3] + away)
+    assert bench.session.live.waiting
+    bench.decode()
+    assert np.array_equal(annotation.state.labels, foreseen)
+    assert {k: m.prompt_key for k, m in annotation.masks.items()} == masks
+    bench.session.undo()
+    bench.session.redo()
+    assert np.array_equal(annotation.state.labels, foreseen)
+
+
+def test_a_click_takes_what_is_being_foreseen(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    live, before = bench.session.live, annotation.state.labels.copy()
+    place = annotation.prompts.yx[3] + (4.0, 5.0)
+    bench.session.preview.look(annotation, place, POSITIVE, joins=False)
+    request = live.next_request()
+    annotation.points.add(place)
+    assert live.step_waits
+    live.take(decode_live(request, ignore_progress))
+    assert not live.step_waits
+    assert (annotation.state.labels != before).any()
+    assert bench.decode() == 0
+
+
+def test_what_was_foreseen_is_void_after_another_step(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    place = annotation.prompts.yx[3] + (4.0, 5.0)
+    bench.session.preview.look(annotation, place, POSITIVE, joins=False)
+    bench.decode()
+    bench.session.reject(annotation, np.array([5]))
+    bench.decode()
+    annotation.points.add(place)
+    assert bench.session.live.waiting
+    bench.decode()
+    live = annotation.state.labels.copy()
+    bench.segment(annotation)
+    assert np.array_equal(annotation.state.labels, live)

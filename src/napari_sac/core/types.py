@@ -5,7 +5,7 @@ Coordinates are (y, x) in pixels of the image, with pixel centres at whole numbe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,13 @@ class Prompts:
         """Return no prompts."""
         return cls.from_points(np.empty((0, 2)))
 
+    def equals(self, other: Prompts) -> bool:
+        """Return whether the other table has the same rows in the same order."""
+        return all(
+            np.array_equal(getattr(self, f.name), getattr(other, f.name))
+            for f in fields(self)
+        )
+
     def select(self, rows: BoolArray | IntArray) -> Prompts:
         """Return the given rows, by boolean mask or by index."""
         return Prompts(
@@ -117,6 +124,30 @@ class Prompts:
             np.concatenate([p.score for p in tables]),
             np.concatenate([p.state for p in tables]),
         )
+
+
+@dataclass(frozen=True)
+class ObjectClass:
+    """The class of a nucleus, as QuPath calls a classification.
+
+    Parameters
+    ----------
+    name : str
+        "Tumor"; a class within another one is "Tumor: Positive".
+    colour : (int, int, int) or None
+        Red, green and blue, 0 to 255; None leaves it to QuPath.
+    """
+
+    name: str
+    colour: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a class without a name")
+        if self.colour is not None and not (
+            len(self.colour) == 3 and all(0 <= c <= 255 for c in self.colour)
+        ):
+            raise ValueError(f"{self.colour} is no colour")
 
 
 @dataclass(frozen=True, eq=False)

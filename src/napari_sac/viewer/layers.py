@@ -127,17 +127,34 @@ def _write_all(layer: Points, prompts: Prompts, diameter: float) -> None:
 def _write_rows(
     layer: Points, prompts: Prompts, diameter: float, rows: npt.NDArray[np.intp]
 ) -> None:
+    """Write what differs in some rows: whole arrays take napari milliseconds each."""
     if len(rows):
         changed = prompts.select(rows)
-        layer.features = features_table(prompts)
-        # to assign whole arrays, napari checks every symbol
-        layer.border_color[rows] = _colours(changed)
+        _write_features(layer, prompts, rows)
         known = type(layer.current_symbol)
-        layer.symbol[rows] = [known(symbol) for symbol in _symbols(changed)]
-        # either of the two events draws all that was changed, and takes milliseconds
-        layer.events.border_color()
+        symbols = [known(symbol) for symbol in _symbols(changed)]
+        looks = (layer.border_color, _colours(changed)), (layer.symbol, symbols)
+        differs = [not np.array_equal(array[rows], new) for array, new in looks]
+        if any(differs):
+            for array, new in looks:
+                array[rows] = new
+            # either of the two events draws all that was changed
+            layer.events.border_color()
     if len(prompts) and (layer.size != point_size(diameter)).any():
         layer.size = point_size(diameter)
+
+
+def _write_features(
+    layer: Points, prompts: Prompts, rows: npt.NDArray[np.intp]
+) -> None:
+    """Make napari's table of features agree with the prompts in some rows."""
+    table, new = layer.features, features_table(prompts.select(rows))
+    if list(table.columns) != list(new.columns) or (table.dtypes != new.dtypes).any():
+        layer.features = features_table(prompts)
+        return
+    for place, column in enumerate(new):
+        table.iloc[rows, place] = new[column].to_numpy()
+    layer.events.features()
 
 
 def _changed_rows(before: Prompts, after: Prompts) -> npt.NDArray[np.intp]:

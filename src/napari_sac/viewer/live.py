@@ -7,12 +7,11 @@ for a request, runs :func:`decode_live` there, and gives the queue the result.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sac.core.types import POSITIVE
 from napari_sac.viewer.inference import LoadedModel, load
 from napari_sac.viewer.prompts import usable_ids
 
@@ -55,6 +54,17 @@ class Edit:
     repainted: Box | None = None
     touched: frozenset[int] = frozenset()
     painted: frozenset[int] = frozenset()
+
+    def is_like(self, other: Edit) -> bool:
+        """Return whether two edits of the same prompts do the same."""
+        mine, its = (
+            (e.released, e.repainted, e.touched, e.painted) for e in (self, other)
+        )
+        return (
+            self.before is other.before
+            and mine == its
+            and self.after.equals(other.after)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,18 +133,31 @@ class PreviewRequest:
     scene : Scene
     yx : (float, float)
         Where the mouse is, in pixels of the image.
-    prompts : Prompts
-    sign : {POSITIVE, NEGATIVE}
-    object_id : int or None
-        The nucleus that would get the point; None for a new one.
+    edit : Edit
+        What a click there would do.
+    object_id : int
+        The nucleus that would get the point.
+    labels : (H, W) uint32
+    masks : dict of int to ObjectMask
+        The masks that the labels are drawn from.
+    painted : frozenset of int
+    changes : int
+        How often the session was changed before.
+    unsure : bool
+        Whether ``masks`` may be of other prompts than there are: then nothing but the
+        mask itself can be foreseen.
     """
 
     annotation: int
     scene: Scene
     yx: tuple[float, float]
-    prompts: Prompts
-    sign: int
-    object_id: int | None
+    edit: Edit
+    object_id: int
+    labels: npt.NDArray[np.uint32]
+    masks: dict[int, ObjectMask]
+    painted: frozenset[int]
+    changes: int
+    unsure: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +170,7 @@ class LiveResult:
     loaded : LoadedModel
     embedding : Embedding
     update : LabelUpdate or None
-        For a step.
+        For a step; for a preview what the click would change, if that is known.
     mask : ObjectMask or None
         For a preview.
     seconds : float
@@ -184,12 +207,17 @@ class LiveQueue:
     _undone: dict[int, tuple[int, Edit]] = field(default_factory=dict)
     _out: LiveRequest | PreviewRequest | None = None
     _preview: PreviewRequest | None = None
+    _foreseen: LiveResult | None = None
 
     @property
     def waiting(self) -> bool:
         """Whether there is something to decode, or it is being decoded."""
-        steps = bool(self._waiting) and not self.held
-        return steps or self._preview is not None
+        return self.step_waits or self._preview is not None
+
+    @property
+    def step_waits(self) -> bool:
+        """Whether a step has no masks yet, and gets them as soon as can be."""
+        return bool(self._waiting) and not self.held
 
     def hold(self, held: bool) -> None:
         """Let the steps wait, or go on with them; what a click would give is shown."""
@@ -212,6 +240,9 @@ class LiveQueue:
         if annotation is not None:
             self.session.take_embedding(annotation, result)
             if isinstance(request, PreviewRequest):
+                self._foreseen = result
+                # the click may have come while this was computed
+                self._draw_foreseen()
                 self.session.preview.show(annotation, result)
             elif self._waiting.pop(request.step, None) is not None:
                 self.session.draw_masks(annotation, result)
@@ -258,7 +289,8 @@ class LiveQueue:
         if annotation.state.settings.decode.mode != "instance":
             return
         self._waiting[step] = (annotation.number, edit)
-        self._call()
+        if not self._draw_foreseen() and not self.held:
+            self.session.live_requested.emit()
 
     def undo(self, step: int) -> None:
         """Do not decode for a step that was undone."""
@@ -273,6 +305,7 @@ class LiveQueue:
 
     def forget(self, annotation: Annotation) -> None:
         """Decode nothing more for an annotation."""
+        self._foreseen = None
         for steps in (self._waiting, self._undone):
             for step in [k for k, (n, _) in steps.items() if n == annotation.number]:
                 del steps[step]
@@ -288,14 +321,49 @@ class LiveQueue:
 
         What is loaded and allocated by the first decoding takes longer than a click.
         """
-        scene, prompts = self.session.scene(annotation), annotation.prompts
-        if scene is None or scene.embedding is None or len(prompts) == 0:
+        if len(annotation.prompts) == 0 or self.waiting:
             return
-        if scene.settings.decode.mode != "instance" or self.waiting:
-            return
-        y, x = prompts.yx[0].tolist()
-        self.ask_preview(
-            PreviewRequest(annotation.number, scene, (y, x), prompts, POSITIVE, None)
+        preview = self.session.preview.foresee(annotation, annotation.prompts.yx[0])
+        if preview is not None:
+            self.ask_preview(preview)
+
+    def _draw_foreseen(self) -> bool:
+        """Draw the one step that waits, if its masks were foreseen; else False."""
+        if self._out is not None or len(self._waiting) != 1 or self.held:
+            return False
+        foreseen, self._foreseen = self._foreseen, None
+        ((step, (number, edit)),) = self._waiting.items()
+        annotation = self.session.numbered(number)
+        if foreseen is None or annotation is None:
+            return False
+        if not self._is_this(foreseen, annotation, edit):
+            return False
+        request = self._next_step()
+        if request is None:
+            return False
+        del self._waiting[step]
+        self.session.draw_masks(annotation, replace(foreseen, request=request))
+        return True
+
+    def _is_this(
+        self, foreseen: LiveResult, annotation: Annotation, edit: Edit
+    ) -> bool:
+        """Return whether a step is the click that was foreseen, and all else as then.
+
+        Then what it changes was computed while the mouse rested.
+        """
+        request = foreseen.request
+        if not isinstance(request, PreviewRequest) or foreseen.update is None:
+            return False
+        return (
+            request.annotation == annotation.number
+            and request.changes + 1 == self.session.steps.changes
+            and request.scene.settings is annotation.state.settings
+            and foreseen.embedding is annotation.embedding
+            and request.masks == annotation.masks
+            and request.painted == annotation.painted
+            and not annotation.unsure
+            and request.edit.is_like(edit)
         )
 
     def _next_step(self) -> LiveRequest | None:
@@ -347,8 +415,11 @@ def decode_live(
     known: dict[int, ObjectMask] = {}
     if isinstance(request, LiveRequest):
         update, known = _update(request, embedding, loaded, progress)
-    else:
+    elif request.unsure:
         mask = _preview(request, embedding, loaded)
+    else:
+        update, _ = _update(request, embedding, loaded, progress)
+        mask = update.masks.get(request.object_id)
     seconds = time.perf_counter() - start
     return LiveResult(request, loaded, embedding, update, mask, seconds, known)
 
@@ -369,7 +440,7 @@ def _embed(scene: Scene, loaded: LoadedModel, progress: Progress) -> Embedding:
 
 
 def _update(
-    request: LiveRequest,
+    request: LiveRequest | PreviewRequest,
     embedding: Embedding,
     loaded: LoadedModel,
     progress: Progress,
@@ -383,7 +454,7 @@ def _update(
     touched = touched_nuclei(edit.before, edit.after, config, reach)
     touched |= edit.touched | edit.released
     found = _Before()
-    if request.unsure:
+    if isinstance(request, LiveRequest) and request.unsure:
         found = _look_again(request, embedding, loaded, progress)
     update = update_labels(
         request.labels,
@@ -462,15 +533,15 @@ def _look_again(
 
 def _preview(
     request: PreviewRequest, embedding: Embedding, loaded: LoadedModel
-) -> ObjectMask:
-    from napari_sac.core.inference.live import preview_mask
+) -> ObjectMask | None:
+    """Return the mask that the click would give, without what follows from it."""
+    from napari_sac.core.inference.predictor import decode_prompts
 
-    return preview_mask(
+    decoded = decode_prompts(
         embedding,
-        request.yx,
-        request.prompts,
+        request.edit.after,
         loaded.model,
         request.scene.settings.decode,
-        request.sign,
-        object_id=request.object_id,
+        only={request.object_id},
     )
+    return decoded[0] if decoded else None

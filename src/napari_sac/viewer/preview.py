@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
 
 from napari_sac.core.types import POSITIVE
+from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.editing import nucleus_at
-from napari_sac.viewer.live import PreviewRequest
+from napari_sac.viewer.live import Edit, PreviewRequest
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 NAME = "nuclei preview"
 
 _COLOUR = "#56B4E9"
-_SMALLEST_MOVE = 2.0
-"""In pixels of the image: less does not change the mask enough to decode it again."""
+_OPACITY = 0.5
 
 
 class HoverPreview:
@@ -44,7 +44,7 @@ class HoverPreview:
     def __init__(self, session: AnnotationSession) -> None:
         self._session = session
         self._enabled = True
-        self._asked: tuple[int, FloatArray, int, int | None] | None = None
+        self._asked: tuple[Any, ...] | None = None
         self._shown: FloatArray | None = None
         self.layer: Labels | None = None
 
@@ -81,25 +81,57 @@ class HoverPreview:
         if not inside or (sign != POSITIVE and owner is None):
             self.hide()
             return
-        asked = (annotation.number, yx, sign, owner)
-        if self._is_near(asked):
+        asked = (annotation.number, *yx.tolist(), sign, owner, annotation.prompts)
+        if self._asked == asked:
             return
-        scene = self._session.scene(annotation)
-        if scene is None or annotation.state.settings.decode.mode != "instance":
+        request = self.foresee(annotation, yx, sign, owner)
+        if request is None:
             return
         self._asked = asked
         if self._is_far(annotation, yx):
             # on a busy computer the new one may take a while
             self._clear()
-        self._session.live.ask_preview(
-            PreviewRequest(
-                annotation.number,
-                scene,
-                (float(yx[0]), float(yx[1])),
-                annotation.prompts,
-                sign,
-                owner,
-            )
+        self._session.live.ask_preview(request)
+
+    def foresee(
+        self,
+        annotation: Annotation,
+        yx: FloatArray,
+        sign: int = POSITIVE,
+        owner: int | None = None,
+    ) -> PreviewRequest | None:
+        """Return what to compute for a click at (y, x); None if nothing can be.
+
+        Parameters
+        ----------
+        annotation : Annotation
+        yx : (2,) float
+        sign : {POSITIVE, NEGATIVE}
+        owner : int, optional
+            The nucleus that would get the point; a new one by default.
+        """
+        scene, state = self._session.scene(annotation), annotation.state
+        if scene is None or scene.embedding is None:
+            return None
+        if state.settings.decode.mode != "instance":
+            return None
+        new_id = edits.next_id(state.prompts, state.hidden)
+        place = np.asarray(yx, np.float64)[None]
+        if owner is None:
+            after = edits.add(state.prompts, place, sign, new_id)
+        else:
+            after = edits.add_to(state.prompts, place, sign, owner)
+        return PreviewRequest(
+            annotation=annotation.number,
+            scene=scene,
+            yx=(float(yx[0]), float(yx[1])),
+            edit=Edit(state.prompts, after),
+            object_id=new_id if owner is None else owner,
+            labels=state.labels,
+            masks=dict(annotation.masks),
+            painted=state.painted,
+            changes=self._session.steps.changes,
+            unsure=annotation.unsure,
         )
 
     def show(self, annotation: Annotation, result: LiveResult) -> None:
@@ -109,9 +141,9 @@ class HoverPreview:
             return
         if not isinstance(request, PreviewRequest):
             return
-        if tuple(self._asked[1]) == request.yx:
+        if self._asked[1:3] == request.yx:
             self._draw(annotation, mask)
-            self._shown = self._asked[1]
+            self._shown = np.array(request.yx)
 
     def hide(self) -> None:
         """Show nothing; the mouse is elsewhere."""
@@ -127,7 +159,8 @@ class HoverPreview:
     def _clear(self) -> None:
         self._shown = None
         if self.layer is not None:
-            self.layer.visible = False
+            # not "visible", for which napari draws all layers again
+            self.layer.opacity = 0.0
 
     def _is_far(self, annotation: Annotation, yx: FloatArray) -> bool:
         """Return whether the mouse has left the nucleus whose mask is shown."""
@@ -135,15 +168,6 @@ class HoverPreview:
         return shown is not None and bool(
             np.linalg.norm(yx - shown) > annotation.diameter / 2
         )
-
-    def _is_near(self, asked: tuple[int, FloatArray, int, int | None]) -> bool:
-        if self._asked is None or (self._asked[0], *self._asked[2:]) != (
-            asked[0],
-            *asked[2:],
-        ):
-            return False
-        distance = float(np.linalg.norm(asked[1] - self._asked[1]))
-        return distance < _SMALLEST_MOVE
 
     def _draw(self, annotation: Annotation, mask: ObjectMask) -> None:
         from napari_sac.core.inference.instances import inside
@@ -154,7 +178,7 @@ class HoverPreview:
         else:
             self.layer.data = pixels
         _place(self.layer, annotation, mask.origin_yx)
-        self.layer.visible = True
+        self.layer.opacity = _OPACITY
 
     def _add(self, annotation: Annotation, pixels: npt.NDArray[np.uint8]) -> Labels:
         from napari.utils.colormaps import DirectLabelColormap
@@ -163,7 +187,7 @@ class HoverPreview:
         layer = Labels(
             pixels,
             name=NAME,
-            opacity=0.5,
+            opacity=_OPACITY,
             colormap=DirectLabelColormap(color_dict=colours),
             **annotation.geometry,
         )

@@ -32,11 +32,14 @@ class Steps:
     Attributes
     ----------
     history : History
+    changes : int
+        How often anything was done, amended, undone or redone.
     """
 
     def __init__(self, session: AnnotationSession) -> None:
         self._session = session
         self.history = History()
+        self.changes = 0
 
     def record(
         self,
@@ -83,6 +86,7 @@ class Steps:
             annotation.replace_masks(masks or {})
             return 0
         session.journal.begin(annotation)
+        self.changes += 1
         if change.pixels is not None:
             change.pixels.write(before.labels)
         annotation.state = after
@@ -113,6 +117,7 @@ class Steps:
         """
         step = self._step_for(annotation, number, pixels)
         if step is not None and len(pixels):
+            self.changes += 1
             pixels.write(annotation.state.labels)
             self.history.amend(step, pixels)
             self._session.journal.amend(step, annotation, pixels)
@@ -124,6 +129,7 @@ class Steps:
         annotation = None if step is None else self._session.numbered(step.annotation)
         if step is None or annotation is None:
             return None
+        self.changes += 1
         before = annotation.state
         annotation.state = backward(before, step.change)
         annotation.undo_masks(step.number)
@@ -138,6 +144,7 @@ class Steps:
         annotation = None if step is None else self._session.numbered(step.annotation)
         if step is None or annotation is None:
             return None
+        self.changes += 1
         before = annotation.state
         annotation.state = forward(before, step.change)
         annotation.redo_masks(step.number)

@@ -11,6 +11,7 @@ from napari_sac.core.errors import NapariSacError
 from napari_sac.viewer.keys import ACTIONS
 from napari_sac.viewer.live import decode_live
 from napari_sac.widgets._alive import is_alive
+from napari_sac.widgets._held_frame import HeldFrame
 from napari_sac.widgets._key_clashes import find_clashes
 from napari_sac.widgets._settings import key_settings
 from napari_sac.widgets._wording import (
@@ -77,12 +78,13 @@ class Correcting(QObject):
         self._sentence = ""
         self._last_step = 0
         self.lane: Lane = LiveLane(self, session.live, decode_live)
+        self._frame = HeldFrame(parent)
         self._connect()
 
     def join(self) -> None:
         """Serve the session's requests from now on, with the keys of Preferences."""
         self._use_keys()
-        self._session.live_requested.connect(self.lane.wake)
+        self._session.live_requested.connect(self._on_live_requested)
         self._session.told.connect(self._on_told)
         self._session.changed.connect(self._on_changed)
         self._on_live(self._correct.live.isChecked())
@@ -90,10 +92,11 @@ class Correcting(QObject):
 
     def leave(self) -> None:
         """Serve nothing more; what is being computed is dropped."""
-        self._session.live_requested.disconnect(self.lane.wake)
+        self._session.live_requested.disconnect(self._on_live_requested)
         self._session.told.disconnect(self._on_told)
         self._session.changed.disconnect(self._on_changed)
         self.lane.stop()
+        self._frame.release()
 
     def pause(self, busy: bool) -> None:
         """Let masks wait while a long job has the processor."""
@@ -143,6 +146,11 @@ class Correcting(QObject):
             self._status.say_error(str(error), "")
         keys = self._session.keys
         self._correct.show_keys(ACTIONS, keys, find_clashes(keys))
+
+    def _on_live_requested(self) -> None:
+        self.lane.wake()
+        if self._session.live.step_waits:
+            self._frame.hold()
 
     def _on_live(self, at_once: bool) -> None:
         self._session.live.hold(not at_once)
@@ -256,7 +264,10 @@ class Correcting(QObject):
         self._status.say(self._stage)
 
     def _on_lane_busy(self, busy: bool) -> None:
-        """Say again what the progress of a long decoding was shown in place of."""
+        """Show the mask; say again what the progress was shown in place of."""
+        if not busy:
+            # when the queue has drawn what this is about
+            QTimer.singleShot(0, self._frame.release)
         if not busy and self._stage:
             stage, self._stage = self._stage, ""
             if self._status.sentence == stage:
