@@ -66,6 +66,18 @@ def test_what_a_person_decided_stays(state: str) -> None:
     assert {1, 2} <= set(np.unique(labels))
 
 
+def test_to_accept_a_nucleus_takes_no_neighbour_away() -> None:
+    # below the threshold by IoU, and the smaller one is half covered
+    large = square(1, (0, 0), side=20, iou=0.5)
+    small = square(2, (10, 15), side=8, iou=0.9)
+    seen = labels_of([large, small])
+    assert set(np.unique(seen)) == {0, 1, 2}
+    for states in ({1: "accepted"}, {2: "accepted"}, {1: "accepted", 2: "accepted"}):
+        assert np.array_equal(labels_of([large, small], states), seen)
+    # whoever sets a point says that a nucleus is there
+    assert set(np.unique(labels_of([large, small], {1: "added"}))) == {0, 1}
+
+
 def test_poor_and_empty_masks_are_left_out() -> None:
     labels = labels_of([square(1, (0, 0), iou=0.1), square(2, (20, 20), logit=-1)])
     assert not labels.any()

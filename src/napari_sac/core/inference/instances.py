@@ -8,7 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_sac.core.types import BoolArray, ObjectMask, Prompts, PromptState
+from napari_sac.core.types import (
+    POSITIVE,
+    BoolArray,
+    ObjectMask,
+    Prompts,
+    PromptState,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -21,7 +27,8 @@ _COVERED_WEIGHT = 0.8
 """How much the covered part of a mask counts beside IoU: a little of a nucleus that
 looks out from under a better mask does not save it."""
 
-_DECIDED = (PromptState.ACCEPTED, PromptState.ADDED, PromptState.MOVED)
+_PLACED = (PromptState.ADDED, PromptState.MOVED)
+_DECIDED = (PromptState.ACCEPTED, *_PLACED)
 
 
 def assemble_labels(
@@ -61,7 +68,8 @@ def assemble_labels(
     result = np.zeros(shape, np.uint32)
     if painted and labels is not None:
         result = painted_pixels(labels, painted)
-    candidates = rank_masks(masks, config, decided, painted, result)
+    placed = placed_objects(prompts)
+    candidates = rank_masks(masks, config, decided, placed, painted, result)
     compete(result, drop_duplicates(candidates, config, decided))
     return result
 
@@ -69,6 +77,13 @@ def assemble_labels(
 def decided_objects(prompts: Prompts) -> set[int]:
     """Return the ids of nuclei that a person accepted, added or moved."""
     rows = np.isin(prompts.state, [state.value for state in _DECIDED])
+    return set(prompts.object_id[rows].tolist())
+
+
+def placed_objects(prompts: Prompts) -> set[int]:
+    """Return the ids of nuclei with a positive that a person added or moved."""
+    rows = np.isin(prompts.state, [state.value for state in _PLACED])
+    rows &= prompts.sign == POSITIVE
     return set(prompts.object_id[rows].tolist())
 
 
@@ -111,6 +126,7 @@ def rank_masks(
     masks: Iterable[ObjectMask],
     config: DecodeConfig,
     decided: Collection[int],
+    placed: Collection[int],
     painted: Collection[int],
     pixels: npt.NDArray[np.uint32],
     origin_yx: tuple[int, int] = (0, 0),
@@ -123,6 +139,9 @@ def rank_masks(
     config : DecodeConfig
     decided : collection of int
         Nuclei that a person set or accepted: never poor.
+    placed : collection of int
+        Nuclei that a person set: before all others. To accept one must not: it would
+        take away a neighbour that was seen beside it.
     painted : collection of int
         Nuclei drawn by hand: they have no mask.
     pixels : (h, w) uint32
@@ -146,7 +165,7 @@ def rank_masks(
             <= config.overlap_threshold
         ]
     candidates.sort(
-        key=lambda m: (m.object_id in decided, m.predicted_iou, -m.object_id),
+        key=lambda m: (m.object_id in placed, m.predicted_iou, -m.object_id),
         reverse=True,
     )
     return candidates

@@ -18,6 +18,7 @@ from napari_sac.core.inference.instances import (
     drop_duplicates,
     overlap,
     painted_pixels,
+    placed_objects,
     rank_masks,
 )
 from napari_sac.core.inference.predictor import (
@@ -378,7 +379,13 @@ def _draw_again(
     everything = _around([*dirty, *field.boxes(judged)], labels.shape)
     pixels = painted_pixels(labels[_slices(everything)], painted)
     ranked = rank_masks(
-        field.current(judged), config, decided, painted, pixels, everything[:2]
+        field.current(judged),
+        config,
+        decided,
+        placed_objects(prompts),
+        painted,
+        pixels,
+        everything[:2],
     )
     kept = drop_duplicates(ranked, config, decided)
     window = _around(dirty, labels.shape)

@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_sac.core.inference.instances import placed_objects
 from napari_sac.core.inference.window_decoding import (
     decode_windows,
     gather_windows,
@@ -41,8 +42,6 @@ _BATCH_TOKENS, _BATCH_TOKENS_GPU = 512, 4096
 """Tokens of the windows decoded at once: few, as every batch is filled up to it."""
 
 _LEAST_BATCH = 4
-
-_PLACED = (PromptState.ADDED.value, PromptState.MOVED.value)
 
 _FEW_PAIRS = 1 << 18
 _SPARE = 6
@@ -127,7 +126,7 @@ def neighbour_negatives(
     wanted = np.ones(len(positives), bool)
     if only is not None:
         wanted = np.isin(positives.object_id, list(only))
-    placed = np.isin(positives.object_id, _placed_objects(prompts))
+    placed = np.isin(positives.object_id, list(placed_objects(prompts)))
     everybody = np.arange(len(positives))
     pairs = [
         _nearest(positives.yx, np.flatnonzero(wanted & rows), others, count, reach)
@@ -150,12 +149,6 @@ def first_positives(prompts: Prompts) -> Prompts:
     positives = prompts.select(prompts.sign == POSITIVE)
     _, first = np.unique(positives.object_id, return_index=True)
     return positives.select(first)
-
-
-def _placed_objects(prompts: Prompts) -> npt.NDArray[np.int64]:
-    """Return the nuclei that have a positive which a person added or moved."""
-    by_hand = np.isin(prompts.state, _PLACED) & (prompts.sign == POSITIVE)
-    return np.unique(prompts.object_id[by_hand])
 
 
 def _nearest(
