@@ -54,7 +54,8 @@ def labels_of_generator(
         np.minimum(((np.arange(n) + 0.5) * maps.scale).astype(int), m - 1)
         for n, m in zip(image.shape[:2], regions.shape, strict=True)
     )
-    return regions[rows][:, columns]
+    sampled: npt.NDArray[np.int32] = regions[rows][:, columns]
+    return sampled
 
 
 def draw_overlay(
@@ -93,8 +94,8 @@ def main() -> int:
     parsed = parser.parse_args()
     model = load_model(parsed.model, adapter=parsed.adapter)
     names = names_of_split(parsed.folder, parsed.split)
-    pairs = find_pairs(parsed.folder / "images", parsed.folder / "labels")
-    pairs = [p for p in pairs if p.name in names][:: parsed.every]
+    found = find_pairs(parsed.folder / "images", parsed.folder / "labels")
+    pairs = [p for p in found if p.name in names][:: parsed.every]
     decoded: list[ImageScores] = []
     alone: list[ImageScores] = []
     size_errors: list[float] = []

@@ -32,6 +32,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -236,11 +237,8 @@ def case_memory(data: Path, output: Path, minutes: float) -> dict[str, Any]:
     for checkpointing in (True, False):
         plan = Plan(1024, 1, checkpointing, spec.architecture.depth)
         begun = time.monotonic()
-        step = measure_memory(
-            device,
-            learning,
-            lambda plan=plan: add_gradients(state, batch, config, plan),
-        )
+        work = partial(add_gradients, state, batch, config, plan)
+        step = measure_memory(device, learning, work)
         optimizer.zero_grad()
         key = "checkpointing" if checkpointing else "plain"
         result[key] = {

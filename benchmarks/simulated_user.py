@@ -506,8 +506,8 @@ def main() -> int:
     parsed = parser.parse_args()
     model = load_model(parsed.model, adapter=parsed.adapter, device=parsed.device)
     names = names_of_split(parsed.folder, parsed.split)
-    pairs = find_pairs(parsed.folder / "images", parsed.folder / "labels")
-    pairs = [p for p in pairs if p.name in names][: parsed.limit]
+    listed = find_pairs(parsed.folder / "images", parsed.folder / "labels")
+    pairs = [p for p in listed if p.name in names][: parsed.limit]
     efforts: list[Effort] = []
     courses: dict[str, list[tuple[int, list[Moment]]]] = {way: [] for way in WAYS}
     gestures: Counter[str] = Counter()

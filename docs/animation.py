@@ -15,13 +15,13 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import napari
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
+from qtpy import QtTest
 from qtpy.QtCore import QPoint, Qt
-from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QScrollArea
 from screenshots import MISSED_YX, rest, wait
 
@@ -44,6 +44,8 @@ STEP_SECONDS = 0.12
 """Between two pictures while something moves."""
 CAPTION_HEIGHT = 28
 
+# PyQt's annotations give its static functions a self
+QTest: Any = QtTest.QTest
 Key, Modifier = Qt.Key, Qt.KeyboardModifier
 LEFT = Qt.MouseButton.LeftButton
 
@@ -148,7 +150,7 @@ class Hand:
         self._film = film
         self._viewer = viewer
         self._dock = dock
-        self._window: Any = dock.window()
+        self._window = cast("QWidget", dock.window())
         self._canvas: Any = self._window.findChild(QOpenGLWidget)
 
     def say(self, words: str, seconds: float = 3.2) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from napari_sac.cli.main import main
 from napari_sac.core.geojson import read_geojson
-from napari_sac.core.io import read_labels, read_prompts
+from napari_sac.core.io import read_labels, read_prompts, separate_haematoxylin
 
 
 @pytest.fixture(autouse=True)
@@ -177,6 +177,28 @@ def test_channels_must_be_chosen_where_there_are_many(tmp_path, output, capsys):
     tifffile.imwrite(tmp_path / "six.tif", image, metadata={"axes": "YXC"})
     assert segment(tmp_path / "six.tif", "--output", output) == 1
     assert "6 channels" in capsys.readouterr().err
+
+
+def test_a_stain_can_be_looked_at_alone(tmp_path, output, nuclei, capsys):
+    colour = np.full((*nuclei.labels.shape, 3), 255, np.uint8)
+    colour[nuclei.labels > 0] = (110, 90, 160)
+    colour[:, :80] = np.minimum(colour[:, :80], (150, 90, 50))
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    tifffile.imwrite(tmp_path / "blue.tif", separate_haematoxylin(colour))
+    flags = ["--output", output, "--diameter", "20"]
+    stain = ["--stain", "haematoxylin"]
+    assert segment(tmp_path / "colour.png", *flags, *stain) == 0
+    assert segment(tmp_path / "blue.tif", *flags) == 0
+    both = [read_labels(output / f"{stem}_labels.tif") for stem in ("colour", "blue")]
+    assert both[0].any()
+    np.testing.assert_array_equal(*both)
+    capsys.readouterr()
+    assert segment(tmp_path / "blue.tif", *flags, *stain) == 1
+    assert "no colours" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as raised:
+        segment(tmp_path / "colour.png", *flags, *stain, "--channels", "0")
+    assert raised.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
 
 
 def test_same_image_twice_is_done_once(folder, output, capsys):

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from napari_sac.core.errors import LabelFormatError, OutputError
 from napari_sac.core.geojson import read_geojson, trace_labels, write_geojson
-from napari_sac.core.types import IntArray, Prompts
+from napari_sac.core.types import IntArray, ObjectClass, Prompts
 
 
 def signed_area(ring: list[tuple[int, int]]) -> float:
@@ -77,10 +77,11 @@ def test_id_class_score_and_state_come_back(tmp_path: Path) -> None:
         sign=[1, 1, 0],
     )
     file = tmp_path / "outlines.geojson"
-    write_geojson(file, labels, prompts, class_names={9: "Tumor"})
+    tumor = ObjectClass("Tumor", (200, 0, 0))
+    write_geojson(file, labels, prompts, classes={9: tumor})
     back = read_geojson(file, labels.shape)
     assert back.object_id.tolist() == [5, 9]
-    assert back.class_name == ("Nucleus", "Tumor")
+    assert back.classes == {5: ObjectClass("Nucleus"), 9: tumor}
     np.testing.assert_array_equal(back.score, np.array([0.1, 1], np.float32))
     assert back.state == ("auto", "moved")
     ring = json.loads(file.read_text())["features"][0]["geometry"]["coordinates"][0]
@@ -104,6 +105,32 @@ def test_a_corrected_outline_keeps_its_id_and_copies_get_others(tmp_path: Path) 
     assert (back.labels[14:17, 1:4] == 7).all()
     assert (back.labels > 0).sum() == 16 + 25 + 9
     assert back.state == ("accepted",) * 3
+
+
+@pytest.mark.parametrize(
+    ("classification", "expected"),
+    [
+        ({"name": "Tumor", "color": [200, 0, 0]}, ObjectClass("Tumor", (200, 0, 0))),
+        (
+            {"names": ["Tumor", "Positive"], "color": [1, 2, 255]},
+            ObjectClass("Tumor: Positive", (1, 2, 255)),
+        ),
+        # as QuPath 0.3 wrote it: opaque (200, 0, 0)
+        ({"name": "Tumor", "colorRGB": -3670016}, ObjectClass("Tumor", (200, 0, 0))),
+        ({"name": "Tumor", "color": [1, 2]}, ObjectClass("Tumor")),
+        ({"name": "Tumor", "color": "red"}, ObjectClass("Tumor")),
+        ({"name": "Tumor", "color": [0, 0, 256]}, ObjectClass("Tumor")),
+        ({"name": "", "color": [1, 2, 3]}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_classes_are_read_as_any_qupath_writes_them(
+    tmp_path: Path, classification: Any, expected: ObjectClass | None
+) -> None:
+    area = square(2, 2, 4, properties={"classification": classification})
+    back = read_geojson(save(tmp_path / "a.geojson", [area]), (20, 30))
+    assert back.classes == ({} if expected is None else {1: expected})
 
 
 def test_points_of_qupath_are_nuclei(tmp_path: Path) -> None:

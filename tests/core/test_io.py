@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from napari_sac.core import io
 from napari_sac.core.errors import ImageFormatError, LabelFormatError, OutputError
 from napari_sac.core.io import (
     atomic_path,
@@ -17,6 +18,7 @@ from napari_sac.core.io import (
     read_labels,
     read_points,
     read_prompts,
+    separate_haematoxylin,
     write_labels,
     write_prompts,
 )
@@ -100,6 +102,59 @@ def test_more_than_four_channels_need_a_choice():
 def test_missing_channels_are_named(channels):
     with pytest.raises(ImageFormatError, match="no channel"):
         normalise_image(np.zeros((4, 4, 3)), channels)
+
+
+def stained(blue, brown):
+    """Return white paper with amounts (H, W) of haematoxylin and of DAB on it."""
+    density = blue[..., None] * np.array([0.65, 0.70, 0.29]) + brown[
+        ..., None
+    ] * np.array([0.27, 0.57, 0.78])
+    return np.rint(255 * 10.0**-density).astype(np.uint8)
+
+
+def test_the_blue_stain_is_seen_without_the_brown_one():
+    blue, brown = np.zeros((30, 40)), np.zeros((30, 40))
+    blue[5:15, 5:15] = 0.6
+    brown[:, 20:] = 0.6
+    seen = separate_haematoxylin(stained(blue, brown))
+    assert seen.shape == (30, 40)
+    assert seen.dtype == np.float32
+    nucleus, paper, dab = (float(seen[place]) for place in ((7, 7), (0, 0), (10, 30)))
+    assert nucleus < paper - 0.02, "the more stain, the darker"
+    assert dab == pytest.approx(paper, abs=0.1 * (paper - nucleus))
+
+
+def test_a_stain_is_normalised_like_any_grey_image(rng):
+    image = stained(*rng.uniform(0, 0.8, (2, 20, 30)))
+    alone = normalise_image(image, stain="haematoxylin")
+    np.testing.assert_array_equal(alone, normalise_image(separate_haematoxylin(image)))
+    assert (alone[..., 0] == alone[..., 2]).all()
+    assert not np.array_equal(alone, normalise_image(image))
+    opaque = np.dstack([image, np.full((20, 30), 255, np.uint8)])
+    np.testing.assert_array_equal(alone, normalise_image(opaque, stain="haematoxylin"))
+    scaled = separate_haematoxylin(image / 255)
+    np.testing.assert_allclose(scaled, separate_haematoxylin(image), atol=1e-6)
+
+
+def test_a_stain_is_separated_block_by_block(rng, monkeypatch):
+    image = stained(*rng.uniform(0, 0.8, (2, 33, 20)))
+    whole = separate_haematoxylin(image)
+    monkeypatch.setattr(io, "_BLOCK_VALUES", 4 * 20 * 5)
+    np.testing.assert_array_equal(separate_haematoxylin(image), whole)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((8, 9), np.uint8), "no colours"),
+        (np.zeros((8, 9, 2), np.uint8), "no colours"),
+        (np.full((8, 9, 3), 200.0), "from 0 to 1"),
+        (np.zeros((0, 9, 3), np.uint8), "no pixels"),
+    ],
+)
+def test_what_has_no_stain_is_refused(image, words):
+    with pytest.raises(ImageFormatError, match=words):
+        normalise_image(image, stain="haematoxylin")
 
 
 def test_values_that_are_not_finite_are_the_darkest():

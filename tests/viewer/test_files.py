@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from napari.layers._source import layer_source
 
 from napari_sac.core.errors import (
     LabelFormatError,
@@ -14,12 +16,13 @@ from napari_sac.core.errors import (
     OutputError,
     SessionError,
 )
-from napari_sac.core.geojson import write_geojson
+from napari_sac.core.geojson import read_geojson, write_geojson
 from napari_sac.core.inference.instances import overlap
 from napari_sac.core.io import read_labels, read_prompts
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.replay import replay
-from napari_sac.core.types import Prompts
+from napari_sac.core.types import ObjectClass, Prompts
+from napari_sac.viewer.planes import current_plane
 from napari_sac.viewer.readers import get_session_reader, read_session
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.viewer.writers import write_outlines
@@ -49,6 +52,7 @@ def check_same(first: Annotation, second: Annotation) -> None:
     np.testing.assert_array_equal(first.state.labels, second.state.labels)
     assert first.painted == second.painted
     assert first.state.settings == second.state.settings
+    assert first.state.classes == second.state.classes
 
 
 def reopened(folder: Path) -> AnnotationSession:
@@ -341,6 +345,32 @@ def test_exports(bench: Bench, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("ending", [".tif", ".ome.zarr"])
+def test_the_image_itself_is_not_overwritten(tmp_path: Path, ending: str) -> None:
+    image = tmp_path / f"field{ending}"
+    image.write_bytes(b"pixels")
+    viewer = ViewerModel()
+    with layer_source(path=str(image)):
+        layer = viewer.add_image(np.zeros((40, 50)), name="field")
+    session = AnnotationSession.of(viewer)
+    labels = np.zeros((40, 50), np.uint32)
+    labels[5:20, 5:20] = 1
+    annotation = session.import_labels(current_plane(layer, viewer.dims.point), labels)
+    same = tmp_path / "other" / ".." / image.name
+    data = annotation.labels.as_layer_data_tuple()
+    for write in (
+        partial(session.export_labels, annotation),
+        partial(session.export_prompts, annotation),
+        partial(session.export_geojson, annotation),
+        lambda path: write_outlines(str(path), *data[:2]),
+    ):
+        with pytest.raises(OutputError, match=f"such as field-nuclei{ending}"):
+            write(same)
+    assert image.read_bytes() == b"pixels"
+    session.export_labels(annotation, tmp_path / "field-nuclei.tif")
+    np.testing.assert_array_equal(read_labels(tmp_path / "field-nuclei.tif"), labels)
+
+
 def test_outlines_go_out_and_come_back_with_their_ids(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -399,6 +429,102 @@ def test_outlines_bring_their_score_and_state(bench: Bench, tmp_path: Path) -> N
     )
     assert rows == {4: (0.25, "accepted"), 9: (0.75, "accepted"), 12: (0.5, "auto")}
     np.testing.assert_array_equal(annotation.state.labels, labels)
+
+
+TUMOR = ObjectClass("Tumor", (200, 0, 0))
+STROMA = ObjectClass("Stroma")
+
+
+def classified_file(folder: Path, bench: Bench) -> Path:
+    """Return outlines of discs 1 (Tumor), 2 (Stroma), and 3 without a class."""
+    labels = np.zeros(bench.plane.shape, np.uint32)
+    for object_id, (y, x) in {1: (20, 20), 2: (60, 60), 3: (100, 100)}.items():
+        labels[y - 5 : y + 6, x - 5 : x + 6] = object_id
+    write_geojson(folder / "in.geojson", labels, classes={1: TUMOR, 2: STROMA})
+    return folder / "in.geojson"
+
+
+def exported_classes(session: AnnotationSession, folder: Path) -> dict:
+    (annotation,) = session.annotations
+    session.export_geojson(annotation, folder / "out.geojson")
+    return read_geojson(folder / "out.geojson", annotation.state.labels.shape).classes
+
+
+def test_classes_of_outlines_outlive_editing_undo_and_a_session(
+    bench: Bench, tmp_path: Path
+) -> None:
+    nucleus = ObjectClass("Nucleus")
+    session = bench.session
+    annotation = session.import_geojson(bench.plane, classified_file(tmp_path, bench))
+    assert exported_classes(session, tmp_path) == {1: TUMOR, 2: STROMA, 3: nucleus}
+    session.merge(annotation, [1, 3])
+    assert exported_classes(session, tmp_path) == {1: TUMOR, 2: STROMA}
+    session.split(annotation, [1])
+    assert annotation.state.classes == {1: TUMOR, 2: STROMA, 3: TUMOR}
+    session.undo()
+    session.undo()
+    assert annotation.state.classes == {1: TUMOR, 2: STROMA}
+    # an id that is given again has not the class of the nucleus that had it
+    while len(annotation.points.data):
+        annotation.points.selected_data = {0}
+        annotation.points.remove_selected()
+    assert session.add_nuclei(annotation, np.array([[80.0, 80.0]])) == [1]
+    assert annotation.state.classes == {}
+    for _ in range(4):
+        session.undo()
+    assert annotation.state.classes == {1: TUMOR, 2: STROMA}
+    session.save_as(tmp_path / "mine")
+    session.close()
+    again = reopened(tmp_path / "mine.sac")
+    check_same(annotation, again.annotations[0])
+    assert exported_classes(again, tmp_path) == {1: TUMOR, 2: STROMA, 3: nucleus}
+    while again.redo():
+        pass
+    assert again.annotations[0].state.classes == {}
+    again.close()
+
+
+def test_outlines_that_come_back_bring_the_class_they_have_now(
+    bench: Bench, tmp_path: Path
+) -> None:
+    session = bench.session
+    annotation = session.import_geojson(bench.plane, classified_file(tmp_path, bench))
+    labels = annotation.state.labels.copy()
+    session.set_threshold(annotation, 0.5)
+    # one was classed anew, one lost its class, and one that was drawn has one
+    labels[130:140, 150:160] = 9
+    changed = tmp_path / "changed.geojson"
+    write_geojson(changed, labels, classes={1: STROMA, 9: TUMOR})
+    session.import_geojson(bench.plane, changed)
+    assert annotation.state.classes == {1: STROMA, 9: TUMOR}
+    data = annotation.labels.as_layer_data_tuple()
+    write_outlines(str(tmp_path / "saved.geojson"), *data[:2])
+    saved = read_geojson(tmp_path / "saved.geojson", labels.shape)
+    assert saved.classes[9] == TUMOR
+    session.undo()
+    assert annotation.state.classes == {1: TUMOR, 2: STROMA}
+
+
+def test_a_drawn_outline_with_the_id_of_a_hidden_proposal_is_itself(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = bench.find(score_threshold=0.6)
+    bench.segment(annotation)
+    hidden = int(annotation.hidden.object_id[0])
+    labels = annotation.state.labels.copy()
+    labels[labels == labels.max()] = 0
+    labels[:6, :6] = hidden
+    prompts = Prompts.from_points(
+        [[3.0, 3.0]], object_id=hidden, score=0.25, state="auto"
+    )
+    file = tmp_path / "outlines.geojson"
+    write_geojson(file, labels, prompts, classes={hidden: TUMOR})
+    bench.session.import_geojson(bench.plane, file)
+    fresh = int(annotation.state.labels[3, 3])
+    assert fresh != hidden
+    assert annotation.state.classes == {fresh: TUMOR}
+    row = annotation.prompts.object_id == fresh
+    assert annotation.prompts.score[row].tolist() == [0.25]
 
 
 def test_a_table_in_micrometres_needs_the_size_of_a_pixel(

@@ -15,7 +15,8 @@ from napari_sac.core.progress import ignore_progress
 from napari_sac.core.types import NEGATIVE, POSITIVE
 from napari_sac.viewer.editing import nucleus_at
 from napari_sac.viewer.keys import ACTIONS, DEFAULTS, KeyTakenError
-from napari_sac.viewer.live import decode_live
+from napari_sac.viewer.live import PreviewRequest, decode_live
+from napari_sac.viewer.view import is_in_view
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -37,6 +38,15 @@ def click(annotation: Annotation, yx: tuple[float, float], *held: str) -> None:
         if callback.__name__ == "_on_press":
             callback(layer, event)
     layer.add(np.asarray(yx))
+
+
+def hover(annotation: Annotation, yx: tuple[float, float], *held: str) -> None:
+    """Do what napari does when the mouse moves."""
+    layer = annotation.points
+    event = SimpleNamespace(modifiers=held, position=layer.data_to_world(yx))
+    for callback in layer.mouse_move_callbacks:
+        if callback.__name__ == "_on_hover":
+            callback(layer, event)
 
 
 def segmented(bench: Bench) -> Annotation:
@@ -274,8 +284,7 @@ def test_the_queue_walks_from_the_most_doubtful(bench: Bench) -> None:
     assert first
     own = np.flatnonzero(annotation.prompts.object_id == first)
     assert layer.selected_data == set(own.tolist())
-    world = layer.data_to_world(annotation.prompts.yx[own[0]])
-    np.testing.assert_allclose(bench.viewer.scene.camera.center[-2:], world)
+    assert is_in_view(bench.viewer, annotation, first)
     press(layer, "D")
     assert annotation.prompts.state[own[0]] == "accepted"
     assert bench.session.review.current not in (0, first)
@@ -452,3 +461,39 @@ def test_what_was_foreseen_is_void_after_another_step(bench: Bench) -> None:
     live = annotation.state.labels.copy()
     bench.segment(annotation)
     assert np.array_equal(annotation.state.labels, live)
+
+
+def test_here_too_is_one_more_point_of_the_nucleus(bench: Bench) -> None:
+    annotation = segmented(bench)
+    bench.session.gestures.take_up(annotation, "include")
+    place = annotation.prompts.yx[5] + 6
+    annotation.points.add(place)
+    assert annotation.prompts.sign[-1] == POSITIVE
+    assert annotation.prompts.object_id[-1] == annotation.prompts.object_id[5]
+    assert bench.session.undo_title == "add a + point"
+    # the keys come before the tool
+    click(annotation, tuple(annotation.prompts.yx[4] + 6), "Shift")
+    assert annotation.prompts.sign[-1] == NEGATIVE
+
+
+@pytest.mark.parametrize("tool", ["add", "exclude", "include"])
+@pytest.mark.parametrize("held", [(), ("Shift",), ("Control",)])
+def test_the_mouse_foresees_what_the_click_does(
+    bench: Bench, tool: str, held: tuple[str, ...]
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    layer, live = annotation.points, bench.session.live
+    bench.session.gestures.take_up(annotation, tool)
+    yx = annotation.prompts.yx[5] + 3
+    hover(annotation, tuple(yx), *held)
+    request = live.next_request()
+    assert isinstance(request, PreviewRequest)
+    foreseen = request.edit.after
+    live.take(decode_live(request, ignore_progress))
+    click(annotation, tuple(yx), *held)
+    for column in ("object_id", "yx", "sign"):
+        np.testing.assert_allclose(
+            getattr(annotation.prompts, column), getattr(foreseen, column)
+        )
+    assert len(layer.data) == 13

@@ -104,6 +104,16 @@ def test_chosen_channels_are_added() -> None:
     assert plane.position == ()
 
 
+def test_a_stain_of_a_colour_image_alone() -> None:
+    pixels = RNG.integers(0, 255, (12, 16, 3), np.uint8)
+    layer = Image(pixels, rgb=True)
+    plane = current_plane(layer, (0.0, 0.0), stain="haematoxylin")
+    expected = normalise_image(pixels, stain="haematoxylin")
+    np.testing.assert_array_equal(plane.read(), expected)
+    grey = current_plane(Image(STACK), (0.0, 0.0, 0.0), stain="haematoxylin")
+    assert grey.stain is None
+
+
 def test_one_channel_of_a_stack_of_channels() -> None:
     pixels = RNG.integers(0, 255, (2, 5, 12, 16), np.uint8)
     layer = Image(pixels, axis_labels=("c", "z", "y", "x"))

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.settings import get_plugin_settings
+from napari.utils._proxies import PublicOnlyProxy
 from npe2 import PluginManifest
 
 import napari_sac
-from napari_sac.core.types import NEGATIVE, POSITIVE
+from napari_sac.core.types import NEGATIVE, POSITIVE, ObjectMask
 from napari_sac.viewer.keys import DEFAULTS
 from napari_sac.viewer.live import PreviewRequest
+from napari_sac.viewer.outlines import WIDTH
 from napari_sac.widgets._key_clashes import find_clashes
 from napari_sac.widgets.segment_widget import SegmentWidget
 
@@ -46,6 +48,12 @@ def settle(qtbot: QtBot, dock: SegmentWidget) -> None:
 
 def select(annotation: Annotation, *rows: int) -> None:
     annotation.points.selected_data = set(rows)
+
+
+def pressed(dock: SegmentWidget) -> list[str]:
+    """Return the tools whose buttons look pressed."""
+    buttons = dock.correct.tool_buttons
+    return [name for name, button in buttons.items() if button.isChecked()]
 
 
 def test_undo_and_redo_name_their_step(
@@ -137,9 +145,68 @@ def test_the_mouse_gets_its_tools_from_the_dock(
     layers.selection.active = annotated.labels
     for mode, button in dock.correct.tool_buttons.items():
         button.click()
-        assert layers.selection.active is annotated.points
-        assert annotated.points.mode == {"exclude": "add"}.get(mode, mode)
+        paints = mode == "paint"
+        layer = annotated.labels if paints else annotated.points
+        assert layers.selection.active is layer
+        adds = {"exclude": "add", "include": "add"}
+        assert layer.mode == adds.get(mode, mode)
         assert dock.status.message.text()
+        assert pressed(dock) == [mode]
+
+
+def test_the_buttons_show_the_tool_that_the_mouse_has(
+    dock: SegmentWidget, annotated: Annotation
+) -> None:
+    layers = dock.session.viewer.layers
+    layers.selection.active = annotated.points
+    # as napari's own buttons and keys do
+    for mode in ("select", "add", "pan_zoom"):
+        annotated.points.mode = mode
+        assert pressed(dock) == [mode]
+    buttons = dock.correct.tool_buttons
+    buttons["exclude"].click()
+    # a second click puts it not away
+    buttons["exclude"].click()
+    assert pressed(dock) == ["exclude"]
+    annotated.labels.mode = "paint"
+    assert pressed(dock) == ["exclude"]
+    layers.selection.active = annotated.labels
+    assert pressed(dock) == ["paint"]
+    annotated.labels.mode = "erase"
+    assert pressed(dock) == []
+    layers.selection.active = layers["field"]
+    assert pressed(dock) == []
+    layers.selection.active = annotated.points
+    assert pressed(dock) == ["exclude"]
+
+
+def test_the_buttons_show_the_tool_in_a_dock_of_napari(
+    viewer: ViewerModel, qtbot: QtBot, nuclei: Nuclei
+) -> None:
+    # napari gives its docks a proxy, whose layers are proxies too
+    dock = SegmentWidget(PublicOnlyProxy(viewer))
+    qtbot.addWidget(dock)
+    annotated = dock.session.import_labels(dock.images.plane(), nuclei.labels)
+    viewer.layers.selection.active = annotated.points
+    annotated.points.mode = "select"
+    assert pressed(dock) == ["select"]
+    dock.correct.tool_buttons["include"].click()
+    assert pressed(dock) == ["include"]
+    dock.leave()
+
+
+def test_tools_that_are_one_to_napari_have_marks_of_their_own(
+    dock: SegmentWidget,
+) -> None:
+    buttons = dock.correct.tool_buttons
+    marks = [
+        buttons[name].icon().pixmap(14).toImage()
+        for name in ("add", "exclude", "include")
+    ]
+    assert not any(mark.isNull() for mark in marks)
+    assert marks[0] != marks[1]
+    assert marks[1] != marks[2]
+    assert marks[0] != marks[2]
 
 
 def test_decisions_by_the_mouse_alone(
@@ -211,7 +278,7 @@ def test_switches_reach_the_session(dock: SegmentWidget, annotated: Annotation) 
     dock.correct.preview.setChecked(False)
     assert not dock.session.preview.enabled
     dock.correct.outlines.setChecked(True)
-    assert annotated.labels.contour == 1
+    assert annotated.labels.contour == WIDTH
     dock.correct.outlines.setChecked(False)
     assert annotated.labels.contour == 0
 
@@ -231,10 +298,35 @@ def test_negative_points_by_the_mouse_alone(
     settle(qtbot, dock)
 
 
+def test_here_too_by_the_mouse_alone(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    layer = annotated.points
+    # where nothing is the nearest nucleus would get it, were another one not selected
+    here = np.array([84.0, 110.0])
+    assert annotated.state.labels[84, 110] == 0
+    near, other = np.argsort(np.linalg.norm(annotated.prompts.yx - here, axis=1))[:2]
+    ids = annotated.prompts.object_id
+    select(annotated, other)
+    dock.correct.tool_buttons["include"].click()
+    assert dock.correct.tool_buttons["include"].isChecked()
+    layer.add(here)
+    assert annotated.prompts.sign[-1] == POSITIVE
+    assert annotated.prompts.object_id[-1] == ids[other]
+    layer.add(annotated.prompts.yx[near] + 2)
+    assert annotated.prompts.object_id[-1] == ids[near]
+    # another tool, and back by napari's key: it adds nuclei again
+    layer.mode = "select"
+    layer.mode = "add"
+    layer.add(here + 3)
+    assert annotated.prompts.object_id[-1] == ids.max() + 1
+    settle(qtbot, dock)
+
+
 def test_a_nucleus_is_painted_by_the_mouse_alone(
     dock: SegmentWidget, annotated: Annotation
 ) -> None:
-    dock.correct.paint.click()
+    dock.correct.tool_buttons["paint"].click()
     layer = annotated.labels
     assert dock.session.viewer.layers.selection.active is layer
     assert layer.mode == "paint"
@@ -262,6 +354,85 @@ def test_the_review_is_walked_by_its_buttons(
         panel.accept.click()
     assert panel.bar.text() == "12 of 12 reviewed"
     assert panel.reasons.text() == "All nuclei are reviewed."
+
+
+def test_reject_and_next(dock: SegmentWidget, annotated: Annotation) -> None:
+    panel, review = dock.review, dock.session.review
+    assert not panel.reject.isEnabled()
+    panel.next.click()
+    first = review.current
+    panel.reject.click()
+    own = annotated.prompts.object_id == first
+    assert set(annotated.prompts.state[own]) == {"rejected"}
+    assert panel.bar.text() == "1 of 12 reviewed"
+    assert review.current not in (0, first)
+    assert panel.reasons.text().startswith(f"Nucleus {review.current}: ")
+    dock.session.undo()
+    assert panel.bar.text() == "0 of 12 reviewed"
+
+
+def test_the_review_says_what_is_the_case_now(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    session, said = dock.session, dock.review.reasons
+    session.review.go(annotated, 1)
+    first = session.review.current
+    rows = np.flatnonzero(annotated.prompts.object_id == first)
+    doubts = said.text()
+    session.accept(annotated, rows)
+    assert said.text() == f"Nucleus {first}: accepted."
+    session.reject(annotated, rows)
+    assert said.text() == f"Nucleus {first}: rejected."
+    session.undo()
+    session.undo()
+    settle(qtbot, dock)
+    assert said.text() == doubts
+    session.add_to_nucleus(annotated, annotated.prompts.yx[rows[0]] + 1, NEGATIVE)
+    assert said.text() == f"Nucleus {first}: corrected."
+    session.undo()
+    settle(qtbot, dock)
+    assert said.text() == doubts
+
+
+def test_the_review_says_nothing_about_a_nucleus_that_is_gone(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    session, panel = dock.session, dock.review
+    first = session.review.go(annotated, 1)
+    second = session.review.go(annotated, 1)
+    third = session.review.go(annotated, 1)
+    session.review.go(annotated, -1)
+    assert session.review.current == second
+    # the lowest id stays
+    assert first < second
+    session.merge(annotated, {first, second})
+    assert panel.reasons.text().startswith("Press Next")
+    assert not panel.accept.isEnabled()
+    assert not panel.reject.isEnabled()
+    session.undo()
+    settle(qtbot, dock)
+    assert panel.reasons.text().startswith(f"Nucleus {second}: ")
+    session.redo()
+    settle(qtbot, dock)
+    # it goes on where it was
+    panel.next.click()
+    assert session.review.current == third
+
+
+def test_the_reasons_are_those_of_the_mask_that_is_shown(
+    dock: SegmentWidget, annotated: Annotation
+) -> None:
+    first = dock.session.review.go(annotated, 1)
+    own = annotated.state.labels == first
+    y, x = np.argwhere(own).min(axis=0)
+    shape = np.where(own[y : y + 40, x : x + 40], 9.0, -9.0).astype(np.float32)
+    annotated.masks[first] = ObjectMask(first, (int(y), int(x)), shape, 1.0, 1.0, b"")
+    dock.session.changed.emit()
+    before = dock.review.reasons.text()
+    assert "poor mask" not in before
+    annotated.masks[first] = ObjectMask(first, (int(y), int(x)), shape, 0.3, 1.0, b"")
+    dock.session.changed.emit()
+    assert "poor mask" in dock.review.reasons.text()
 
 
 def test_without_labels_there_is_nothing_to_review(dock: SegmentWidget) -> None:

@@ -494,7 +494,7 @@ def test_a_run_that_goes_on_is_offered(
         qtbot.waitUntil(lambda: not dock.offer.isHidden())
         assert dock.offer.text.text() == "The fine-tuning mine is going on."
         assert dock.offer.discard.isHidden()
-        dock.offer.look.click()
+        dock.look.click()
         assert dock.offer.isHidden()
         assert "Step 20 of 80" in dock.run.steps.text()
 
@@ -514,7 +514,7 @@ def test_a_killed_run_is_offered_to_go_on_or_to_discard(
     assert dock.offer.isHidden()
     other = make_dock(viewer)
     qtbot.waitUntil(lambda: not other.offer.isHidden())
-    other.offer.go_on.click()
+    other.go_on.click()
     assert started == [folder]
     assert not other.run.isHidden()
 
@@ -545,7 +545,7 @@ def test_a_result_that_nobody_saw_is_offered_and_not_used(
     dock = make_dock(viewer)
     qtbot.waitUntil(lambda: not dock.offer.isHidden())
     assert "has finished" in dock.offer.text.text()
-    dock.offer.look.click()
+    dock.look.click()
     assert "promoted" in dock.result.verdict.text()
     assert dock.session.chosen_model == ("sac_tiny", None)
     assert dock.result.use.text() == "Use it"

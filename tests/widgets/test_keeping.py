@@ -14,7 +14,7 @@ from napari_sac.core.io import read_labels, read_prompts, write_labels
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.recovery import find_unclosed
 from napari_sac.widgets import _keeping
-from napari_sac.widgets._keeping import EXPORTS, IMPORTS, is_saved
+from napari_sac.widgets._keeping import EXPORTS, IMPORTS, FileKind, is_saved
 from napari_sac.widgets.segment_widget import SegmentWidget
 
 if TYPE_CHECKING:
@@ -150,18 +150,18 @@ def test_what_was_not_closed_is_offered_and_restored(
 ) -> None:
     labels = annotated.state.labels.copy()
     qtbot.wait(10)
-    assert second.restore.isHidden()
+    assert second.keeping.bar.isHidden()
     # as when the window is closed without saving
     dock.session.close(clean=is_saved(dock.session))
     second.keeping.leave()
     second.keeping.join()
-    qtbot.waitUntil(lambda: not second.restore.isHidden())
-    assert "field" in second.restore.text.text()
-    second.restore.restore.click()
+    qtbot.waitUntil(lambda: not second.keeping.bar.isHidden())
+    assert "field" in second.keeping.bar.text.text()
+    second.keeping.restore.click()
     wait(qtbot, second)
     (opened,) = second.session.annotations
     np.testing.assert_array_equal(opened.state.labels, labels)
-    assert second.restore.isHidden()
+    assert second.keeping.bar.isHidden()
 
 
 def test_discarding_deletes_what_was_offered(
@@ -171,18 +171,18 @@ def test_discarding_deletes_what_was_offered(
     dock.session.close(clean=False)
     second.keeping.leave()
     second.keeping.join()
-    qtbot.waitUntil(lambda: not second.restore.isHidden())
-    second.restore.later.click()
-    assert second.restore.isHidden()
+    qtbot.waitUntil(lambda: not second.keeping.bar.isHidden())
+    second.keeping.bar.later.click()
+    assert second.keeping.bar.isHidden()
     assert len(find_unclosed()) == 1
     second.keeping.leave()
     second.keeping.join()
-    qtbot.waitUntil(lambda: not second.restore.isHidden())
-    second.restore.discard.click()
+    qtbot.waitUntil(lambda: not second.keeping.bar.isHidden())
+    second.keeping.bar.discard.click()
     assert folder.exists()
-    second.restore.discard.click()
+    second.keeping.bar.discard.click()
     assert not folder.exists()
-    assert second.restore.isHidden()
+    assert second.keeping.bar.isHidden()
 
 
 def test_a_journal_that_cannot_be_written_is_told(dock: SegmentWidget) -> None:
@@ -211,6 +211,19 @@ def test_every_export_can_be_written(
         dock.session.undo()
     np.testing.assert_array_equal(read_labels(tmp_path / "out.tif"), labels)
     assert len(read_prompts(tmp_path / "out.csv")) == 12
+
+
+@pytest.mark.parametrize("kind", EXPORTS, ids=lambda kind: kind.name)
+def test_an_export_is_not_called_like_the_image(
+    dock: SegmentWidget,
+    annotated: Annotation,
+    kind: FileKind,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    monkeypatch.setattr(_keeping, "ask_save", lambda *given: asked.append(given[-1]))
+    dock.keep.export_requested.emit(kind.name)
+    assert asked == [f"field-nuclei{kind.ending}"]
 
 
 def test_an_export_that_was_thought_better_of_writes_nothing(

@@ -16,6 +16,7 @@ from napari.components import ViewerModel
 from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication, QComboBox, QMainWindow
 
+from napari_sac.core.io import normalise_image
 from napari_sac.core.models.adapter import CONFIG_FILE, INFO_FILE, WEIGHT_NAMES
 from napari_sac.core.types import NEGATIVE
 from napari_sac.viewer.inference import LoadedModel
@@ -184,6 +185,25 @@ def test_channels_are_offered_where_there_are_some(
     assert len(only(dock).prompts) == 12
     panel.second.setCurrentText("1")
     assert dock.images.plane().channels == (1,)
+
+
+def test_a_stain_is_offered_for_colour_images(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    panel = dock.images
+    assert not panel.stain.isHidden()
+    assert panel.plane().stain is None
+    panel.stain.setCurrentText("haematoxylin")
+    assert panel.plane().stain == "haematoxylin"
+    shown = normalise_image(image.data, stain="haematoxylin")
+    np.testing.assert_array_equal(panel.plane().read(), shown)
+    # another image is looked at as it is shown
+    grey = viewer.add_image(image.data[..., 0], name="grey")
+    panel.choose(grey)
+    assert panel.stain.isHidden()
+    panel.choose(image)
+    assert panel.plane().stain is None
+    assert not panel.stain.isHidden()
 
 
 def test_the_slider_of_a_stack_changes_what_segment_is_about(

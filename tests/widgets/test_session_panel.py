@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_sac.core.session.recovery import Unclosed
 from napari_sac.widgets._files import ask_folder, ask_open, ask_save, safe_name
-from napari_sac.widgets._session_panel import RestoreBar, SessionPanel
+from napari_sac.widgets._session_panel import SessionPanel
 from napari_sac.widgets._wording import describe_time, describe_unsaved, name_step
 
 if TYPE_CHECKING:
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def panel(qtbot: QtBot) -> SessionPanel:
     made = SessionPanel([("csv", "Points")], [("a", "One"), ("b", "Other")])
-    qtbot.addWidget(made)
-    return made
-
-
-@pytest.fixture
-def bar(qtbot: QtBot) -> RestoreBar:
-    made = RestoreBar()
     qtbot.addWidget(made)
     return made
 
@@ -48,38 +41,6 @@ def test_a_notice_is_shown_while_there_is_one(panel: SessionPanel) -> None:
     panel.show_place("kept in field.sac", "read only")
     assert not panel.notice.isHidden()
     assert panel.notice.text() == "read only"
-
-
-def test_the_offer_waits_and_goes(bar: RestoreBar) -> None:
-    assert bar.isHidden()
-    bar.offer("Unsaved work.")
-    assert not bar.isHidden()
-    assert bar.text.text() == "Unsaved work."
-    bar.offer("")
-    assert bar.isHidden()
-
-
-def test_discarding_asks_once_more(qtbot: QtBot, bar: RestoreBar) -> None:
-    discarded: list[bool] = []
-    later: list[bool] = []
-    bar.discard_requested.connect(lambda: discarded.append(True))
-    bar.later_requested.connect(lambda: later.append(True))
-    bar.offer("Unsaved work.")
-    bar.discard.click()
-    assert not discarded
-    assert "for good" in bar.text.text()
-    assert bar.restore.isHidden()
-    bar.later.click()
-    assert not later
-    assert bar.text.text() == "Unsaved work."
-    bar.discard.click()
-    bar.discard.click()
-    assert discarded == [True]
-    # the next offer starts from the beginning
-    bar.offer("Other work.")
-    assert bar.text.text() == "Other work."
-    bar.later.click()
-    assert later == [True]
 
 
 def unclosed(changed: datetime, *images: str) -> Unclosed:

@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_sac.core.config import DecodeConfig, ProposalConfig
+from napari_sac.core.config import STAINS, DecodeConfig, ProposalConfig
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import (
     ImageFormatError,
@@ -82,12 +82,18 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="PIXELS",
         help="typical diameter of a nucleus; by default estimated from each image",
     )
-    parser.add_argument(
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument(
         "--channels",
         type=_channels,
         metavar="N[,N]",
         help="the channels, counted from 0, that show nuclei; by default all of grey "
         "and colour images",
+    )
+    shown.add_argument(
+        "--stain",
+        choices=STAINS,
+        help="look at this stain of tissue alone, such as the blue beside a brown one",
     )
     parser.add_argument(
         "--export",
@@ -169,7 +175,7 @@ def _segment_file(
     )
 
     start = time.perf_counter()
-    image = normalise_image(read_image(file), args.channels)
+    image = normalise_image(read_image(file), args.channels, stain=args.stain)
     found = _segment(image, file.stem, args, model, progress)
     _export(args.output / file.stem, image, found, args.export)
     # the labels last: where they are, the prompts are too

@@ -12,6 +12,10 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 Strategy = Literal["centroid", "probability"]
 Mode = Literal["instance", "semantic"]
+Stain = Literal["haematoxylin"]
+
+STAINS: tuple[Stain, ...] = ("haematoxylin",)
+"""The stains of tissue that can be looked at alone."""
 
 
 class _Dataclass(Protocol):

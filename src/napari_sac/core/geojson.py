@@ -20,7 +20,13 @@ from skimage.draw import polygon
 
 from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.io import atomic_path
-from napari_sac.core.types import POSITIVE, IntArray, Prompts, PromptState
+from napari_sac.core.types import (
+    POSITIVE,
+    IntArray,
+    ObjectClass,
+    Prompts,
+    PromptState,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +34,8 @@ if TYPE_CHECKING:
 ID_MEASUREMENT = "napari-sac id"
 SCORE_MEASUREMENT = "napari-sac score"
 STATE_METADATA = "napari-sac state"
-DEFAULT_CLASS = "Nucleus"
+DEFAULT_CLASS = ObjectClass("Nucleus")
+"""What is written for a nucleus without a class."""
 
 _UUID_PREFIX = uuid.uuid5(uuid.NAMESPACE_URL, "napari-sac:object").int >> 64 << 64
 _LARGEST_ID = 2**32 - 1
@@ -49,8 +56,8 @@ class Outlines:
         The areas; where two overlap, the later in the file.
     object_id : (N,) int64
         Of each area, in the order of the file.
-    class_name : tuple of N str
-        Empty for none.
+    classes : mapping of int to ObjectClass
+        Of the areas that have one, by ``object_id``.
     score : (N,) float32
         1 where the file has none.
     state : tuple of N str
@@ -63,7 +70,7 @@ class Outlines:
 
     labels: npt.NDArray[np.uint32]
     object_id: npt.NDArray[np.int64]
-    class_name: tuple[str, ...]
+    classes: Mapping[int, ObjectClass]
     score: npt.NDArray[np.float32]
     state: tuple[str, ...]
     points: Prompts
@@ -74,7 +81,7 @@ def write_geojson(
     labels: IntArray,
     prompts: Prompts | None = None,
     *,
-    class_names: Mapping[int, str] | None = None,
+    classes: Mapping[int, ObjectClass] | None = None,
 ) -> None:
     """Write the outlines of labels as annotations that QuPath opens, atomically.
 
@@ -85,8 +92,8 @@ def write_geojson(
         0 background; labels up to 2**32 - 1.
     prompts : Prompts, optional
         Score and state of each nucleus are those of its first positive.
-    class_names : mapping of int to str, optional
-        QuPath's class of a nucleus; "Nucleus" for the others.
+    classes : mapping of int to ObjectClass, optional
+        By label; ``DEFAULT_CLASS`` for the others.
 
     Raises
     ------
@@ -94,9 +101,14 @@ def write_geojson(
         If the file cannot be written; what was there before is kept.
     """
     known = _first_rows(prompts) if prompts is not None else {}
-    classes = class_names or {}
+    given = classes or {}
     features = [
-        _feature(object_id, parts, known.get(object_id), classes.get(object_id))
+        _feature(
+            object_id,
+            parts,
+            known.get(object_id),
+            given.get(object_id, DEFAULT_CLASS),
+        )
         for object_id, parts in trace_labels(labels)
     ]
     with (
@@ -142,7 +154,11 @@ def read_geojson(path: str | Path, shape: tuple[int, int]) -> Outlines:
     return Outlines(
         labels=labels,
         object_id=np.array(ids, np.int64),
-        class_name=tuple(f.class_name for f in areas),
+        classes={
+            k: f.classified
+            for k, f in zip(ids, areas, strict=True)
+            if f.classified is not None
+        },
         score=np.array([f.score for f in areas], np.float32),
         state=tuple(f.state for f in areas),
         points=Prompts.from_points(
@@ -265,16 +281,18 @@ def _feature(
     object_id: int,
     parts: list[list[Ring]],
     row: tuple[float, str] | None,
-    class_name: str | None,
+    classified: ObjectClass,
 ) -> dict[str, Any]:
     coordinates = [[[[x, y] for y, x in ring] for ring in part] for part in parts]
     single = len(coordinates) == 1
     properties: dict[str, Any] = {
         "objectType": "annotation",
         "name": str(object_id),
-        "classification": {"name": class_name or DEFAULT_CLASS},
+        "classification": {"name": classified.name},
         "measurements": {ID_MEASUREMENT: object_id},
     }
+    if classified.colour is not None:
+        properties["classification"]["color"] = list(classified.colour)
     if row is not None:
         score, state = row
         properties["measurements"][SCORE_MEASUREMENT] = score
@@ -308,7 +326,7 @@ class _Shape:
     rings: list[list[npt.NDArray[np.float64]]]
     points: list[tuple[float, float]]
     object_id: int | None
-    class_name: str
+    classified: ObjectClass | None
     score: float
     state: str
 
@@ -319,14 +337,13 @@ class _Shape:
             properties = feature.get("properties") or {}
             rings, points = _geometry(geometry["type"], geometry)
             measurements = _measurements(properties)
-            classification = properties.get("classification") or {}
             score = float(measurements.get(SCORE_MEASUREMENT, 1.0))
             state = (properties.get("metadata") or {}).get(STATE_METADATA)
             return cls(
                 rings,
                 points,
                 _own_id(measurements.get(ID_MEASUREMENT), feature.get("id")),
-                str(classification.get("name") or ""),
+                _class_of(properties.get("classification") or {}),
                 min(max(score, 0.0), 1.0) if np.isfinite(score) else 1.0,
                 PromptState(state or PromptState.ACCEPTED).value,
             )
@@ -376,6 +393,25 @@ def _measurements(properties: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(found, list):
         return {m["name"]: m["value"] for m in found}
     return dict(found)
+
+
+def _class_of(classification: Mapping[str, Any]) -> ObjectClass | None:
+    """Return the class of a feature, without a colour that makes no sense."""
+    # QuPath lists the names of a class within another one
+    names = classification.get("names") or [classification.get("name") or ""]
+    name = ": ".join(map(str, names))
+    if not name:
+        return None
+    colour = classification.get("color")
+    packed = classification.get("colorRGB")
+    if colour is None and type(packed) is int:
+        # QuPath before version 0.4: one number of 32 bits, the upper eight opacity
+        colour = [packed >> shift & 255 for shift in (16, 8, 0)]
+    try:
+        red, green, blue = (int(c) for c in colour or ())
+        return ObjectClass(name, (red, green, blue))
+    except (TypeError, ValueError, OverflowError):
+        return ObjectClass(name)
 
 
 def _own_id(measured: Any, text: Any) -> int | None:

@@ -219,8 +219,11 @@ def shown_plane(session: AnnotationSession) -> ImagePlane | None:
     plane = current_plane(layer, viewer.dims.point)
     for annotation in reversed(session.annotations):
         known = annotation.plane
-        if known is not None and known.layer is layer and known.channels:
-            plane = current_plane(layer, viewer.dims.point, known.channels)
+        if known is None or known.layer is not layer:
+            continue
+        if known.channels or known.stain:
+            point = viewer.dims.point
+            plane = current_plane(layer, point, known.channels, known.stain)
             break
     return plane
 

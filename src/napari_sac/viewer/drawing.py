@@ -13,6 +13,7 @@ from napari_sac.viewer.layers import (
     show_pixels,
     write_points,
 )
+from napari_sac.viewer.outlines import Outlines
 
 if TYPE_CHECKING:
     from napari.layers import Layer, Points
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
     from napari_sac.viewer.session import AnnotationSession
 
 
-_OUTLINE = 1
-"""Width of an outline, in pixels of the image."""
-
-
 class Drawing:
     """Shows and writes the layers of a session, and notes which the user deletes.
 
@@ -39,7 +36,7 @@ class Drawing:
 
     def __init__(self, session: AnnotationSession) -> None:
         self._session = session
-        self._contour = 0
+        self._outlines = Outlines()
         session.viewer.layers.events.removed.connect(self._on_layer_removed)
 
     def draw(
@@ -126,17 +123,17 @@ class Drawing:
         layer = build_labels(
             annotation.state.labels, labels_name(annotation.name), annotation.geometry
         )
-        layer.contour = self._contour
+        self._outlines.apply(layer)
         annotation.labels = layer
         self._session.gestures.watch_labels(layer)
         self.adopt(annotation, layer)
 
     def outline(self, outlines: bool) -> None:
         """Show nuclei as outlines, or filled."""
-        self._contour = _OUTLINE if outlines else 0
+        self._outlines.shown = outlines
         for annotation in self._session.annotations:
             if annotation.labels is not None:
-                annotation.labels.contour = self._contour
+                self._outlines.apply(annotation.labels)
 
     def adopt(self, annotation: Annotation, layer: Layer) -> None:
         """Take a layer into an annotation's: give it our keys, and its place."""

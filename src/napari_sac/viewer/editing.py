@@ -93,7 +93,8 @@ def merge(
         shape, (rows, columns), state.labels[rows, columns], target
     )
     painted = (state.painted - ids) | {target}
-    after = replace(state, prompts=prompts, painted=painted)
+    classes = edits.inherit_classes(state.classes, state.prompts, prompts)
+    after = replace(state, prompts=prompts, painted=painted, classes=classes)
     edit = Edit(
         state.prompts,
         prompts,
@@ -314,7 +315,12 @@ def _change_prompts(
         gone |= edits.usable_ids(state.prompts) - usable
     pixels = painting.erasure(state.labels, gone)
     shape = (state.labels.shape[0], state.labels.shape[1])
-    after = replace(state, prompts=prompts, painted=state.painted - gone - released)
+    after = replace(
+        state,
+        prompts=prompts,
+        painted=state.painted - gone - released,
+        classes=edits.inherit_classes(state.classes, state.prompts, prompts),
+    )
     edit = Edit(
         state.prompts, prompts, frozenset(released), painting.change_box(pixels, shape)
     )

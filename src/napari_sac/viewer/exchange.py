@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 
-from napari_sac.core.errors import Cancelled, LabelFormatError, SessionError
+from napari_sac.core.errors import (
+    Cancelled,
+    LabelFormatError,
+    OutputError,
+    SessionError,
+)
 from napari_sac.core.io import read_points, write_labels, write_prompts
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.session import folder as session_folder
@@ -27,19 +32,21 @@ from napari_sac.viewer.live import Edit
 from napari_sac.viewer.planes import ImagePlane, pixel_size
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     import numpy.typing as npt
 
     from napari_sac.core.geojson import Outlines
     from napari_sac.core.session.image import ImageReference
     from napari_sac.core.session.journal import Journal, Restored
-    from napari_sac.core.types import AnyArray, FloatArray
+    from napari_sac.core.types import AnyArray, FloatArray, ObjectClass
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.session import AnnotationSession
 
 OME_ZARR_SUFFIX = ".ome.zarr"
 _GEOJSON_SUFFIXES = (".geojson", ".json")
+_IMAGE_FILE = "napari-sac image"
+"""Where a layer carries the file that a session read its pixels from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +224,8 @@ def import_geojson(
 
     Nuclei keep their ids. One whose outline was changed counts as painted, one that is
     missing in the file is rejected, and one that is new gets a prompt, with the score
-    and the state that the file has for it. What was accepted there is accepted.
+    and the state that the file has for it. What was accepted there is accepted. All
+    have the class that they have in the file.
 
     Raises
     ------
@@ -255,11 +263,22 @@ def show_outlines(
     state = annotation.state
     if len(state.prompts) == 0:
         prompts = _decided(state.prompts, read.areas.prompts, outlines)
-        return _replace_all(session, plane, labels, prompts, "import outlines")
+        classes = _classes_in(outlines)
+        return _replace_all(
+            session, plane, labels, prompts, "import outlines", classes=classes
+        )
     stroke = painting.read_stroke(state, labels, (0, 0, *plane.shape))
     after = state if stroke is None else stroke.after
     pixels = None if stroke is None else stroke.pixels
-    after = replace(after, prompts=_decided(state.prompts, after.prompts, outlines))
+    if stroke is not None:
+        outlines = _renumbered(outlines, stroke.renumbered)
+    named = set(outlines.object_id.tolist())
+    others = {k: c for k, c in state.classes.items() if k not in named}
+    after = replace(
+        after,
+        prompts=_decided(state.prompts, after.prompts, outlines),
+        classes={**others, **_classes_in(outlines)},
+    )
     edit = Edit(
         state.prompts,
         after.prompts,
@@ -277,8 +296,9 @@ def export_labels(annotation: Annotation, path: str | Path) -> None:
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If it cannot be written, or the path is that of the image.
     """
+    spare_image(annotation, path)
     if str(path).lower().endswith(OME_ZARR_SUFFIX):
         from napari_sac.core.ome_zarr import write_ome_zarr
 
@@ -288,15 +308,49 @@ def export_labels(annotation: Annotation, path: str | Path) -> None:
 
 
 def export_prompts(annotation: Annotation, path: str | Path) -> None:
-    """Write the prompts that are shown as CSV."""
+    """Write the prompts that are shown as CSV; raises as :func:`export_labels`."""
+    spare_image(annotation, path)
     write_prompts(path, annotation.prompts)
 
 
 def export_geojson(annotation: Annotation, path: str | Path) -> None:
-    """Write the outlines with id, class, score and state, for QuPath."""
+    """Write the outlines with id, class, score and state, for QuPath.
+
+    Raises as :func:`export_labels`.
+    """
     from napari_sac.core.geojson import write_geojson
 
-    write_geojson(path, annotation.state.labels, annotation.prompts)
+    spare_image(annotation, path)
+    labels, classes = annotation.state.labels, outline_classes(annotation)
+    write_geojson(path, labels, annotation.prompts, classes=classes)
+
+
+def spare_image(annotation: Annotation, path: str | Path) -> None:
+    """Raise ``OutputError`` if a path is that of the image that is annotated."""
+    layer = None if annotation.plane is None else annotation.plane.layer
+    if layer is None:
+        return
+    files = (layer.source.path, layer.metadata.get(_IMAGE_FILE))
+    name = Path(path).name
+    if Path(path).resolve() in {Path(file).resolve() for file in files if file}:
+        zarr = name.lower().endswith(OME_ZARR_SUFFIX)
+        ending = OME_ZARR_SUFFIX if zarr else Path(path).suffix
+        stem = name[: len(name) - len(ending)]
+        raise OutputError(
+            f"{name} is the image itself. Nothing was written, and the image was kept; "
+            f"choose another name, such as {export_name(stem, ending)}."
+        )
+
+
+def export_name(stem: str, ending: str) -> str:
+    """Return what a file with the nuclei of an image is called by default."""
+    return f"{stem}-nuclei{ending}"
+
+
+def outline_classes(annotation: Annotation) -> Mapping[int, ObjectClass]:
+    """Return the classes by label; none where a label is the foreground of all."""
+    state = annotation.state
+    return {} if state.settings.decode.mode == "semantic" else state.classes
 
 
 def open_session(session: AnnotationSession, folder: str | Path) -> list[Annotation]:
@@ -435,6 +489,8 @@ def _replace_all(
     labels: npt.NDArray[np.uint32],
     prompts: Prompts,
     title: str,
+    *,
+    classes: Mapping[int, ObjectClass] | None = None,
 ) -> Annotation:
     """Make labels the annotation of a plane, with given pixels for each nucleus."""
     fresh = Settings(diameter=typical_diameter(labels), decode=session.decode_config)
@@ -447,6 +503,7 @@ def _replace_all(
         frozenset(prompts.object_id.tolist()),
         state.reviewed,
         replace(state.settings, diameter=fresh.diameter),
+        classes or {},
     )
     pixels = PixelChange.between(state.labels, labels)
     _import(session, annotation, title, after, pixels)
@@ -479,6 +536,24 @@ def _without_rejected(outlines: Outlines) -> npt.NDArray[np.uint32]:
     labels = outlines.labels
     gone = np.isin(labels, outlines.object_id[rejected].astype(np.uint32))
     return np.where(gone, np.uint32(0), labels)
+
+
+def _classes_in(outlines: Outlines) -> dict[int, ObjectClass]:
+    """Return the classes in a file, but for the one that stands for none."""
+    from napari_sac.core.geojson import DEFAULT_CLASS
+
+    return {k: c for k, c in outlines.classes.items() if c != DEFAULT_CLASS}
+
+
+def _renumbered(outlines: Outlines, ids: Mapping[int, int]) -> Outlines:
+    """Return the outlines with the ids that nuclei got here, by those in the file."""
+    return replace(
+        outlines,
+        object_id=np.array(
+            [ids.get(k, k) for k in outlines.object_id.tolist()], np.int64
+        ),
+        classes={ids.get(k, k): c for k, c in outlines.classes.items()},
+    )
 
 
 def _decided(before: Prompts, after: Prompts, outlines: Outlines) -> Prompts:
@@ -517,7 +592,12 @@ def _find_plane(
             continue
         data = layer.data[0] if layer.multiscale else layer.data
         plane = ImagePlane(
-            layer, data, reference.index, reference.channel_axis, reference.channels
+            layer,
+            data,
+            reference.index,
+            reference.channel_axis,
+            reference.channels,
+            reference.stain,
         )
         if layer.ndim - 2 == len(reference.index) and plane.shape == reference.shape:
             return plane
@@ -537,7 +617,11 @@ def _load_plane(
     if pixels is None:
         return None
     layer = session.viewer.add_image(
-        pixels, rgb=True, name=reference.name, **_placed(view)
+        pixels,
+        rgb=True,
+        name=reference.name,
+        metadata={_IMAGE_FILE: reference.path},
+        **_placed(view),
     )
     return ImagePlane(layer, pixels, ())
 

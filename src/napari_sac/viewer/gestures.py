@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers import Labels, Points
 from napari.layers.base import ActionType
+from psygnal import Signal
 
 from napari_sac.core.types import NEGATIVE, POSITIVE
 from napari_sac.viewer import editing, strokes
@@ -19,7 +20,7 @@ from napari_sac.viewer.keys import ACTIONS, check_keys, rebind
 from napari_sac.viewer.painting import stroke_box, stroke_window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from app_model.types import KeyBinding
     from napari.layers import Layer
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from napari_sac.viewer.session import AnnotationSession
 
 _ADDING = "add"
+_ADDING_TOOLS = ("add", "exclude", "include")
 
 
 class Gestures:
@@ -43,17 +45,24 @@ class Gestures:
     ----------
     keys : dict of str to str
         The key of each action of ours.
+    tool_changed : Signal
+        Emitted when the mouse may have got another tool, by whomever.
     """
+
+    tool_changed = Signal()
 
     def __init__(self, session: AnnotationSession) -> None:
         self._session = session
         self._paused = False
+        self._adding = _ADDING
         self._modifiers: frozenset[str] = frozenset()
         self._bindings: dict[str, KeyBinding | None] = check_keys({})
         # napari asks for the names of these functions, so they cannot be partial
         self._functions: dict[str, Callable[[Layer], None]] = {
             action.name: getattr(self, action.name) for action in ACTIONS
         }
+        selection = session.viewer.layers.selection
+        selection.events.active.connect(self._on_active)
 
     @property
     def keys(self) -> dict[str, str]:
@@ -83,9 +92,9 @@ class Gestures:
         Parameters
         ----------
         annotation : Annotation
-        tool : {"add", "exclude", "select", "pan_zoom", "paint"}
-            Add nuclei or negatives, select and move points, move the view, or paint a
-            new nucleus.
+        tool : {"add", "exclude", "include", "select", "pan_zoom", "paint"}
+            Add nuclei, negatives of nuclei there are or further positives of them,
+            select and move points, move the view, or paint a new nucleus.
 
         Returns
         -------
@@ -103,10 +112,33 @@ class Gestures:
         if isinstance(layer, Labels):
             layer.selected_label = edits.next_id(annotation.prompts, annotation.hidden)
             layer.brush_size = max(1, round(annotation.diameter / 3))
-        layer.mode = "add" if tool == "exclude" else tool
+            layer.mode = tool
+        elif tool in _ADDING_TOOLS:
+            selected = set(layer.selected_data)
+            layer.mode = _ADDING
+            if tool != _ADDING:
+                # napari forgets them, and they say which nucleus is meant
+                layer.selected_data = selected
+        else:
+            layer.mode = tool
         # behind the mode, which another tool would have set back
-        session.added_sign = NEGATIVE if tool == "exclude" else POSITIVE
+        self._add_as(tool)
         return True
+
+    def tool(self, annotation: Annotation) -> str:
+        """Return the tool that the mouse has, as `take_up` names it; "" for another."""
+        active = self._session.viewer.layers.selection.active
+        if active is None:
+            return ""
+        mode = str(active.mode)
+        # not "is": a dock gets the layers in proxies of napari's
+        if active == annotation.points:
+            tools = {_ADDING: self._adding, "select": mode, "pan_zoom": mode}
+        elif active == annotation.labels:
+            tools = {"paint": mode, "pan_zoom": mode}
+        else:
+            tools = {}
+        return tools.get(mode, "")
 
     def watch_points(self, layer: Points) -> None:
         """Listen to points that are added, moved or deleted, and to the features."""
@@ -118,6 +150,7 @@ class Gestures:
 
     def watch_labels(self, layer: Labels) -> None:
         """Listen to strokes, and to another array being put in."""
+        layer.events.mode.connect(self._on_active)
         layer.events.paint.connect(self._on_paint)
         layer.events.data.connect(self._on_labels_replaced)
 
@@ -202,8 +235,32 @@ class Gestures:
     def _on_mode(self, event: Event) -> None:
         """Let a tool that was put away add nuclei again when it comes back."""
         if event.source.mode != _ADDING:
-            self._session.added_sign = POSITIVE
             self._session.preview.hide()
+            self._add_as(_ADDING)
+        else:
+            self.tool_changed.emit()
+
+    def _on_active(self, event: Event) -> None:
+        del event
+        self.tool_changed.emit()
+
+    def _add_as(self, tool: str) -> None:
+        """Note what napari's tool that adds points adds from now on."""
+        self._adding = tool if tool in _ADDING_TOOLS else _ADDING
+        self._session.added_sign = NEGATIVE if tool == "exclude" else POSITIVE
+        self.tool_changed.emit()
+
+    def _meaning(self, held: Collection[str]) -> tuple[int, bool]:
+        """Return what a click adds: of which sign, and whether to a nucleus there is.
+
+        The keys held down come before the tool.
+        """
+        if "Shift" in held:
+            return NEGATIVE, True
+        if "Control" in held:
+            return POSITIVE, True
+        sign = self._session.added_sign
+        return sign, sign == NEGATIVE or self._adding == "include"
 
     def _on_hover(self, layer: Points, event: Event) -> None:
         self._modifiers = frozenset()
@@ -213,13 +270,9 @@ class Gestures:
         if layer.mode != _ADDING:
             self._session.preview.hide()
             return
-        sign = NEGATIVE if "Shift" in event.modifiers else self._session.added_sign
-        self._session.preview.look(
-            annotation,
-            np.asarray(layer.world_to_data(event.position), float)[-2:],
-            sign,
-            joins="Control" in event.modifiers or sign == NEGATIVE,
-        )
+        sign, joins = self._meaning(event.modifiers)
+        yx = np.asarray(layer.world_to_data(event.position), float)[-2:]
+        self._session.preview.look(annotation, yx, sign, joins=joins)
 
     def _on_data(self, event: Event) -> None:
         annotation = self._session.owner(event.source)
@@ -233,8 +286,8 @@ class Gestures:
             # the mask itself comes, and the mouse may rest where it is
             self._session.preview.hide()
             held, self._modifiers = self._modifiers, frozenset()
-            sign = NEGATIVE if "Shift" in held else POSITIVE
-            editing.sync(self._session, annotation, joins_as=sign if held else None)
+            sign, joins = self._meaning(held)
+            editing.sync(self._session, annotation, joins_as=sign if joins else None)
         elif event.action != ActionType.CHANGING:
             # before a removal too: the rows that it names must be known
             self._session.sync(annotation)

@@ -349,6 +349,7 @@ def refer_to(
         index=plane.index,
         channel_axis=plane.channel_axis if plane.channels else None,
         channels=plane.channels,
+        stain=plane.stain,
     )
     small = plane.shape[0] * plane.shape[1] <= MAX_KEPT_PIXELS
     return reference, small and not readable

@@ -6,7 +6,7 @@ that was wiped out wholly is rejected.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from napari_sac.core.types import POSITIVE, Prompts
 from napari_sac.viewer import prompts as edits
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -36,11 +36,14 @@ class Stroke:
     after : AnnotationState
         With the labels of before, which nobody has written to yet.
     pixels : PixelChange
+    renumbered : mapping of int to int
+        The ids that labels got which are those of other nuclei, by label.
     """
 
     title: str
     after: AnnotationState
     pixels: PixelChange
+    renumbered: Mapping[int, int] = field(default_factory=dict)
 
 
 def stroke_box(atoms: Iterable[Any], shape: tuple[int, int]) -> Box:
@@ -121,7 +124,7 @@ def read_stroke(
     if state.settings.decode.mode == "semantic":
         pixels = PixelChange.between(before, after, (y0, x0), shape)
         return Stroke("paint", state, pixels)
-    _number_anew(state, before, after, changed, (y0, x0))
+    renumbered = _number_anew(state, before, after, changed, (y0, x0))
     pixels = PixelChange.between(before, after, (y0, x0), shape)
     drawn = set(np.unique(after[changed]).tolist()) - {0}
     erased = set(np.unique(before[changed & (after == 0)]).tolist()) - {0}
@@ -133,7 +136,7 @@ def read_stroke(
     prompts = edits.reject_nuclei(prompts, gone)
     title = _title(drawn, erased - gone, gone)
     state = replace(state, prompts=prompts, painted=(state.painted | kept) - gone)
-    return Stroke(title, state, pixels)
+    return Stroke(title, state, pixels, renumbered)
 
 
 def selected_label(stroke: Stroke, used: int) -> int:
@@ -166,15 +169,16 @@ def _number_anew(
     after: npt.NDArray[np.uint32],
     changed: npt.NDArray[np.bool_],
     origin_yx: tuple[int, int],
-) -> None:
+) -> dict[int, int]:
     """Give a nucleus an id of its own if its label is that of another one elsewhere.
 
     napari counts on from the largest label it sees, and knows neither proposals that
-    are hidden nor nuclei without pixels.
+    are hidden nor nuclei without pixels. Return the new ids by label.
     """
     new_id = edits.next_id(state.prompts, state.hidden)
     new_id = max(new_id, int(after.max(initial=0)) + 1)
     height, width = after.shape
+    renumbered: dict[int, int] = {}
     for label in set(np.unique(after[changed]).tolist()) - {0}:
         known = state.prompts.object_id == label
         yx = state.prompts.yx[known] - origin_yx
@@ -185,7 +189,9 @@ def _number_anew(
         if (state.labels == label).any():
             continue
         after[changed & (after == label)] = new_id
+        renumbered[label] = new_id
         new_id += 1
+    return renumbered
 
 
 def _is_left(

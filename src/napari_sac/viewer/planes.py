@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from napari.layers import Image
 
+    from napari_sac.core.config import Stain
     from napari_sac.core.types import AnyArray
 
 MAX_PIXELS = 400_000_000
@@ -44,6 +45,9 @@ class ImagePlane:
         Which of those axes holds channels.
     channels : tuple of int
         The channels along that axis that show nuclei; empty for the plane as shown.
+    stain : str or None
+        The stain that is looked at alone, if the layer is RGB; None for the plane as
+        shown.
     """
 
     layer: Image
@@ -51,6 +55,7 @@ class ImagePlane:
     index: tuple[int, ...]
     channel_axis: int | None = None
     channels: tuple[int, ...] = ()
+    stain: Stain | None = None
 
     @property
     def position(self) -> tuple[int, ...]:
@@ -85,7 +90,7 @@ class ImagePlane:
                 "memory at once. Nothing was changed; crop the region of interest."
             )
         if self.channel_axis is None or not self.channels:
-            return normalise_image(_as_array(self.data[self.index]))
+            return normalise_image(_as_array(self.data[self.index]), stain=self.stain)
         planes = [_as_array(self.data[self._at(c)]) for c in self.channels]
         return normalise_image(
             np.stack(planes, axis=-1), channels=range(len(self.channels))
@@ -98,7 +103,10 @@ class ImagePlane:
 
 
 def current_plane(
-    layer: Image, point: Sequence[float], channels: tuple[int, ...] = ()
+    layer: Image,
+    point: Sequence[float],
+    channels: tuple[int, ...] = (),
+    stain: Stain | None = None,
 ) -> ImagePlane:
     """Return the plane of the layer that a viewer shows.
 
@@ -109,6 +117,8 @@ def current_plane(
         Where the viewer's sliders stand, in world coordinates: ``viewer.dims.point``.
     channels : tuple of int, optional
         Channels that show nuclei, if the layer has an axis of channels.
+    stain : str, optional
+        The stain to look at alone, if the layer is RGB.
     """
     data = layer.data[0] if layer.multiscale else layer.data
     before = layer.ndim - 2
@@ -118,7 +128,8 @@ def current_plane(
     place = np.rint(np.asarray(layer.world_to_data(world))[:before]).astype(int)
     limits = np.asarray(data.shape[:before]) - 1
     index = tuple(int(i) for i in np.clip(place, 0, np.maximum(limits, 0)))
-    return ImagePlane(layer, data, index, channel_axis(layer), channels)
+    stain = stain if layer.rgb else None
+    return ImagePlane(layer, data, index, channel_axis(layer), channels, stain)
 
 
 def channel_axis(layer: Image) -> int | None:

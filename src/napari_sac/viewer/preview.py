@@ -15,6 +15,7 @@ from napari_sac.viewer.live import Edit, PreviewRequest
 if TYPE_CHECKING:
     import numpy.typing as npt
     from napari.layers import Layer
+    from napari.utils.events import Event
 
     from napari_sac.core.types import FloatArray, ObjectMask
     from napari_sac.viewer.annotation import Annotation
@@ -47,6 +48,7 @@ class HoverPreview:
         self._asked: tuple[Any, ...] | None = None
         self._shown: FloatArray | None = None
         self.layer: Labels | None = None
+        session.viewer.events.mouse_over_canvas.connect(self._on_mouse_over)
 
     @property
     def enabled(self) -> bool:
@@ -155,6 +157,11 @@ class HoverPreview:
         """Note that a layer was removed."""
         if layer is self.layer:
             self.layer = None
+
+    def _on_mouse_over(self, event: Event) -> None:
+        # napari tells nobody that the mouse moves when it is over the dock
+        if not event.value:
+            self.hide()
 
     def _clear(self) -> None:
         self._shown = None

@@ -13,12 +13,12 @@ import numpy as np
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     import numpy.typing as npt
     import pandas as pd
 
-    from napari_sac.core.types import BoolArray
+    from napari_sac.core.types import BoolArray, ObjectClass
 
     Rows = npt.NDArray[np.intp]
 
@@ -199,6 +199,38 @@ def split(prompts: Prompts, ids: Collection[int], new_id: int) -> Prompts:
         negatives = np.flatnonzero(own & (prompts.sign == NEGATIVE))
         prompts = attach_negatives(prompts, negatives)
     return prompts
+
+
+def inherit_classes(
+    classes: Mapping[int, ObjectClass], before: Prompts, after: Prompts
+) -> Mapping[int, ObjectClass]:
+    """Return the classes, also of nuclei that got positive points of another nucleus.
+
+    So both halves of a nucleus that was split have its class, and one that was made of
+    several has one of theirs. A class that a nucleus has already is kept.
+
+    Parameters
+    ----------
+    classes : mapping of int to ObjectClass
+    before, after : Prompts
+        An edit that may add rows at the end; one that takes rows away gives no nucleus
+        the points of another.
+    """
+    count = len(before)
+    if not classes or len(after) < count:
+        return classes
+    rows = np.flatnonzero(
+        (before.object_id != after.object_id[:count])
+        & (before.sign == POSITIVE)
+        & (after.sign[:count] == POSITIVE)
+    )
+    found: dict[int, ObjectClass] = {}
+    for old, new in zip(
+        before.object_id[rows].tolist(), after.object_id[rows].tolist(), strict=True
+    ):
+        if old in classes:
+            found.setdefault(new, classes[old])
+    return {**found, **classes} if found else classes
 
 
 def vouch_for(prompts: Prompts, ids: Collection[int]) -> Prompts:

@@ -30,6 +30,19 @@ _SMALLEST_BOX = 2.0
 _CURVE_POINTS = 64
 _ELLIPSE = "ellipse"
 _LINE = "line"
+_CLOSED = ("rectangle", "ellipse", "polygon")
+
+TOOLS_HINT = (
+    "Draw a rectangle around a nucleus that was missed; or take napari's lasso or "
+    "polygon, and draw around points to select them."
+)
+REVIEWED_HINT = (
+    "Draw a rectangle over each part where all nuclei are right; napari's polygon "
+    "draws other shapes."
+)
+NO_AREA = (
+    "A line encloses nothing, so it was taken away. Draw a rectangle, or a closed line."
+)
 
 
 class Regions:
@@ -45,17 +58,21 @@ class Regions:
         self._paused = False
 
     def show_tools(self, annotation: Annotation) -> Shapes:
-        """Show the layer of boxes and lassos, and make it the active one."""
+        """Show the layer of boxes and lassos, ready to draw a box; say how."""
         if annotation.tools is None:
             name = f"boxes and lassos [{annotation.name}]"
             layer = build_shapes(name, annotation.geometry, _TOOLS_COLOUR)
             layer.events.data.connect(self._on_tool)
             annotation.tools = layer
             self._session.drawing.adopt(annotation, layer)
-        return self._activate(annotation.tools)
+        return self._take_up(annotation.tools, TOOLS_HINT)
 
     def show_reviewed(self, annotation: Annotation) -> Shapes:
-        """Show the layer of reviewed regions, and make it the active one."""
+        """Show the layer of reviewed regions, ready to draw one; say how."""
+        return self._take_up(self.restore_reviewed(annotation), REVIEWED_HINT)
+
+    def restore_reviewed(self, annotation: Annotation) -> Shapes:
+        """Show the layer of reviewed regions; the mouse keeps its tool."""
         if annotation.regions is None:
             name = f"reviewed regions [{annotation.name}]"
             layer = build_shapes(name, annotation.geometry, _REVIEWED_COLOUR)
@@ -63,22 +80,27 @@ class Regions:
             self.draw_reviewed(annotation)
             layer.events.data.connect(self._on_region)
             self._session.drawing.adopt(annotation, layer)
-        return self._activate(annotation.regions)
+        return annotation.regions
 
     def draw_reviewed(self, annotation: Annotation) -> None:
         """Make the layer of reviewed regions show what was decided."""
         layer = annotation.regions
-        if layer is None or same_polygons(polygons(layer), annotation.reviewed):
+        if layer is None or (
+            are_closed(layer) and same_polygons(polygons(layer), annotation.reviewed)
+        ):
             return
         before, self._paused = self._paused, True
-        layer.selected_data = set()
-        layer.remove(list(range(layer.nshapes)))
+        _empty(layer)
         if annotation.reviewed:
             layer.add_polygons([p.copy() for p in annotation.reviewed])
         self._paused = before
 
-    def _activate(self, layer: Shapes) -> Shapes:
+    def _take_up(self, layer: Shapes, hint: str) -> Shapes:
         self._session.viewer.layers.selection.active = layer
+        # nobody can draw in a layer that is hidden
+        layer.visible = True
+        layer.mode = "add_rectangle"
+        self._session.told.emit(hint)
         return layer
 
     def _on_tool(self, event: Event) -> None:
@@ -87,16 +109,18 @@ class Regions:
             return
         if layer.nshapes == 0:
             return
-        kind, outline = str(layer.shape_type[-1]), polygons(layer)[-1]
+        kind, outlines = str(layer.shape_type[-1]), polygons(layer)
         before, self._paused = self._paused, True
-        layer.remove(list(range(layer.nshapes)))
+        _empty(layer)
         self._paused = before
-        if np.ptp(outline, axis=0).min() < _SMALLEST_BOX:
+        if not outlines:
+            self._session.told.emit(NO_AREA)
+        elif np.ptp(outlines[-1], axis=0).min() < _SMALLEST_BOX:
             return
-        if kind == "rectangle":
-            self._session.add_box(annotation, outline)
+        elif kind == "rectangle":
+            self._session.add_box(annotation, outlines[-1])
         else:
-            self._select(annotation, outline)
+            self._select(annotation, outlines[-1])
 
     def _select(self, annotation: Annotation, outline: FloatArray) -> None:
         """Select the prompts in a lasso, ready for the keys that accept or reject."""
@@ -119,14 +143,23 @@ class Regions:
         if self._paused or annotation is None or event.action not in finished:
             return
         drawn = polygons(layer)
+        if len(drawn) < layer.nshapes:
+            self._session.told.emit(NO_AREA)
         if not same_polygons(drawn, annotation.reviewed):
             self._session.set_reviewed(annotation, drawn)
+        # what was drawn open is shown as it counts: closed, or not at all
+        self.draw_reviewed(annotation)
+
+
+def are_closed(layer: Shapes) -> bool:
+    """Return whether all shapes are areas, and are drawn so."""
+    return all(str(kind) in _CLOSED for kind in layer.shape_type)
 
 
 def polygons(layer: Shapes) -> tuple[npt.NDArray[np.float64], ...]:
     """Return the outlines (N, 2) of the shapes that enclose something.
 
-    An ellipse becomes a polygon of many corners.
+    An ellipse becomes a polygon of many corners; a path of three corners is closed.
     """
     outlines = []
     for kind, data in zip(layer.shape_type, layer.data, strict=True):
@@ -159,6 +192,15 @@ def inside_polygon(points: FloatArray, polygon: FloatArray) -> BoolArray:
         crosses = (y0 > y) != (y1 > y)
         inside ^= crosses & (x < x0 + (y - y0) / (y1 - y0) * (x1 - x0))
     return inside
+
+
+def _empty(layer: Shapes) -> None:
+    layer.selected_data = set()
+    # with the tool for paths or polygons, napari would end the drawing that it is
+    # telling of a second time, and fail
+    tool, layer.mode = layer.mode, "select"
+    layer.remove(list(range(layer.nshapes)))
+    layer.mode = tool
 
 
 def _ellipse(corners: FloatArray) -> npt.NDArray[np.float64]:

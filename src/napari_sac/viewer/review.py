@@ -10,10 +10,19 @@ import numpy as np
 
 from napari_sac.core.types import POSITIVE, PromptState
 from napari_sac.viewer.prompts import usable_ids
+from napari_sac.viewer.view import bring_into_view, is_in_view
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_sac.core.types import Prompts
     from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.prompts import Rows
     from napari_sac.viewer.session import AnnotationSession
+
+OUT_OF_VIEW = (
+    "The nucleus under review was out of view, so nothing was decided. Here it is."
+)
 
 _PAUSE_SECONDS = 60.0
 """Who does nothing for so long is not reviewing."""
@@ -34,7 +43,10 @@ class ReviewProgress:
     current_id : int
         The nucleus under review; 0 for none.
     reasons : tuple of str
-        Why it is doubtful.
+        Why it is doubtful, as it is now.
+    decision : str
+        What a person has made of it: "accepted", "rejected" or "corrected"; empty for
+        nothing yet.
     """
 
     reviewed: int
@@ -43,6 +55,7 @@ class ReviewProgress:
     clicks: int
     current_id: int = 0
     reasons: tuple[str, ...] = ()
+    decision: str = ""
 
     @property
     def clicks_per_nucleus(self) -> float:
@@ -60,29 +73,31 @@ class Review:
     Attributes
     ----------
     current : int
-        The nucleus under review; 0 for none.
-    reasons : tuple of str
-        Why it is doubtful.
+        The nucleus under review; 0 for none, also if it is not there any more.
     """
 
     def __init__(self, session: AnnotationSession) -> None:
         self._session = session
         self._annotation: Annotation | None = None
         self._queue: list[int] = []
-        self._reasons: dict[int, tuple[str, ...]] = {}
         self._seconds: dict[int, float] = {}
         self._last = 0.0
-        self.current = 0
+        # it may be merged or deleted since, and come back by undo
+        self._shown = 0
 
     @property
-    def reasons(self) -> tuple[str, ...]:
-        """Why the nucleus under review is doubtful; empty if nothing speaks against."""
-        return self._reasons.get(self.current, ())
+    def current(self) -> int:
+        """The nucleus under review; 0 for none, also if it is not there any more."""
+        if self._annotation is None:
+            return 0
+        prompts = self._annotation.prompts
+        own = prompts.sign[prompts.object_id == self._shown]
+        return self._shown if (own == POSITIVE).any() else 0
 
     def start(self, annotation: Annotation) -> None:
         """Sort the nuclei that nobody has decided on, and go to the first."""
         self._sort(annotation)
-        self.current = 0
+        self._shown = 0
         self.go(annotation, 1)
 
     def go(self, annotation: Annotation, step: int) -> int:
@@ -94,12 +109,12 @@ class Review:
         self._tick(annotation)
         if annotation is not self._annotation or not self._queue:
             self._sort(annotation)
-            self.current = 0
+            self._shown = 0
         there = usable_ids(annotation.prompts)
         open_ids = _open_ids(annotation)
         wanted = open_ids if step > 0 else set(annotation.prompts.object_id.tolist())
         place = self._place() + step
-        if step < 0 and self.current == 0:
+        if step < 0 and self._shown == 0:
             place = len(self._queue) - 1
         while 0 <= place < len(self._queue):
             if self._queue[place] in wanted:
@@ -110,7 +125,7 @@ class Review:
             self._sort(annotation)
             return self._show(annotation, self._queue[0])
         if step > 0:
-            self.current = 0
+            self._shown = 0
             self._session.told.emit(
                 f"All {len(there):,} nuclei are reviewed."
                 if there
@@ -130,14 +145,18 @@ class Review:
         return 0 if annotation is None else self.go(annotation, -1)
 
     def accept_and_next(self, annotation: Annotation | None = None) -> int:
-        """Accept the nucleus under review and go to the next; return that."""
-        annotation = annotation or self._latest()
-        if annotation is None:
-            return 0
-        if self.current and annotation is self._annotation:
-            own = annotation.prompts.object_id == self.current
-            self._session.accept(annotation, np.flatnonzero(own))
-        return self.go(annotation, 1)
+        """Accept the nucleus under review and go to the next; return that.
+
+        One that is not on the screen is brought back into view instead.
+        """
+        return self._decide_and_next(annotation, self._session.accept)
+
+    def reject_and_next(self, annotation: Annotation | None = None) -> int:
+        """Reject the nucleus under review and go to the next; return that.
+
+        One that is not on the screen is brought back into view instead.
+        """
+        return self._decide_and_next(annotation, self._session.reject)
 
     def progress(self, annotation: Annotation) -> ReviewProgress:
         """Return how far the review of an annotation is."""
@@ -145,15 +164,33 @@ class Review:
         ids = set(prompts.object_id[prompts.sign == POSITIVE].tolist())
         seconds = self._seconds.get(annotation.number, 0.0)
         decided = ids - _open_ids(annotation)
-        here = annotation is self._annotation
+        current = self.current if annotation is self._annotation else 0
         return ReviewProgress(
             len(decided),
             len(ids),
             seconds,
             annotation.clicks,
-            self.current if here else 0,
-            self.reasons if here else (),
+            current,
+            _reasons(annotation, current) if current else (),
+            _decision(prompts, current),
         )
+
+    def _decide_and_next(
+        self,
+        annotation: Annotation | None,
+        decide: Callable[[Annotation, Rows], None],
+    ) -> int:
+        annotation = annotation or self._latest()
+        if annotation is None:
+            return 0
+        if self.current and annotation is self._annotation:
+            if not is_in_view(self._session.viewer, annotation, self.current):
+                self._show(annotation, self.current)
+                self._session.told.emit(OUT_OF_VIEW)
+                return self.current
+            own = annotation.prompts.object_id == self.current
+            decide(annotation, np.flatnonzero(own))
+        return self.go(annotation, 1)
 
     def _latest(self) -> Annotation | None:
         if self._annotation in self._session.annotations:
@@ -162,7 +199,7 @@ class Review:
         return known[-1] if known else None
 
     def _place(self) -> int:
-        return self._queue.index(self.current) if self.current in self._queue else -1
+        return self._queue.index(self._shown) if self._shown in self._queue else -1
 
     def _sort(self, annotation: Annotation) -> None:
         from napari_sac.core.inference.review import doubt
@@ -172,26 +209,21 @@ class Review:
             annotation.masks, state.prompts, state.labels, state.settings.diameter
         )
         ids = [int(k) for k in table.object_id]
-        self._reasons = dict(zip(ids, table.reasons, strict=True))
         open_ids = _open_ids(annotation)
         listed = [k for k in ids if k in open_ids]
         self._queue = listed + sorted(open_ids - set(listed))
         self._annotation = annotation
 
     def _show(self, annotation: Annotation, object_id: int) -> int:
-        """Centre the camera on a nucleus, and select its points."""
-        self.current = object_id
+        """Bring a nucleus into view, and select its points."""
+        self._shown = object_id
         layer, prompts = annotation.points, annotation.prompts
         rows = np.flatnonzero(prompts.object_id == object_id)
         if layer is not None and len(rows):
             if layer.mode != "add":
                 layer.mode = "select"
             layer.selected_data = set(rows.tolist())
-            positive = rows[prompts.sign[rows] == POSITIVE]
-            middle = prompts.yx[positive if len(positive) else rows].mean(axis=0)
-            world = layer.data_to_world(middle)[-2:]
-            camera = self._session.viewer.scene.camera
-            camera.center = (*tuple(camera.center)[:-2], *world)
+            bring_into_view(self._session.viewer, annotation, object_id)
         self._session.changed.emit()
         return object_id
 
@@ -203,6 +235,28 @@ class Review:
             before = self._seconds.get(annotation.number, 0.0)
             self._seconds[annotation.number] = before + spent
         self._last = now
+
+
+def _reasons(annotation: Annotation, object_id: int) -> tuple[str, ...]:
+    """Return what speaks against a nucleus, as it is now."""
+    from napari_sac.core.inference.review import doubt
+
+    state = annotation.state
+    own = state.prompts.select(state.prompts.object_id == object_id)
+    table = doubt(annotation.masks, own, state.labels, state.settings.diameter)
+    return table.reasons[0] if table.reasons else ()
+
+
+def _decision(prompts: Prompts, object_id: int) -> str:
+    """Return what a person has made of a nucleus; empty for nothing yet."""
+    own = prompts.object_id == object_id
+    states = set(prompts.state[own].tolist())
+    positives = set(prompts.state[own & (prompts.sign == POSITIVE)].tolist())
+    if positives == {PromptState.REJECTED.value}:
+        return "rejected"
+    if states & {PromptState.ADDED.value, PromptState.MOVED.value}:
+        return "corrected"
+    return "accepted" if PromptState.ACCEPTED.value in states else ""
 
 
 def _open_ids(annotation: Annotation) -> set[int]:

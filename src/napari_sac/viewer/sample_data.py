@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_sac.core.datasets import dsb2018, monuseg
 from napari_sac.core.errors import Cancelled
+from napari_sac.core.io import separate_haematoxylin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,16 +26,16 @@ MONUSEG_MICROMETRES = 0.25
 def immunohistochemistry() -> list[LayerData]:
     """Return stained tissue that scikit-image brings along; no network is needed.
 
-    A brown stain covers its nuclei. Beside the picture lies the blue stain alone, taken
-    apart by colour deconvolution (Ruifrok and Johnston 2001), which shows the nuclei.
+    A brown stain covers its nuclei. Beside the picture lies the blue stain alone, which
+    shows the nuclei.
     """
-    from skimage import color, data
+    from skimage import data
 
     image = data.immunohistochemistry()
-    stain = -color.rgb2hed(image)[..., 0]
+    stain = separate_haematoxylin(image)
     return [
         (image, {"name": "immunohistochemistry", "rgb": True}, "image"),
-        (stain.astype("float32"), {"name": "haematoxylin", "visible": False}, "image"),
+        (stain, {"name": "haematoxylin", "visible": False}, "image"),
     ]
 
 

@@ -209,7 +209,7 @@ class AnnotationSession:
         if state.labels.any():
             self.drawing.show_labels(annotation)
         if state.reviewed:
-            self.regions.show_reviewed(annotation)
+            self.regions.restore_reviewed(annotation)
         if plane is not None:
             self.follow(plane)
         self.changed.emit()

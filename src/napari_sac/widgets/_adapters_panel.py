@@ -441,7 +441,7 @@ class AdaptersPanel(QWidget):
             self._choose(*before)
 
     def _choose(self, model: str, adapter: str | None) -> None:
-        if self._try(partial(self._session.choose_model, model, adapter)):
+        if self.status.attempt(partial(self._session.choose_model, model, adapter)):
             name = self._name_of(self._session.chosen_model)
             self.status.say(describe_chosen(name or model))
 
@@ -452,7 +452,7 @@ class AdaptersPanel(QWidget):
         title = self._dialogs.text(self, "Name of the adapter:", listed.title)
         if title is None or title == listed.title:
             return
-        if self._try(partial(retitle_adapter, listed.name, title)):
+        if self.status.attempt(partial(retitle_adapter, listed.name, title)):
             self._session.adapters_changed.emit()
 
     def _on_delete(self) -> None:
@@ -462,7 +462,7 @@ class AdaptersPanel(QWidget):
         question = ask_delete(listed.title, self._images_drawn_by(listed))
         if not self._dialogs.yes(self, question, "Delete for good"):
             return
-        if self._try(partial(delete_adapter, listed.name)):
+        if self.status.attempt(partial(delete_adapter, listed.name)):
             self.status.say(f"{listed.title} was deleted.")
         self._session.adapters_changed.emit()
 
@@ -518,7 +518,7 @@ class AdaptersPanel(QWidget):
         self._start("Comparing", partial(compare_on_image, request), self._on_compared)
 
     def _on_compared(self, found: SideBySide) -> None:
-        if not self._try(partial(self._layers.show, found)):
+        if not self.status.attempt(partial(self._layers.show, found)):
             return
         self.scores.setRowCount(len(found.sides))
         for row, side in enumerate(found.sides):
@@ -588,15 +588,6 @@ class AdaptersPanel(QWidget):
         if self.own_status and self._working:
             self.status.say(describe_cancelled(title))
         self._working = False
-
-    def _try(self, act: Callable[[], object]) -> bool:
-        """Do something that the user can mend, if it fails; return whether it did."""
-        try:
-            act()
-        except NapariSacError as error:
-            self.status.say_error(str(error), "")
-            return False
-        return True
 
 
 def _export(info: AdapterInfo, folder: Path, progress: Progress) -> Path:

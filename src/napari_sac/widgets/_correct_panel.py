@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QCheckBox,
     QGridLayout,
@@ -16,7 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sac.widgets._keys_table import keys_html, keys_line
-from napari_sac.widgets._legend import Legend
+from napari_sac.widgets._legend import Legend, mark
 from napari_sac.widgets._panel import fold, narrow_button, note
 from napari_sac.widgets._wording import name_step
 
@@ -33,11 +34,28 @@ _TOOLS = (
         "Then click where a nucleus reaches too far (key 2, and Shift).",
     ),
     (
+        "include",
+        "Here too",
+        "Then click where a nucleus should be too (key 2, and Ctrl).",
+    ),
+    (
         "select",
         "Select",
         "Then click a point, drag it, or draw around points (key 3).",
     ),
     ("pan_zoom", "Pan", "Then drag the image; the wheel zooms (key 4)."),
+    (
+        "paint",
+        "Paint",
+        "Then draw a nucleus with the brush: for what points do not get right.",
+    ),
+)
+_MARKED = ("add", "exclude", "include")
+"""Tools that napari has one button for."""
+_COLUMNS = 3
+_TOOL_STYLE = (
+    "QPushButton { padding: 3px 4px; } "
+    "QPushButton:checked { background-color: #0072B2; color: white; }"
 )
 
 
@@ -47,8 +65,8 @@ class CorrectPanel(QWidget):
     Attributes
     ----------
     tool_requested : Signal(str)
-        Which tool the mouse shall have: "add", "exclude", "select", "pan_zoom" or
-        "paint".
+        Which tool the mouse shall have: "add", "exclude", "include", "select",
+        "pan_zoom" or "paint".
     accept_requested, reject_requested, delete_requested : Signal
         For the selected points.
     undo_requested, redo_requested : Signal
@@ -82,12 +100,8 @@ class CorrectPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.tool_buttons = {
-            name: narrow_button(title, tooltip) for name, title, tooltip in _TOOLS
+            name: _tool_button(name, title, tooltip) for name, title, tooltip in _TOOLS
         }
-        self.paint = narrow_button(
-            "Paint a nucleus",
-            "Then draw it with the brush: for what points do not get right.",
-        )
         self.accept = narrow_button("Accept", "The selected nuclei are right.")
         self.reject = narrow_button(
             "Reject",
@@ -136,6 +150,11 @@ class CorrectPanel(QWidget):
         self._connect()
         self.show_history("", "")
 
+    def show_tool(self, name: str) -> None:
+        """Show which tool the mouse has; "" is another one than ours."""
+        for tool, button in self.tool_buttons.items():
+            button.setChecked(tool == name)
+
     def show_history(self, undo: str, redo: str) -> None:
         """Say on the buttons what they would take back or do again; "" is nothing."""
         for button, word, title in (
@@ -167,7 +186,6 @@ class CorrectPanel(QWidget):
             self.accept,
             self.reject,
             self.delete,
-            self.paint,
             self.merge,
             self.split,
             self.redraw,
@@ -184,14 +202,13 @@ class CorrectPanel(QWidget):
         grid.addWidget(self.merge, 0, 0)
         grid.addWidget(self.split, 0, 1)
         grid.addWidget(self.redraw, 0, 2)
-        grid.addWidget(self.paint, 1, 0, 1, 3)
-        grid.addWidget(self.tools, 2, 0, 1, 3)
-        grid.addWidget(self.regions, 3, 0, 1, 3)
+        grid.addWidget(self.tools, 1, 0, 1, 3)
+        grid.addWidget(self.regions, 2, 0, 1, 3)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addWidget(Legend())
-        layout.addLayout(_row(*self.tool_buttons.values()))
+        layout.addLayout(_in_columns(*self.tool_buttons.values()))
         layout.addLayout(_row(self.accept, self.reject, self.delete))
         layout.addWidget(self.hint)
         layout.addWidget(self.undo)
@@ -205,7 +222,7 @@ class CorrectPanel(QWidget):
         layout.addWidget(self.tools_fold)
 
     def _connect(self) -> None:
-        for name, button in (*self.tool_buttons.items(), ("paint", self.paint)):
+        for name, button in self.tool_buttons.items():
             button.clicked.connect(partial(self._on_tool, name))
         pairs = (
             (self.accept, self.accept_requested),
@@ -228,6 +245,23 @@ class CorrectPanel(QWidget):
     def _on_tool(self, name: str, checked: bool = False) -> None:
         del checked
         self.tool_requested.emit(name)
+
+
+def _tool_button(name: str, title: str, tooltip: str) -> QPushButton:
+    button = narrow_button(title, tooltip)
+    button.setCheckable(True)
+    button.setStyleSheet(_TOOL_STYLE)
+    if name in _MARKED:
+        button.setIcon(QIcon(mark(name)))
+    return button
+
+
+def _in_columns(*buttons: QPushButton) -> QGridLayout:
+    grid = QGridLayout()
+    grid.setSpacing(4)
+    for place, button in enumerate(buttons):
+        grid.addWidget(button, *divmod(place, _COLUMNS))
+    return grid
 
 
 def _row(*buttons: QPushButton) -> QHBoxLayout:

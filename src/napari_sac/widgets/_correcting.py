@@ -87,6 +87,7 @@ class Correcting(QObject):
         self._session.live_requested.connect(self._on_live_requested)
         self._session.told.connect(self._on_told)
         self._session.changed.connect(self._on_changed)
+        self._session.gestures.tool_changed.connect(self._show_tool)
         self._on_live(self._correct.live.isChecked())
         self.lane.wake()
 
@@ -95,6 +96,7 @@ class Correcting(QObject):
         self._session.live_requested.disconnect(self._on_live_requested)
         self._session.told.disconnect(self._on_told)
         self._session.changed.disconnect(self._on_changed)
+        self._session.gestures.tool_changed.disconnect(self._show_tool)
         self.lane.stop()
         self._frame.release()
 
@@ -113,8 +115,8 @@ class Correcting(QObject):
         progress = None
         if annotation is not None and annotation.labels is not None:
             progress = session.review.progress(annotation)
-        current, reasons = session.review.current, session.review.reasons
-        self._review.show_progress(progress, current, reasons, editable=editable)
+        self._review.show_progress(progress, editable=editable)
+        self._show_tool()
 
     def _connect(self) -> None:
         correct, review = self._correct, self._review
@@ -135,6 +137,7 @@ class Correcting(QObject):
         review.previous_requested.connect(self._on_previous)
         review.next_requested.connect(self._on_next)
         review.accept_requested.connect(self._on_accept)
+        review.reject_requested.connect(self._on_reject)
         self.lane.failed.connect(self._status.say_error)
         self.lane.progressed.connect(self._on_progressed)
         self.lane.busy_changed.connect(self._on_lane_busy)
@@ -189,6 +192,16 @@ class Correcting(QObject):
         annotation = self._chosen()
         if annotation is not None and self._session.gestures.take_up(annotation, name):
             self._status.say(TOOL_HINTS[name])
+        # a click on its button has changed how that looks
+        self._show_tool()
+
+    def _show_tool(self) -> None:
+        if is_alive(self._dock):
+            annotation = self._chosen()
+            gestures = self._session.gestures
+            self._correct.show_tool(
+                "" if annotation is None else gestures.tool(annotation)
+            )
 
     def _on_accept_selected(self) -> None:
         self._decide(self._session.accept)
@@ -256,6 +269,11 @@ class Correcting(QObject):
         annotation = self._chosen()
         if annotation is not None:
             self._session.review.accept_and_next(annotation)
+
+    def _on_reject(self) -> None:
+        annotation = self._chosen()
+        if annotation is not None:
+            self._session.review.reject_and_next(annotation)
 
     def _on_progressed(self, stage: str, done: int, total: int) -> None:
         if self._status.sentence != self._stage:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -14,14 +13,19 @@ from qtpy.QtWidgets import QApplication, QMessageBox, QPushButton, QWidget
 from napari_sac.core.errors import NapariSacError
 from napari_sac.core.training.events import Request
 from napari_sac.core.training.run_folder import ask_for
-from napari_sac.widgets._alive import is_alive
+from napari_sac.widgets._docking import (
+    is_closed,
+    no_window,
+    outermost,
+    watch_window,
+)
 from napari_sac.widgets._finetune_wording import CLOSING, CLOSING_WAYS
-from napari_sac.widgets._keeping import outermost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from napari_sac.widgets._docking import FindWindow
     from napari_sac.widgets._finetune_watch import RunWatch
 
 
@@ -86,8 +90,7 @@ class ClosingGuard(QObject):
         self.ask = ask
         self._dock = dock
         self._watch = watch
-        # weak: what is in a window must not keep it
-        self._window: Callable[[], QWidget | None] = _no_window
+        self._window: FindWindow = no_window
         self._wishes: dict[Path, Request] = {}
         app = QApplication.instance()
         if app is not None:
@@ -95,13 +98,8 @@ class ClosingGuard(QObject):
 
     def watch_window(self) -> None:
         """Guard the window that the dock is in now."""
-        before, window = self._window(), outermost(self._dock)
-        if window is before or window is self._dock:
-            return
-        if before is not None and is_alive(before):
-            before.removeEventFilter(self)
-        self._window = weakref.ref(window)
-        window.installEventFilter(self)
+        if outermost(self._dock) is not self._dock:
+            self._window = watch_window(self, self._dock, self._window)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Ask before the window closes."""
@@ -128,15 +126,8 @@ class ClosingGuard(QObject):
         _tell(self._wishes)
 
 
-def _no_window() -> None:
-    """Return that there is none yet."""
-
-
-def _tell_if_gone(
-    find_window: Callable[[], QWidget | None], wishes: dict[Path, Request]
-) -> None:
-    window = find_window()
-    if window is None or not is_alive(window) or not window.isVisible():
+def _tell_if_gone(find_window: FindWindow, wishes: dict[Path, Request]) -> None:
+    if is_closed(find_window):
         _tell(wishes)
 
 

@@ -1,4 +1,4 @@
-"""Which image, and which of its channels, shows the nuclei."""
+"""Which image, and which of its channels or stains, shows the nuclei."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from napari.layers import Image
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QWidget
 
+from napari_sac.core.config import STAINS
 from napari_sac.viewer.planes import ImagePlane, channel_count, current_plane
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._panel import combo, form
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.utils.events import Event
 
+    from napari_sac.core.config import Stain
+
 
 class ImagePanel(QWidget):
-    """Choice of an image layer and of up to two channels.
+    """Choice of an image layer, and of up to two channels or a stain of it.
 
     Parameters
     ----------
@@ -27,7 +30,7 @@ class ImagePanel(QWidget):
     Attributes
     ----------
     changed : Signal
-        Another image, other channels, or another plane.
+        Another image, other channels, another stain, or another plane.
     """
 
     changed = Signal()
@@ -40,12 +43,20 @@ class ImagePanel(QWidget):
         self.image = combo("The image layer in which to look for nuclei.")
         self.first = combo("The channel that shows nuclei.")
         self.second = combo("A second channel that shows nuclei; it is added.")
+        self.stain = combo(
+            "The stain that shows nuclei. Haematoxylin alone helps where blue nuclei "
+            "lie beside or under brown."
+        )
+        self.stain.addItems(["as shown", *STAINS])
         self._form = form(
-            ("Image", self.image), ("Channel", self.first), ("and", self.second)
+            ("Image", self.image),
+            ("Channel", self.first),
+            ("and", self.second),
+            ("Stain", self.stain),
         )
         self.setLayout(self._form)
         self.image.activated.connect(self.keep)
-        for box in (self.image, self.first, self.second):
+        for box in (self.image, self.first, self.second, self.stain):
             box.currentIndexChanged.connect(self._on_choice)
 
     def follow_viewer(self) -> None:
@@ -76,7 +87,8 @@ class ImagePanel(QWidget):
         layer = self.layer()
         if layer is None:
             return None
-        return current_plane(layer, self._viewer.dims.point, self._channels())
+        point = self._viewer.dims.point
+        return current_plane(layer, point, self._channels(), self._stain())
 
     def choose(self, layer: Image) -> None:
         """Choose a layer of the viewer."""
@@ -106,6 +118,7 @@ class ImagePanel(QWidget):
         self.image.blockSignals(blocked)
         if self.layer() is not chosen:
             self._list_channels()
+            self._forget_stain()
         self._show_channels()
         self.changed.emit()
 
@@ -114,6 +127,16 @@ class ImagePanel(QWidget):
         if first < 0:
             return ()
         return (first,) if second in (-1, first) else (first, second)
+
+    def _stain(self) -> Stain | None:
+        index = self.stain.currentIndex() - 1
+        return None if index < 0 else STAINS[index]
+
+    def _forget_stain(self) -> None:
+        """Look at another image as it is shown."""
+        blocked = self.stain.blockSignals(True)
+        self.stain.setCurrentIndex(0)
+        self.stain.blockSignals(blocked)
 
     def _list_channels(self) -> None:
         layer = self.layer()
@@ -125,6 +148,8 @@ class ImagePanel(QWidget):
             box.blockSignals(blocked)
 
     def _show_channels(self) -> None:
+        layer = self.layer()
+        self._form.setRowVisible(self.stain, layer is not None and bool(layer.rgb))
         several = self.first.count() > 1
         self._form.setRowVisible(self.first, several)
         self._form.setRowVisible(self.second, several and self.first.currentIndex() > 0)
@@ -132,6 +157,7 @@ class ImagePanel(QWidget):
     def _on_choice(self) -> None:
         if self.sender() is self.image:
             self._list_channels()
+            self._forget_stain()
         self._show_channels()
         self.changed.emit()
 

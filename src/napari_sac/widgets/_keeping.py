@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
@@ -21,8 +20,12 @@ from napari_sac.core.session.recovery import discard, find_unclosed, is_unsaved
 from napari_sac.viewer import exchange
 from napari_sac.viewer.planes import pixel_size
 from napari_sac.widgets._alive import is_alive
+from napari_sac.widgets._docking import is_closed, no_window, watch_window
 from napari_sac.widgets._files import ask_folder, ask_open, ask_save, safe_name
+from napari_sac.widgets._offer_bar import OfferBar
+from napari_sac.widgets._panel import narrow_button
 from napari_sac.widgets._wording import (
+    DISCARD_QUESTION,
     IMAGE_GONE,
     NO_LABELS_LAYER,
     STILL_BUSY,
@@ -46,7 +49,8 @@ if TYPE_CHECKING:
     from napari_sac.viewer.exchange import ReadSession
     from napari_sac.viewer.planes import ImagePlane
     from napari_sac.viewer.session import AnnotationSession
-    from napari_sac.widgets._session_panel import RestoreBar, SessionPanel
+    from napari_sac.widgets._docking import FindWindow
+    from napari_sac.widgets._session_panel import SessionPanel
     from napari_sac.widgets._status_panel import StatusPanel
     from napari_sac.widgets._worker import Worker
 
@@ -116,11 +120,17 @@ class Keeping(QObject):
     dock : QWidget
     session : AnnotationSession
     panel : SessionPanel
-    bar : RestoreBar
     status : StatusPanel
     worker : Worker
     shown : callable
         Gives the plane that is shown, or None.
+
+    Attributes
+    ----------
+    bar : OfferBar
+        Offers work that was not closed.
+    restore : QPushButton
+        Takes it up.
     """
 
     def __init__(
@@ -128,7 +138,6 @@ class Keeping(QObject):
         dock: QWidget,
         session: AnnotationSession,
         panel: SessionPanel,
-        bar: RestoreBar,
         status: StatusPanel,
         worker: Worker,
         shown: Callable[[], ImagePlane | None],
@@ -137,13 +146,13 @@ class Keeping(QObject):
         self._dock = dock
         self._session = session
         self._panel = panel
-        self._bar = bar
+        self.restore = narrow_button("Restore", "Opens it where it was left.")
+        self.bar = OfferBar(DISCARD_QUESTION, self.restore)
         self._status = status
         self._worker = worker
         self._shown = shown
         self._offered: list[Unclosed] = []
-        # weak: what is in a window must not keep it
-        self._window: Callable[[], QWidget | None] = _no_window
+        self._window: FindWindow = no_window
         self._failure = ""
         self._flush_timer = QTimer(self)
         self._flush_timer.setInterval(_FLUSH_SECONDS * 1000)
@@ -159,13 +168,7 @@ class Keeping(QObject):
 
     def watch_window(self) -> None:
         """Close the session with the window that the dock is in now."""
-        before, window = self._window(), outermost(self._dock)
-        if window is before:
-            return
-        if before is not None and is_alive(before):
-            before.removeEventFilter(self)
-        self._window = weakref.ref(window)
-        window.installEventFilter(self)
+        self._window = watch_window(self, self._dock, self._window)
 
     def leave(self) -> None:
         """Listen to the session no more; it stays open with its layers."""
@@ -200,14 +203,14 @@ class Keeping(QObject):
             self._status.say(STILL_BUSY)
             return
         session = self._session
-        if self._try(partial(exchange.check_empty, session)):
+        if self._status.attempt(partial(exchange.check_empty, session)):
             read = partial(exchange.read_session, folder, exchange.shown_files(session))
             done = partial(self._show_opened, folder)
             self._worker.start("Opening the session", read, done)
 
     def save_as(self, folder: Path) -> None:
         """Save to a folder, and go on there."""
-        if self._try(partial(self._session.save_as, folder)):
+        if self._status.attempt(partial(self._session.save_as, folder)):
             self._status.say(self._place())
         self.refresh()
 
@@ -240,15 +243,15 @@ class Keeping(QObject):
             )
 
     def _connect(self) -> None:
-        panel, bar = self._panel, self._bar
+        panel = self._panel
         panel.open_requested.connect(self._on_open)
         panel.save_requested.connect(self._on_save)
         panel.save_as_requested.connect(self._on_save_as)
         panel.import_requested.connect(self._on_import)
         panel.export_requested.connect(self._on_export)
-        bar.restore_requested.connect(self._on_restore)
-        bar.discard_requested.connect(self._on_discard)
-        bar.later_requested.connect(self._on_later)
+        self.restore.clicked.connect(self._on_restore)
+        self.bar.discard_requested.connect(self._on_discard)
+        self.bar.later_requested.connect(self._on_later)
         self._flush_timer.timeout.connect(self._flush)
         app = QApplication.instance()
         if app is not None:
@@ -260,7 +263,7 @@ class Keeping(QObject):
             self.open_session(folder)
 
     def _on_save(self) -> None:
-        if self._try(self._session.flush):
+        if self._status.attempt(self._session.flush):
             self._status.say(self._place())
 
     def _on_save_as(self) -> None:
@@ -275,8 +278,8 @@ class Keeping(QObject):
         annotation = None if plane is None else self._session.find(plane)
         if annotation is None or self._worker.busy:
             return
-        suggested = safe_name(self._image_name()) + kind.ending
-        path = ask_save(self._dock, "Export", kind.patterns, suggested)
+        name = exchange.export_name(safe_name(self._image_name()), kind.ending)
+        path = ask_save(self._dock, "Export", kind.patterns, name)
         if path is not None:
             self.export(kind, annotation, path)
 
@@ -318,12 +321,13 @@ class Keeping(QObject):
         self, plane: ImagePlane, show: Callable[[ImagePlane, _T], Annotation], read: _T
     ) -> None:
         if plane.layer in self._session.viewer.layers:
-            self._try(lambda: self._status.say(describe_imported(show(plane, read))))
+            status = self._status
+            status.attempt(lambda: status.say(describe_imported(show(plane, read))))
         else:
             self._status.say_error(IMAGE_GONE, "")
 
     def _show_opened(self, folder: Path, read: ReadSession) -> None:
-        if self._try(partial(exchange.show_session, self._session, read)):
+        if self._status.attempt(partial(exchange.show_session, self._session, read)):
             self._failure = ""
             opened = self._session.annotations
             told = " ".join([describe_opened(opened, folder), *read.problems])
@@ -342,13 +346,13 @@ class Keeping(QObject):
 
     def _offer(self, unclosed: list[Unclosed]) -> None:
         self._offered = unclosed
-        if not is_alive(self._bar):
+        if not is_alive(self.bar):
             return
         if unclosed:
             now = datetime.now().astimezone()
-            self._bar.offer(describe_unsaved(unclosed, now))
+            self.bar.offer(describe_unsaved(unclosed, now), self.restore)
         else:
-            self._bar.offer("")
+            self.bar.hide()
 
     def _on_restore(self) -> None:
         if self._offered:
@@ -356,7 +360,7 @@ class Keeping(QObject):
 
     def _on_discard(self) -> None:
         if self._offered:
-            self._try(partial(discard, self._offered[0].folder))
+            self._status.attempt(partial(discard, self._offered[0].folder))
             self._look_for_unclosed()
 
     def _on_later(self) -> None:
@@ -377,7 +381,7 @@ class Keeping(QObject):
 
     def _flush(self) -> None:
         if not self._session.read_only:
-            self._try(self._session.flush)
+            self._status.attempt(self._session.flush)
 
     def _close(self) -> None:
         _close(self._session)
@@ -385,15 +389,6 @@ class Keeping(QObject):
     def _image_name(self) -> str:
         plane = self._shown()
         return "nuclei" if plane is None else str(plane.layer.name)
-
-    def _try(self, act: Callable[[], object]) -> bool:
-        """Do something that the user can mend, if it fails; return whether it did."""
-        try:
-            act()
-        except NapariSacError as error:
-            self._status.say_error(str(error), "")
-            return False
-        return True
 
 
 def _write(write: Callable[[], None], progress: Progress) -> None:
@@ -424,22 +419,8 @@ def _snapshot(annotation: Annotation) -> Annotation:
     return copied
 
 
-def outermost(widget: QWidget) -> QWidget:
-    """Return the window that a widget belongs to, also that of a floating dock."""
-    while (parent := widget.parentWidget()) is not None:
-        widget = parent
-    return widget
-
-
-def _no_window() -> None:
-    """Return that there is none yet."""
-
-
-def _close_if_gone(
-    find_window: Callable[[], QWidget | None], session: AnnotationSession
-) -> None:
-    window = find_window()
-    if window is None or not is_alive(window) or not window.isVisible():
+def _close_if_gone(find_window: FindWindow, session: AnnotationSession) -> None:
+    if is_closed(find_window):
         _close(session)
 
 

@@ -39,17 +39,28 @@ def _entry(title: str, colour: str, sign: int) -> QHBoxLayout:
     return row
 
 
-def _swatch(colour: str, sign: int) -> QPixmap:
-    """Return a picture of a point as it looks in the Points layer."""
+def mark(tool: str) -> QPixmap:
+    """Return a picture of what a tool sets: "add", "exclude" or "include"."""
+    colour = STATE_COLOURS[PromptState.ADDED]
+    if tool == "include":
+        return _swatch(colour, POSITIVE, count=2)
+    return _swatch(colour, NEGATIVE if tool == "exclude" else POSITIVE)
+
+
+def _swatch(colour: str, sign: int, count: int = 1) -> QPixmap:
+    """Return a picture of a point, or of several, as it looks in the Points layer."""
     picture = QPixmap(_SIDE, _SIDE)
     picture.fill(Qt.GlobalColor.transparent)
     painter = QPainter(picture)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
     painter.setBrush(QColor("black"))
-    painter.setPen(QPen(QColor(colour), 3))
+    painter.setPen(QPen(QColor(colour), 3 if count == 1 else 2))
     middle = _SIDE / 2
     if sign == POSITIVE:
-        painter.drawEllipse(QPointF(middle, middle), 4, 4)
+        radius = 4 if count == 1 else 2
+        for i in range(count):
+            x = _SIDE * (2 * i + 1) / (2 * count)
+            painter.drawEllipse(QPointF(x, middle), radius, radius)
     else:
         painter.drawRect(QRectF(2, middle - 2, _SIDE - 4, 4))
     painter.end()

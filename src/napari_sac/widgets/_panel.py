@@ -17,6 +17,8 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from napari_sac.widgets._wheel import WheelGuard
+
 NOTE_STYLE = "font-size: 11px;"
 WARNING_STYLE = "font-size: 11px; color: #E69F00; font-weight: bold;"
 _FOLD_STYLE = (
@@ -110,6 +112,8 @@ def form(*rows: tuple[str, QWidget]) -> QFormLayout:
 class ScrollColumn(QScrollArea):
     """Scrolls its contents up and down when the window is low; never cuts their sides.
 
+    The wheel scrolls, and sets nothing unless the input under it was clicked before.
+
     Parameters
     ----------
     contents : QWidget
@@ -122,6 +126,7 @@ class ScrollColumn(QScrollArea):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         self.setWidget(contents)
+        WheelGuard(contents)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Stay as wide as the contents need, also when their style changes."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QProgressBar, QVBoxLayout, QWidget
 
 from napari_sac.widgets._panel import narrow_button, note
 from napari_sac.widgets._wording import describe_doubt, describe_effort
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from napari_sac.viewer.review import ReviewProgress
 
 NOTHING_TO_REVIEW = "Segment first: then the most doubtful nuclei come first."
@@ -23,12 +21,15 @@ class ReviewPanel(QWidget):
 
     Attributes
     ----------
-    previous_requested, next_requested, accept_requested : Signal
+    previous_requested, next_requested : Signal
+    accept_requested, reject_requested : Signal
+        Decide about the nucleus under review, and go on.
     """
 
     previous_requested = Signal()
     next_requested = Signal()
     accept_requested = Signal()
+    reject_requested = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,31 +43,35 @@ class ReviewPanel(QWidget):
         self.accept = narrow_button(
             "Accept && next", "This nucleus is right; go to the next."
         )
+        self.reject = narrow_button(
+            "Reject && next", "There is no nucleus here; go to the next."
+        )
         self.next = narrow_button(
             "Next", "Go to the next nucleus and decide nothing about this one."
         )
-        row = QHBoxLayout()
-        row.addWidget(self.previous, 3)
-        row.addWidget(self.accept, 4)
-        row.addWidget(self.next, 3)
+        buttons = QGridLayout()
+        buttons.setSpacing(4)
+        buttons.addWidget(self.accept, 0, 0)
+        buttons.addWidget(self.reject, 0, 1)
+        buttons.addWidget(self.previous, 1, 0)
+        buttons.addWidget(self.next, 1, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(3)
         for part in (self.bar, self.reasons):
             layout.addWidget(part)
-        layout.addLayout(row)
+        layout.addLayout(buttons)
         layout.addWidget(self.effort)
         layout.addWidget(self.why_not)
         self.previous.clicked.connect(self.previous_requested)
         self.accept.clicked.connect(self.accept_requested)
+        self.reject.clicked.connect(self.reject_requested)
         self.next.clicked.connect(self.next_requested)
         self.show_progress(None)
 
     def show_progress(
         self,
         progress: ReviewProgress | None,
-        current: int = 0,
-        reasons: Sequence[str] = (),
         *,
         editable: bool = True,
     ) -> None:
@@ -76,12 +81,8 @@ class ReviewPanel(QWidget):
         ----------
         progress : ReviewProgress or None
             None if there is nothing to review.
-        current : int, optional
-            The nucleus under review; 0 for none.
-        reasons : sequence of str, optional
-            Why it is doubtful.
         editable : bool, optional
-            Whether nuclei can be accepted.
+            Whether nuclei can be accepted and rejected.
         """
         there = progress is not None and progress.total > 0
         self.why_not.setVisible(not there)
@@ -89,12 +90,14 @@ class ReviewPanel(QWidget):
             part.setVisible(there)
         self.previous.setEnabled(there)
         self.next.setEnabled(there)
-        self.accept.setEnabled(there and editable and current > 0)
+        current = 0 if progress is None else progress.current_id
+        for button in (self.accept, self.reject):
+            button.setEnabled(there and editable and current > 0)
         if progress is not None and there:
             # a bar that changes paints the whole window before it returns
             self.bar.setUpdatesEnabled(False)
             self.bar.setRange(0, progress.total)
             self.bar.setValue(progress.reviewed)
             self.bar.setUpdatesEnabled(True)
-            self.reasons.setText(describe_doubt(progress, current, reasons))
+            self.reasons.setText(describe_doubt(progress))
             self.effort.setText(describe_effort(progress))

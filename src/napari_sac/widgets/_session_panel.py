@@ -5,17 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import (
-    QFrame,
-    QGridLayout,
-    QHBoxLayout,
-    QMenu,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QGridLayout, QMenu, QVBoxLayout, QWidget
 
 from napari_sac.widgets._panel import WARNING_STYLE, narrow_button, note
-from napari_sac.widgets._wording import DISCARD_QUESTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,64 +82,3 @@ class SessionPanel(QWidget):
             if action is not None:
                 action.triggered.connect(lambda _=False, n=name: signal.emit(n))
         return menu
-
-
-class RestoreBar(QFrame):
-    """Offers work that was not closed; it waits, and stops nobody.
-
-    Attributes
-    ----------
-    restore_requested, discard_requested, later_requested : Signal
-    """
-
-    restore_requested = Signal()
-    discard_requested = Signal()
-    later_requested = Signal()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setFrameShape(QFrame.Shape.StyledPanel)
-        self._offer = ""
-        self._asking = False
-        self.text = note()
-        self.restore = narrow_button("Restore", "Opens it where it was left.")
-        self.discard = narrow_button("Discard", "Deletes it, after one more question.")
-        self.later = narrow_button("Later", "Keeps it, and asks the next time.")
-        row = QHBoxLayout()
-        for button in (self.restore, self.discard, self.later):
-            row.addWidget(button)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(6, 4, 6, 4)
-        layout.setSpacing(3)
-        layout.addWidget(self.text)
-        layout.addLayout(row)
-        self.restore.clicked.connect(self.restore_requested)
-        self.discard.clicked.connect(self._on_discard)
-        self.later.clicked.connect(self._on_later)
-        self.hide()
-
-    def offer(self, text: str) -> None:
-        """Show the offer; an empty text takes it away."""
-        self._offer = text
-        self._ask(False)
-        self.setVisible(bool(text))
-
-    def _on_discard(self) -> None:
-        if self._asking:
-            self.discard_requested.emit()
-        else:
-            self._ask(True)
-
-    def _on_later(self) -> None:
-        if self._asking:
-            self._ask(False)
-        else:
-            self.later_requested.emit()
-
-    def _ask(self, asking: bool) -> None:
-        """Ask whether to delete for good, in place of the offer."""
-        self._asking = asking
-        self.text.setText(DISCARD_QUESTION if asking else self._offer)
-        self.restore.setVisible(not asking)
-        self.discard.setText("Delete for good" if asking else "Discard")
-        self.later.setText("Keep it" if asking else "Later")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QApplication,
@@ -12,7 +14,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_sac.core.errors import NapariSacError
 from napari_sac.widgets._panel import NOTE_STYLE, note
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _ERROR_STYLE = "color: #D55E00; font-weight: bold;"
 
@@ -73,6 +79,18 @@ class StatusPanel(QWidget):
     def say_error(self, sentence: str, report: str) -> None:
         """Show what went wrong, and offer the report if there is one."""
         self._show(sentence, report, error=True)
+
+    def attempt(self, act: Callable[[], object]) -> bool:
+        """Do what may fail in a way that the user can mend; return whether it did not.
+
+        If it fails, the sentence of the error is shown.
+        """
+        try:
+            act()
+        except NapariSacError as error:
+            self.say_error(str(error), "")
+            return False
+        return True
 
     def _show(self, sentence: str, report: str, *, error: bool) -> None:
         self._report = report

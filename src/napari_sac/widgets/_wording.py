@@ -37,6 +37,8 @@ TOOL_HINTS = {
     "split it. Shift-click where a nucleus reaches too far, Ctrl-click where it should "
     "be too.",
     "exclude": "Click where a nucleus reaches too far.",
+    "include": "Click where a nucleus should be too. The selected nucleus gets it if "
+    "that is near, else the nearest one.",
     "paint": "Draw a nucleus with the brush. What is painted stays as it is.",
     "select": "Click a point, or draw around many. Drag a point to move it.",
     "pan_zoom": "Drag the image to move it; the wheel zooms.",
@@ -102,15 +104,14 @@ def describe_time(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def describe_doubt(
-    progress: ReviewProgress, current: int, reasons: Sequence[str]
-) -> str:
-    """Return which nucleus is looked at, and why it comes so early."""
-    if current == 0:
+def describe_doubt(progress: ReviewProgress) -> str:
+    """Return which nucleus is looked at, and what was made of it or speaks against."""
+    if progress.current_id == 0:
         if progress.reviewed == progress.total:
             return "All nuclei are reviewed."
         return "Press Next: the most doubtful nucleus comes first."
-    return f"Nucleus {current}: {'; '.join(reasons) or 'nothing odd about it'}."
+    doubts = "; ".join(progress.reasons) or "nothing odd about it"
+    return f"Nucleus {progress.current_id}: {progress.decision or doubts}."
 
 
 def describe_effort(progress: ReviewProgress) -> str:

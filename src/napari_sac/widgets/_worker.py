@@ -197,6 +197,7 @@ class Worker(QObject):
         try:
             self._deliver(job)
         except Exception as error:
+            # what shows a result is a dock's code: its bugs are told like the work's
             self._show_unexpected(job.title, error)
         finally:
             job.clear()
@@ -332,6 +333,7 @@ class LiveLane(QObject, Generic[_Request, _Result]):
             else:
                 self._queue.fail(request)
         except Exception as raised:
+            # whatever is wrong with this mask, the next request must be served
             error = raised
         if isinstance(error, NapariSacError):
             self.failed.emit(str(error), "")
@@ -386,6 +388,7 @@ def _answer(
             import_torch()
             answer = _Answer(compute(request, _live_progress(relay, stopped)), None)
         except Exception as error:
+            # a thread that ends with an error answers no request any more
             answer = _Answer(None, error)
         relay.answered.emit(answer)
         # a request holds an embedding: not until the next one comes
@@ -456,6 +459,7 @@ class _Job(Generic[_T]):
             if self.work is not None:
                 self.result = self.work(self._report)
         except Exception as error:
+            # told in the window's thread; raised here, the dock would stay busy
             self.error = error
         self.work = None
         if not is_alive(self.worker):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, QTimer, QUrl
+from qtpy.QtCore import QTimer, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
@@ -46,25 +46,28 @@ from napari_sac.viewer.finetuning import (
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.widgets._adapters_panel import AdaptersPanel
 from napari_sac.widgets._alive import is_alive
+from napari_sac.widgets._docking import Docking
 from napari_sac.widgets._files import ask_folder
 from napari_sac.widgets._finetune_closing import ClosingGuard
-from napari_sac.widgets._finetune_offer import RunOffer
 from napari_sac.widgets._finetune_result_panel import ResultPanel
 from napari_sac.widgets._finetune_run_panel import RunPanel
 from napari_sac.widgets._finetune_setup import NewAdapterPanel, TrainPanel
 from napari_sac.widgets._finetune_sources import Listed, SourcesPanel
 from napari_sac.widgets._finetune_watch import RunStage, RunWatch
 from napari_sac.widgets._finetune_wording import (
+    DISCARD_RUN,
     FEW_NUCLEI,
     NO_NUCLEUS,
     NOTHING_CHECKED,
     NOTHING_LISTED,
     describe_cancelled_run,
     describe_choice,
+    describe_found_run,
     describe_start,
     describe_started,
 )
-from napari_sac.widgets._panel import ScrollColumn, section
+from napari_sac.widgets._offer_bar import OfferBar
+from napari_sac.widgets._panel import ScrollColumn, narrow_button, section
 from napari_sac.widgets._settings import compute_settings
 from napari_sac.widgets._status_panel import StatusPanel
 from napari_sac.widgets._wording import describe_cancelled
@@ -75,7 +78,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari.components import ViewerModel
-    from qtpy.QtGui import QShowEvent
 
     from napari_sac.core.progress import Progress
     from napari_sac.core.training.events import Request
@@ -99,7 +101,6 @@ class FinetuneWidget(QWidget):
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._connected = False
         self._added: dict[SavedSession | PairFolders, Counts] = {}
         self._offered: list[Path] = []
         self._asked_for: Path | None = None
@@ -110,7 +111,9 @@ class FinetuneWidget(QWidget):
         self.watch = RunWatch(self)
         self.guard = ClosingGuard(self, self.watch)
         self.open_file: Callable[[QUrl], object] = QDesktopServices.openUrl
-        self.offer = RunOffer()
+        self.look = narrow_button("Look", "Shows how it goes, or what came of it.")
+        self.go_on = narrow_button("Go on", "Takes it up at its last checkpoint.")
+        self.offer = OfferBar(DISCARD_RUN, self.look, self.go_on)
         self.sources = SourcesPanel()
         self.adapter = NewAdapterPanel()
         self.train = TrainPanel()
@@ -124,32 +127,12 @@ class FinetuneWidget(QWidget):
         self._refresh_soon.setInterval(_REFRESH_MILLISECONDS)
         self._lay_out()
         self._connect_inside()
-        self._connect_outside()
-
-    def changeEvent(self, event: QEvent | None) -> None:
-        """Leave the viewer when the dock is closed, come back when it is docked."""
-        super().changeEvent(event)
-        if event is not None and event.type() == QEvent.Type.ParentChange:
-            if self.parent() is None:
-                self.leave()
-            else:
-                self._connect_outside()
-
-    def showEvent(self, event: QShowEvent | None) -> None:
-        """Look which window this is; it is not known when the dock is made."""
-        super().showEvent(event)
-        self.guard.watch_window()
+        self._docking = Docking(self, self._join, self._leave, self.guard.watch_window)
+        self._docking.join()
 
     def leave(self) -> None:
         """Listen to the viewer no more; a run goes on, and is offered the next time."""
-        if self._connected:
-            self._connected = False
-            self.session.changed.disconnect(self._refresh_later)
-            self.session.model_chosen.disconnect(self._on_model_chosen)
-            self._refresh_soon.stop()
-            self.adapters.leave()
-            self.worker.stop()
-            self.watch.leave()
+        self._docking.leave()
 
     # -- what can be learned from -----------------------------------------------
 
@@ -264,15 +247,15 @@ class FinetuneWidget(QWidget):
         self._offer(())
         self._before = self._result = None
         self.run.clear(folder.name)
-        return self._try(partial(begin, folder))
+        return self.status.attempt(partial(begin, folder))
 
     def _on_asked(self, request: Request) -> None:
-        self._try(partial(self.watch.ask, request))
+        self.status.attempt(partial(self.watch.ask, request))
 
     def _on_go_on(self) -> None:
         folder = self.watch.folder
         if folder is not None:
-            self._try(partial(self.watch.start, folder))
+            self.status.attempt(partial(self.watch.start, folder))
 
     def _on_discard(self) -> None:
         folder = self.watch.folder
@@ -324,14 +307,14 @@ class FinetuneWidget(QWidget):
     def _on_use(self) -> None:
         if self._result is not None and self._result != self.session.chosen_model:
             before = self.session.chosen_model
-            if self._try(partial(self.session.choose_model, *self._result)):
+            if self.status.attempt(partial(self.session.choose_model, *self._result)):
                 self._before = before
         self._show_used()
 
     def _on_back(self) -> None:
         if self._before is not None:
             before, self._before = self._before, None
-            self._try(partial(self.session.choose_model, *before))
+            self.status.attempt(partial(self.session.choose_model, *before))
         self._show_used()
 
     def _on_report(self) -> None:
@@ -363,13 +346,14 @@ class FinetuneWidget(QWidget):
         if not self._offered:
             self.offer.hide()
             return
-        first = self._offered[0]
+        first, more = self._offered[0], len(self._offered) - 1
         finished = first in new_results(user_adapters())
+        alive = not finished and is_running(first)
+        ended = not alive and not finished
         self.offer.offer(
-            first.name,
-            alive=not finished and is_running(first),
-            finished=finished,
-            more=len(self._offered) - 1,
+            describe_found_run(first.name, alive=alive, finished=finished, more=more),
+            self.go_on if ended else self.look,
+            discardable=ended,
         )
 
     def _on_look(self) -> None:
@@ -464,24 +448,21 @@ class FinetuneWidget(QWidget):
         self._asked_for = None
         self.status.say_error(sentence, report)
 
-    def _try(self, act: Callable[[], object]) -> bool:
-        """Do something that the user can mend, if it fails; return whether it did."""
-        try:
-            act()
-        except NapariSacError as error:
-            self.status.say_error(str(error), "")
-            return False
-        return True
+    def _join(self) -> None:
+        self.session.changed.connect(self._refresh_later)
+        self.session.model_chosen.connect(self._on_model_chosen)
+        self.adapters.join()
+        self._show_form()
+        # not before the dock is drawn: it looks into files
+        QTimer.singleShot(0, self._look_for_runs)
 
-    def _connect_outside(self) -> None:
-        if not self._connected:
-            self._connected = True
-            self.session.changed.connect(self._refresh_later)
-            self.session.model_chosen.connect(self._on_model_chosen)
-            self.adapters.join()
-            self._show_form()
-            # not before the dock is drawn: it looks into files
-            QTimer.singleShot(0, self._look_for_runs)
+    def _leave(self) -> None:
+        self.session.changed.disconnect(self._refresh_later)
+        self.session.model_chosen.disconnect(self._on_model_chosen)
+        self._refresh_soon.stop()
+        self.adapters.leave()
+        self.worker.stop()
+        self.watch.leave()
 
     def _connect_inside(self) -> None:
         self._refresh_soon.timeout.connect(self._refresh)
@@ -501,8 +482,8 @@ class FinetuneWidget(QWidget):
         self.result.back_requested.connect(self._on_back)
         self.result.report_requested.connect(self._on_report)
         self.result.again_requested.connect(self._show_form)
-        self.offer.look_requested.connect(self._on_look)
-        self.offer.go_on_requested.connect(self._on_offer_go_on)
+        self.look.clicked.connect(self._on_look)
+        self.go_on.clicked.connect(self._on_offer_go_on)
         self.offer.discard_requested.connect(self._on_offer_discard)
         self.offer.later_requested.connect(self._on_later)
         self.status.cancel_requested.connect(self.worker.cancel)

@@ -11,7 +11,7 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QDoubleSpinBox, QLabel, QPushButton, QVBoxLayout, QWidget
 from superqt import QLabeledDoubleSlider
 
@@ -29,12 +29,13 @@ from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._config_form import ConfigForm
 from napari_sac.widgets._correct_panel import CorrectPanel
 from napari_sac.widgets._correcting import Correcting
+from napari_sac.widgets._docking import Docking
 from napari_sac.widgets._image_panel import ImagePanel
 from napari_sac.widgets._keeping import EXPORTS, IMPORTS, Keeping
 from napari_sac.widgets._model_panel import ModelPanel
 from napari_sac.widgets._panel import ScrollColumn, fold, form, note, section
 from napari_sac.widgets._review_panel import ReviewPanel
-from napari_sac.widgets._session_panel import RestoreBar, SessionPanel
+from napari_sac.widgets._session_panel import SessionPanel
 from napari_sac.widgets._settings import compute_settings
 from napari_sac.widgets._status_panel import StatusPanel
 from napari_sac.widgets._wording import (
@@ -52,7 +53,6 @@ from napari_sac.widgets._worker import Worker
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from qtpy.QtGui import QShowEvent
 
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.planes import ImagePlane
@@ -71,7 +71,6 @@ class SegmentWidget(QWidget):
         super().__init__()
         self._viewer = napari_viewer
         self._position: tuple[object, ...] = ()
-        self._connected = False
         settings = compute_settings()
         self.session = AnnotationSession.of(napari_viewer)
         self.session.cache_bytes = settings.cache_mb << 20
@@ -91,7 +90,6 @@ class SegmentWidget(QWidget):
         self.keep = SessionPanel(
             [(k.name, k.title) for k in IMPORTS], [(k.name, k.title) for k in EXPORTS]
         )
-        self.restore = RestoreBar()
         self.status = StatusPanel()
         self.proposal_form = ConfigForm(ProposalConfig, without=("score_threshold",))
         self.decode_form = ConfigForm(DecodeConfig)
@@ -109,49 +107,36 @@ class SegmentWidget(QWidget):
             self,
             self.session,
             self.keep,
-            self.restore,
             self.status,
             self.worker,
             self.images.plane,
         )
         self._lay_out()
         self._connect_inside()
-        self._connect_outside()
-
-    def changeEvent(self, event: QEvent | None) -> None:
-        """Leave the viewer when the dock is closed, come back when it is docked."""
-        super().changeEvent(event)
-        if event is not None and event.type() == QEvent.Type.ParentChange:
-            if self.parent() is None:
-                self.leave()
-            else:
-                self._connect_outside()
-
-    def showEvent(self, event: QShowEvent | None) -> None:
-        """Look which window this is; it is not known when the dock is made."""
-        super().showEvent(event)
-        self.keeping.watch_window()
+        self._docking = Docking(
+            self, self._join, self._leave, self.keeping.watch_window
+        )
+        self._docking.join()
 
     def leave(self) -> None:
         """Cancel what is running, and listen to the viewer no more."""
-        if self._connected:
-            self._connected = False
-            self.images.leave_viewer()
-            self.models.leave_session()
-            self.session.changed.disconnect(self._refresh)
-            self.worker.stop()
-            self.correcting.leave()
-            self.keeping.leave()
+        self._docking.leave()
 
-    def _connect_outside(self) -> None:
-        if not self._connected:
-            self._connected = True
-            self.images.follow_viewer()
-            self.models.follow_session()
-            self.session.changed.connect(self._refresh)
-            self.correcting.join()
-            self.keeping.join()
-            self._refresh()
+    def _join(self) -> None:
+        self.images.follow_viewer()
+        self.models.follow_session()
+        self.session.changed.connect(self._refresh)
+        self.correcting.join()
+        self.keeping.join()
+        self._refresh()
+
+    def _leave(self) -> None:
+        self.images.leave_viewer()
+        self.models.leave_session()
+        self.session.changed.disconnect(self._refresh)
+        self.worker.stop()
+        self.correcting.leave()
+        self.keeping.leave()
 
     def _connect_inside(self) -> None:
         self.find_button.clicked.connect(self._on_find)
@@ -298,7 +283,7 @@ class SegmentWidget(QWidget):
         layout = QVBoxLayout(inside)
         layout.setContentsMargins(6, 6, 6, 0)
         layout.setSpacing(8)
-        layout.addWidget(self.restore)
+        layout.addWidget(self.keeping.bar)
         for part in (
             section("1  Image and model", self.images, self.models),
             section(

@@ -11,7 +11,7 @@ from napari_sac.core.session.changes import Change, find_change
 from napari_sac.core.session.image import ImageReference
 from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.session.state import AnnotationState, Settings
-from napari_sac.core.types import Prompts, PromptState
+from napari_sac.core.types import ObjectClass, Prompts, PromptState
 
 STATES = [s.value for s in PromptState]
 
@@ -52,6 +52,7 @@ def snapshot(state: AnnotationState) -> tuple:
         *polygons,
         state.painted,
         state.settings,
+        dict(state.classes),
     )
 
 
@@ -185,6 +186,18 @@ def change_settings(rng, state):
     return replace(state, settings=settings), None
 
 
+def classify(rng, state):
+    classes = dict(state.classes)
+    for object_id in set(state.prompts.object_id.tolist()):
+        if rng.random() < 0.3:
+            colour = tuple(rng.integers(256, size=3).tolist())
+            kinds = [ObjectClass("Tumor", colour), ObjectClass("Stroma: é")]
+            classes[object_id] = kinds[rng.integers(2)]
+        elif rng.random() < 0.3:
+            classes.pop(object_id, None)
+    return replace(state, classes=classes), None
+
+
 def with_prompts(state: AnnotationState, prompts: Prompts) -> AnnotationState:
     return replace(state, prompts=prompts)
 
@@ -218,4 +231,5 @@ KINDS = (
     draw_region,
     remove_region,
     change_settings,
+    classify,
 )

@@ -56,6 +56,46 @@ def change_journal(folder: Path, statement: str, *values) -> None:
         connection.commit()
 
 
+def test_a_session_from_before_there_were_classes_opens(closed: Path) -> None:
+    with closing(sqlite3.connect(closed / "journal.sqlite")) as connection:
+        (data,) = connection.execute("SELECT tables FROM annotations").fetchone()
+        header, arrays = encoding._unpack(data)
+        header.pop("arrays")
+        old = {k: a for k, a in arrays.items() if not k.startswith("classes.")}
+        assert len(old) == len(arrays) - 3
+        block = encoding._pack(header, old)
+        connection.execute("UPDATE annotations SET tables = ?", (block,))
+        connection.commit()
+    (state,) = read_all(closed).values()
+    assert len(state.prompts)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "places"),
+    [
+        ("[]", [0]),
+        ('[["Tumor", null]]', [1]),
+        ('[["Tumor", null]]', [-1]),
+        ('[["Tumor", null]]', [0, 0]),
+        ('[["", null]]', [0]),
+        ('[["Tumor", [1, 2]]]', [0]),
+        ('[["Tumor", [1, 2, 256]]]', [0]),
+        ('[["Tumor", ["a", "b", "c"]]]', [0]),
+        ('[["Tumor"]]', [0]),
+        ("[[7, null]]", [0]),
+        ("{", [0]),
+    ],
+)
+def test_classes_that_cannot_be_are_refused(kinds: str, places: list[int]) -> None:
+    arrays = {}
+    encoding._put_classes(arrays, "classes.removed", {})
+    arrays["classes.added.id"] = np.array([1], np.int64)
+    arrays["classes.added.kind"] = np.array(places, np.int32)
+    arrays["classes.added.kinds"] = np.frombuffer(kinds.encode(), np.uint8)
+    with pytest.raises(ValueError, match="no change"):
+        encoding.from_bytes(encoding._pack({"title": "import outlines"}, arrays))
+
+
 FILES = (
     "session.json",
     "journal.sqlite",

@@ -16,12 +16,19 @@ from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.models.lora import inject_lora, set_trainable
 from napari_sac.core.models.registry import load_model
 from napari_sac.core.training.base_model import write_shipped_weights
-from napari_sac.core.training.sampling import TrainingImage, prepare_image
+from napari_sac.core.training.sampling import (
+    TrainingImage,
+    draw_crops,
+    draw_prompts,
+    prepare_image,
+)
 from napari_sac.core.training.trainer import (
     TrainingState,
+    generator_step,
     load_training_images,
     make_optimizer,
     train,
+    train_step,
 )
 
 if TYPE_CHECKING:
@@ -102,6 +109,36 @@ def test_an_adapter_changes_lora_decoder_and_generator_only(
     allowed = ("generator.", "sam.mask_decoder.")
     assert all("lora_" in k or k.startswith(allowed) for k in changed)
     assert not any("running_" in k for k in changed)
+
+
+def test_masks_are_taught_with_the_generators_say(images: list[TrainingImage]) -> None:
+    rng = np.random.default_rng(0)
+    crops = draw_crops(images, 2, 64, rng)
+    prompts = draw_prompts(crops, 4, rng)
+    parts = []
+    for level in (-9.0, 9.0):
+        state = base_state()
+        with torch.no_grad():
+            state.generator.head.weight.zero_()
+            state.generator.head.bias.fill_(level)
+        parts.append(train_step(state, crops, prompts, CONFIG))
+    for name in ("masks", "semantic"):
+        assert parts[0][name] != pytest.approx(parts[1][name], rel=0.01), name
+    assert parts[0]["auxiliary"] == parts[1]["auxiliary"]
+
+
+def test_the_generator_can_be_trained_alone(
+    images: list[TrainingImage], tmp_path: Path
+) -> None:
+    state = base_state()
+    before = {k: v.clone() for k, v in state.networks().state_dict().items()}
+    train(state, images, tmp_path, CONFIG, generator_step)
+    after = state.networks().state_dict()
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert changed
+    assert all(k.startswith("generator.") for k in changed)
+    rows = rows_of(tmp_path)
+    assert float(rows[-1]["maps"]) < float(rows[0]["maps"])
 
 
 def test_shipped_weights_load_as_the_averages(

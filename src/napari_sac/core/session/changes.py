@@ -11,13 +11,16 @@ from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.types import Prompts, PromptState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from napari_sac.core.session.state import AnnotationState, Settings
-    from napari_sac.core.types import AnyArray, BoolArray, FloatArray
+    from napari_sac.core.types import AnyArray, BoolArray, FloatArray, ObjectClass
 
 __all__ = [
     "Change",
+    "ClassesChange",
     "IdsChange",
     "PixelChange",
     "RowsChange",
@@ -91,6 +94,29 @@ class IdsChange:
         return ids - self.added | self.removed
 
 
+@dataclass(frozen=True)
+class ClassesChange:
+    """Nuclei that lost a class, and nuclei that got one; one that changed is in both.
+
+    Parameters
+    ----------
+    removed, added : mapping of int to ObjectClass
+        By ``object_id``.
+    """
+
+    removed: Mapping[int, ObjectClass]
+    added: Mapping[int, ObjectClass]
+
+    def forward(self, classes: Mapping[int, ObjectClass]) -> Mapping[int, ObjectClass]:
+        """Return the classes after, given those before."""
+        kept = {k: c for k, c in classes.items() if k not in self.removed}
+        return {**kept, **self.added}
+
+    def backward(self, classes: Mapping[int, ObjectClass]) -> Mapping[int, ObjectClass]:
+        """Return the classes before, given those after."""
+        return ClassesChange(self.added, self.removed).forward(classes)
+
+
 @dataclass(frozen=True, eq=False)
 class Change:
     """One step: what it is called, and what it changes; None is unchanged.
@@ -105,6 +131,7 @@ class Change:
     reviewed : (before, after) or None
         Polygons (N, 2) float64 each.
     settings : (before, after) or None
+    classes : ClassesChange or None
     """
 
     title: str
@@ -114,12 +141,13 @@ class Change:
     painted: IdsChange | None = None
     reviewed: tuple[tuple[FloatArray, ...], tuple[FloatArray, ...]] | None = None
     settings: tuple[Settings, Settings] | None = None
+    classes: ClassesChange | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing changes."""
-        parts = (self.prompts, self.hidden, self.pixels, self.painted)
-        return all(p is None for p in (*parts, self.reviewed, self.settings))
+        tables = (self.prompts, self.hidden, self.pixels, self.painted, self.classes)
+        return all(p is None for p in (*tables, self.reviewed, self.settings))
 
 
 def find_change(
@@ -161,6 +189,7 @@ def find_change(
         painted,
         reviewed,
         settings,
+        _find_classes(before.classes, after.classes),
     )
 
 
@@ -186,6 +215,9 @@ def backward(state: AnnotationState, change: Change) -> AnnotationState:
         ),
         reviewed=change.reviewed[0] if change.reviewed else state.reviewed,
         settings=change.settings[0] if change.settings else state.settings,
+        classes=(
+            change.classes.backward(state.classes) if change.classes else state.classes
+        ),
     )
 
 
@@ -202,6 +234,9 @@ def forward_tables(state: AnnotationState, change: Change) -> AnnotationState:
         ),
         reviewed=change.reviewed[1] if change.reviewed else state.reviewed,
         settings=change.settings[1] if change.settings else state.settings,
+        classes=(
+            change.classes.forward(state.classes) if change.classes else state.classes
+        ),
     )
 
 
@@ -245,6 +280,17 @@ def _same_polygons(a: tuple[FloatArray, ...], b: tuple[FloatArray, ...]) -> bool
     return a is b or (
         len(a) == len(b)
         and all(np.array_equal(p, q) for p, q in zip(a, b, strict=True))
+    )
+
+
+def _find_classes(
+    before: Mapping[int, ObjectClass], after: Mapping[int, ObjectClass]
+) -> ClassesChange | None:
+    if before is after or before == after:
+        return None
+    return ClassesChange(
+        {k: c for k, c in before.items() if after.get(k) != c},
+        {k: c for k, c in after.items() if before.get(k) != c},
     )
 
 

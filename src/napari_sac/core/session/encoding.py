@@ -16,6 +16,7 @@ import numpy as np
 from napari_sac.core.config import DecodeConfig
 from napari_sac.core.session.changes import (
     Change,
+    ClassesChange,
     IdsChange,
     RowsChange,
     state_codes,
@@ -23,7 +24,13 @@ from napari_sac.core.session.changes import (
 )
 from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.session.state import AnnotationState, Settings
-from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
+from napari_sac.core.types import (
+    NEGATIVE,
+    POSITIVE,
+    ObjectClass,
+    Prompts,
+    PromptState,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,6 +79,9 @@ def to_bytes(change: Change) -> bytes:
         _put_polygons(arrays, "reviewed.after", change.reviewed[1])
     if change.settings is not None:
         header["settings"] = [asdict(s) for s in change.settings]
+    if change.classes is not None:
+        _put_classes(arrays, "classes.removed", change.classes.removed)
+        _put_classes(arrays, "classes.added", change.classes.added)
     return _pack(header, arrays)
 
 
@@ -95,6 +105,7 @@ def tables_to_bytes(state: AnnotationState) -> bytes:
     _put_prompts(arrays, "prompts", state.prompts)
     _put_prompts(arrays, "hidden", state.hidden)
     _put_polygons(arrays, "reviewed", state.reviewed)
+    _put_classes(arrays, "classes", state.classes)
     return _pack({"settings": asdict(state.settings)}, arrays)
 
 
@@ -115,6 +126,8 @@ def tables_from_bytes(data: bytes, labels: AnyArray) -> AnnotationState:
             painted=_take_ids(arrays, "painted"),
             reviewed=_take_polygons(arrays, "reviewed"),
             settings=_read_settings(header["settings"]),
+            # a session from before there were classes has none
+            classes=_take_classes(arrays, "classes") if "classes.id" in arrays else {},
         )
     except _DAMAGED as error:
         raise ValueError(f"no tables: {error}") from error
@@ -134,7 +147,7 @@ def _read_change(header: dict[str, Any], arrays: Mapping[str, AnyArray]) -> Chan
         for name in ("prompts", "hidden")
         if f"{name}.removed" in arrays
     }
-    pixels = painted = reviewed = settings = None
+    pixels = painted = reviewed = settings = classes = None
     if "pixels.steps" in arrays:
         pixels = PixelChange(
             np.cumsum(_take(arrays, "pixels.steps", "<i8"), dtype=np.int64),
@@ -154,6 +167,11 @@ def _read_change(header: dict[str, Any], arrays: Mapping[str, AnyArray]) -> Chan
     if "settings" in header:
         before, after = header["settings"]
         settings = (_read_settings(before), _read_settings(after))
+    if "classes.removed.id" in arrays:
+        classes = ClassesChange(
+            _take_classes(arrays, "classes.removed"),
+            _take_classes(arrays, "classes.added"),
+        )
     return Change(
         title,
         rows.get("prompts"),
@@ -162,6 +180,7 @@ def _read_change(header: dict[str, Any], arrays: Mapping[str, AnyArray]) -> Chan
         painted,
         reviewed,
         settings,
+        classes,
     )
 
 
@@ -222,6 +241,38 @@ def _ids(ids: frozenset[int]) -> AnyArray:
 
 def _take_ids(arrays: Mapping[str, AnyArray], name: str) -> frozenset[int]:
     return frozenset(_take(arrays, name, "<i8").tolist())
+
+
+def _put_classes(
+    arrays: dict[str, AnyArray], name: str, classes: Mapping[int, ObjectClass]
+) -> None:
+    kinds = list(dict.fromkeys(classes.values()))
+    places = {kind: place for place, kind in enumerate(kinds)}
+    text = json.dumps([[kind.name, kind.colour] for kind in kinds]).encode()
+    arrays[f"{name}.id"] = np.array(list(classes), np.int64)
+    arrays[f"{name}.kind"] = np.array([places[c] for c in classes.values()], np.int32)
+    # not in the header, whose length is limited
+    arrays[f"{name}.kinds"] = np.frombuffer(text, np.uint8)
+
+
+def _take_classes(
+    arrays: Mapping[str, AnyArray], name: str
+) -> Mapping[int, ObjectClass]:
+    ids, places = (
+        _take(arrays, f"{name}.id", "<i8"),
+        _take(arrays, f"{name}.kind", "<i4"),
+    )
+    rows = json.loads(_take(arrays, f"{name}.kinds", "|u1").tobytes())
+    kinds = [_read_class(class_name, colour) for class_name, colour in rows]
+    if ids.shape != places.shape or not ((places >= 0) & (places < len(kinds))).all():
+        raise ValueError("classes that do not fit their nuclei")
+    return {k: kinds[p] for k, p in zip(ids.tolist(), places.tolist(), strict=True)}
+
+
+def _read_class(name: Any, colour: Any) -> ObjectClass:
+    if not isinstance(name, str) or any(type(c) is not int for c in colour or ()):
+        raise TypeError(f"a class {name!r:.80} of colour {colour!r:.80}")
+    return ObjectClass(name, None if colour is None else tuple(colour))
 
 
 def _put_polygons(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_sac.core.config import STAINS
 from napari_sac.core.errors import ImageFormatError, SessionError
 from napari_sac.core.io import TIFF_SUFFIXES, normalise_image, read_image
 from napari_sac.core.session.layout import MAX_PIXELS
@@ -19,6 +20,7 @@ from napari_sac.core.session.layout import MAX_PIXELS
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from napari_sac.core.config import Stain
     from napari_sac.core.types import AnyArray
 
 _MAX_TEXT = 4096
@@ -48,6 +50,9 @@ class ImageReference:
         Which of those axes holds channels.
     channels : tuple of int
         The channels along that axis that show nuclei; empty for the plane as shown.
+    stain : str or None
+        The stain of an RGB plane that is looked at alone, one of
+        :data:`~napari_sac.core.config.STAINS`; None for the plane as shown.
     kept : bool
         Whether the session holds the pixels itself, as ``image-N.tif``.
     """
@@ -59,11 +64,16 @@ class ImageReference:
     index: tuple[int, ...] = ()
     channel_axis: int | None = None
     channels: tuple[int, ...] = ()
+    stain: Stain | None = None
     kept: bool = False
 
     def to_json(self) -> str:
         """Return the reference as a JSON object."""
-        return json.dumps(asdict(self))
+        values = asdict(self)
+        if self.stain is None:
+            # as before there were stains: an older version can read it
+            del values["stain"]
+        return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str) -> ImageReference:
@@ -74,8 +84,11 @@ class ImageReference:
         ValueError
             If it is not one, or has impossible values.
         """
-        values = json.loads(text)
-        if not isinstance(values, dict) or set(values) != set(cls.__annotations__):
+        read = json.loads(text)
+        if not isinstance(read, dict):
+            raise ValueError("not an image reference")
+        values: dict[str, Any] = {"stain": None, **read}
+        if set(values) != set(cls.__annotations__):
             raise ValueError("not an image reference")
         for name in ("shape", "index", "channels"):
             values[name] = _whole_numbers(values[name])
@@ -88,6 +101,7 @@ class ImageReference:
             or min(result.shape) < 1
             or result.shape[0] * result.shape[1] > MAX_PIXELS
             or not isinstance(result.kept, bool)
+            or result.stain not in (None, *STAINS)
             or not (axis is None or (type(axis) is int and 0 <= axis < _MAX_AXES))
         ):
             raise ValueError("an image reference with impossible values")
@@ -146,8 +160,9 @@ def load_pixels(
 
 
 def _read(file: Path, reference: ImageReference) -> npt.NDArray[np.uint8]:
+    stain = reference.stain
     if not reference.index:
-        return normalise_image(read_image(file))
+        return normalise_image(read_image(file), stain=stain)
     stack = _read_stack(file)
     if len(reference.index) > stack.ndim - 2 or any(
         not 0 <= i < n for i, n in zip(reference.index, stack.shape, strict=False)
@@ -155,7 +170,7 @@ def _read(file: Path, reference: ImageReference) -> npt.NDArray[np.uint8]:
         raise ImageFormatError(f"{file} has no plane {reference.index}.")
     axis = reference.channel_axis
     if axis is None or not reference.channels:
-        return normalise_image(stack[reference.index])
+        return normalise_image(stack[reference.index], stain=stain)
     before, after = reference.index[:axis], reference.index[axis + 1 :]
     if axis >= len(reference.index) or max(reference.channels) >= stack.shape[axis]:
         raise ImageFormatError(f"{file} has no channels {reference.channels}.")

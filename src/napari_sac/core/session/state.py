@@ -10,9 +10,11 @@ import numpy as np
 from napari_sac.core.config import DecodeConfig, ProposalConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
-    from napari_sac.core.types import FloatArray, Prompts
+    from napari_sac.core.types import FloatArray, ObjectClass, Prompts
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,9 @@ class AnnotationState:
     reviewed : tuple of (N, 2) float64
         Polygons (y, x) in pixels: what was looked at, and may serve for training.
     settings : Settings
+    classes : mapping of int to ObjectClass
+        Of the nuclei that have one, by ``object_id``; never changed in place. A nucleus
+        of which no point is left has none, for its id may be given again.
     """
 
     prompts: Prompts
@@ -76,8 +81,15 @@ class AnnotationState:
     painted: frozenset[int] = frozenset()
     reviewed: tuple[FloatArray, ...] = ()
     settings: Settings = field(default_factory=Settings)
+    classes: Mapping[int, ObjectClass] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.classes:
+            tables = (self.prompts, self.hidden)
+            known = {k for table in tables for k in table.object_id.tolist()}
+            if not self.classes.keys() <= known:
+                kept = {k: c for k, c in self.classes.items() if k in known}
+                object.__setattr__(self, "classes", kept)
         if self.labels.dtype != np.uint32 or self.labels.ndim != 2:
             raise ValueError(
                 "labels must be (H, W) uint32, "

@@ -5,8 +5,9 @@
     python -m napari_sac.core.training.base_model \
         --data ../shared/data/dsb2018 ../shared/data/nucls --output runs/sac_tiny
 
-Started again, it goes on where it was stopped. The model card in
-``docs/reference/models`` says what came out.
+With ``--generator-only`` the prompt generator alone learns on, from what is shipped,
+and only ``prompt_generator.safetensors`` is written. Started again, it goes on where it
+was stopped. The model card in ``docs/reference/models`` says what came out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -21,15 +23,24 @@ from torch import nn
 from napari_sac.core.config import TrainingConfig
 from napari_sac.core.models.attention import fuse_qkv
 from napari_sac.core.models.prompt_generator import PromptGenerator
-from napari_sac.core.models.registry import get_spec
+from napari_sac.core.models.registry import get_spec, load_model
 from napari_sac.core.models.sam import build_sam
 from napari_sac.core.models.weight_files import write_generator, write_weights
 from napari_sac.core.training.trainer import (
     TrainingState,
+    generator_step,
     load_training_images,
     make_optimizer,
     train,
 )
+
+if TYPE_CHECKING:
+    from napari_sac.core.training.sampling import TrainingImage
+
+_GENERATOR_STEPS = 100_000
+"""More than fit into the minutes, which then decide."""
+
+_GENERATOR_FILE = "prompt_generator.safetensors"
 
 
 def build_state(config: TrainingConfig, name: str = "sac_tiny") -> TrainingState:
@@ -48,6 +59,18 @@ def build_state(config: TrainingConfig, name: str = "sac_tiny") -> TrainingState
     return TrainingState(spec, sam, generator, auxiliary, optimizer)
 
 
+def build_generator_state(
+    config: TrainingConfig, name: str = "sac_tiny"
+) -> TrainingState:
+    """Return a shipped model of which only the prompt generator will learn."""
+    model = load_model(name, device="cpu")
+    model.sam.requires_grad_(False)
+    generator = model.generator.requires_grad_(True).train()
+    generator.to(memory_format=torch.channels_last)
+    optimizer = make_optimizer((generator,), config)
+    return TrainingState(model.spec, model.sam, generator, None, optimizer)
+
+
 def write_shipped_weights(state: TrainingState, folder: Path) -> None:
     """Write the averaged weights in half precision, with SAM's names, as they ship."""
     state.use_averages()
@@ -56,7 +79,45 @@ def write_shipped_weights(state: TrainingState, folder: Path) -> None:
         for name, value in fuse_qkv(state.sam.state_dict()).items()
     }
     write_weights(folder / f"{state.spec.name}.safetensors", sam)
-    write_generator(folder / "prompt_generator.safetensors", state.generator)
+    write_generator(folder / _GENERATOR_FILE, state.generator)
+
+
+def train_base(parsed: argparse.Namespace) -> None:
+    """Train all networks from scratch."""
+    config = TrainingConfig(
+        steps=parsed.steps or TrainingConfig.steps,
+        max_minutes=parsed.max_minutes,
+        seed=parsed.seed,
+    )
+    state = build_state(config)
+    train(state, _load_images(parsed.data, state), parsed.output, config)
+    write_shipped_weights(state, parsed.output)
+
+
+def train_generator(parsed: argparse.Namespace) -> None:
+    """Train the shipped prompt generator on, and write the averages."""
+    most = _GENERATOR_STEPS if parsed.max_minutes else TrainingConfig.steps
+    config = TrainingConfig(
+        steps=parsed.steps or most,
+        max_minutes=parsed.max_minutes,
+        seed=parsed.seed,
+        prompts_per_crop=1,
+        learning_rate=6e-4,
+        warm_up_steps=60,
+        averaging=0.997,
+        bfloat16=False,
+    )
+    state = build_generator_state(config)
+    images = _load_images(parsed.data, state)
+    train(state, images, parsed.output, config, generator_step)
+    state.use_averages()
+    write_generator(parsed.output / _GENERATOR_FILE, state.generator)
+
+
+def _load_images(folders: list[Path], state: TrainingState) -> list[TrainingImage]:
+    images = load_training_images(folders, state.spec.nucleus_diameter)
+    sys.stderr.write(f"{len(images)} images\n")
+    return images
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,18 +125,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train sac_tiny from scratch.")
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=TrainingConfig.steps)
+    parser.add_argument("--steps", type=int, help="by default 6000")
     parser.add_argument("--max-minutes", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
-    parsed = parser.parse_args(arguments)
-    config = TrainingConfig(
-        steps=parsed.steps, max_minutes=parsed.max_minutes, seed=parsed.seed
+    parser.add_argument(
+        "--generator-only",
+        action="store_true",
+        help="train the shipped prompt generator on, and nothing else; --max-minutes "
+        "alone is kept to, however many steps that are",
     )
-    state = build_state(config)
-    images = load_training_images(parsed.data, state.spec.nucleus_diameter)
-    sys.stderr.write(f"{len(images)} images\n")
-    train(state, images, parsed.output, config)
-    write_shipped_weights(state, parsed.output)
+    parsed = parser.parse_args(arguments)
+    (train_generator if parsed.generator_only else train_base)(parsed)
     return 0
 
 

@@ -187,7 +187,9 @@ def _run(folder: Path) -> Phase:
         sys.stderr.write(f"{error}\n")
         reporter.write(phase=Phase.FAILED, message=str(error)[:_LONGEST_TEXT], stage="")
         return Phase.FAILED
-    except Exception as error:  # noqa: BLE001, nobody else is here to show it
+    except Exception as error:  # noqa: BLE001
+        # a bug, or a GPU out of memory: else the window would learn nothing but that
+        # this process is gone
         report = traceback.format_exc()
         sys.stderr.write(report)
         reporter.write(

@@ -21,9 +21,11 @@ from napari_sac.core.training.forward import (
     decode_crops,
     decode_whole,
     encode,
+    foreground_cells,
     native_bfloat16,
     whole_crop_prompt,
     whole_crop_targets,
+    windows_of_cells,
 )
 from napari_sac.core.training.losses import (
     generator_loss,
@@ -58,6 +60,25 @@ _BACKGROUND = 0.3
 
 
 @dataclass(frozen=True, eq=False)
+class CachedCrop:
+    """A crop that was drawn and looked at before the first step.
+
+    Parameters
+    ----------
+    crop : Crops
+        A single one.
+    features : (1, C, s, s) float tensor
+        Its embedding.
+    cells : (1, 4 s, 4 s) float tensor
+        What the generator adds to its masks.
+    """
+
+    crop: Crops
+    features: Tensor
+    cells: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Pool:
     """What steps draw crops from.
 
@@ -66,13 +87,13 @@ class Pool:
     images : sequence of TrainingImage
     weights : (N,) float
         How often each is drawn; sums to 1.
-    cached : (crops, features) or None
-        In quick mode: crops drawn beforehand, one at a time, with their embeddings.
+    cached : tuple of CachedCrop
+        In quick mode: what is drawn from instead of the images.
     """
 
     images: Sequence[TrainingImage]
     weights: npt.NDArray[np.float64]
-    cached: tuple[tuple[Crops, Tensor], ...] = ()
+    cached: tuple[CachedCrop, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +106,8 @@ class Batch:
     prompts : PromptBatch
     features : (B, C, s, s) float tensor or None
         Embeddings, if they are known already.
+    cells : (B, 4 s, 4 s) float tensor or None
+        What the generator added to their masks before it learned, if it is known.
     numbers : tuple of int
         The place of each crop in the step.
     """
@@ -92,6 +115,7 @@ class Batch:
     crops: Crops
     prompts: PromptBatch
     features: Tensor | None
+    cells: Tensor | None
     numbers: tuple[int, ...]
 
 
@@ -103,12 +127,12 @@ def draw_batch(
     config: FinetuneConfig,
 ) -> Batch:
     """Return some of a step's crops; each has random numbers of its own."""
-    crops, prompts, features = [], [], []
+    crops, prompts, cached = [], [], []
     for i in numbers:
         rng = np.random.default_rng([config.seed, step, i])
         if pool.cached:
-            crop, embedding = pool.cached[rng.integers(len(pool.cached))]
-            features.append(embedding)
+            cached.append(pool.cached[rng.integers(len(pool.cached))])
+            crop = cached[-1].crop
         else:
             crop = draw_crops(
                 pool.images, 1, size, rng, weights=pool.weights, mild=True
@@ -126,7 +150,8 @@ def draw_batch(
     return Batch(
         Crops.concatenate(crops),
         PromptBatch.concatenate(prompts),
-        torch.cat(features) if features else None,
+        torch.cat([one.features for one in cached]) if cached else None,
+        torch.cat([one.cells for one in cached]) if cached else None,
         tuple(numbers),
     )
 
@@ -149,7 +174,8 @@ def add_gradients(
         prompts = prompts.select(prompts.rank_in_crop() % 3 == 0)
     low = native_bfloat16(device)
     seen, share = _generator_turn(batch, state.step, config)
-    generated = _at_generator_scale(crops, state.spec.nucleus_diameter).rows(seen)
+    scaled = _at_generator_scale(crops, state.spec.nucleus_diameter)
+    generated = scaled.rows(seen)
     with torch.autocast(device.type, torch.bfloat16, enabled=low):
         maps = state.generator((generated.image - 127.5) / 128) if seen else None
         if batch.features is not None:
@@ -157,6 +183,7 @@ def add_gradients(
         else:
             pixels = (crops.image - state.sam.pixel_mean) / state.sam.pixel_std
             features = encode(state.sam, pixels, checkpointing=plan.checkpointing)
+        cells = _cells(state, batch, scaled, maps, seen, features.shape[-1])
     parts = dict.fromkeys(PARTS, torch.zeros((), device=device, requires_grad=True))
     if maps is not None:
         losses = [
@@ -166,14 +193,16 @@ def add_gradients(
         parts["maps"] = share * torch.stack(losses).sum()
     if len(prompts.label):
         with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            parts |= _mask_parts(state, crops, prompts, features, window)
+            parts |= _mask_parts(state, crops, prompts, features, cells, window)
     scale = 1 / config.batch_size
     parts = {name: value * scale for name, value in parts.items()}
     turn = state.step % config.batch_size
     if turn in batch.numbers:
         row = batch.numbers.index(turn)
         with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            parts["semantic"] = _semantic_part(state, crops, prompts, features, row)
+            parts["semantic"] = _semantic_part(
+                state, crops, prompts, features, cells, row
+            )
     learned = ("maps", "masks", "corrected", "semantic")
     loss = torch.stack([parts[name] for name in learned]).sum()
     loss.backward()
@@ -216,11 +245,43 @@ def _at_generator_scale(crops: Crops, nucleus_diameter: float) -> Crops:
     )
 
 
+def _cells(
+    state: TrainingState,
+    batch: Batch,
+    scaled: Crops,
+    maps: Tensor | None,
+    seen: Sequence[int],
+    grid: int,
+) -> Tensor:
+    """Return what the generator adds to the masks of each crop, as in use.
+
+    Where it learns from a crop its present maps are there anyway. Elsewhere what it
+    said at first must do: to ask it again takes a quarter of a quick step more.
+    """
+    if maps is not None and len(maps) == len(scaled.labels):
+        return foreground_cells(maps, grid)
+    if batch.cells is not None:
+        cells = batch.cells.to(state.device, copy=True)
+    else:
+        cells = _generator_cells(state, scaled, grid)
+    if maps is not None:
+        cells[list(seen)] = foreground_cells(maps, grid)
+    return cells
+
+
+def _generator_cells(state: TrainingState, scaled: Crops, grid: int) -> Tensor:
+    """Return what the generator adds to masks, without learning from it."""
+    with torch.no_grad():
+        maps = state.generator((scaled.image - 127.5) / 128)
+    return foreground_cells(maps, grid)
+
+
 def _mask_parts(
     state: TrainingState,
     crops: Crops,
     prompts: PromptBatch,
     features: Tensor,
+    cells: Tensor,
     window: int,
 ) -> dict[str, Tensor]:
     """Return the sums over crops of their mean mask losses, before and after a click.
@@ -231,6 +292,9 @@ def _mask_parts(
     logits, quality, origins = decode_crops(
         state.sam, state.spec, features, prompts, window
     )
+    # a person sees, clicks and keeps masks that the generator had its say in
+    said = windows_of_cells(cells, prompts, origins, window)
+    logits = logits + said
     truth, valid = mask_targets(
         crops, prompts, origins * patch, window * patch, patch // 4
     )
@@ -256,6 +320,7 @@ def _mask_parts(
     logits, quality, origins = decode_crops(
         state.sam, state.spec, features, clicked, window
     )
+    logits = logits + said[again]
     losses, _ = mask_losses(logits, quality, truth[again], valid[again])
     parts["corrected"] = _sum_of_means(losses, clicked.image_index) / 2
     return parts
@@ -266,11 +331,13 @@ def _semantic_part(
     crops: Crops,
     prompts: PromptBatch,
     features: Tensor,
+    cells: Tensor,
     row: int,
 ) -> Tensor:
     cell = state.spec.architecture.patch_size // 4
     whole = whole_crop_prompt(crops, prompts, row)
     logits, quality = decode_whole(state.sam, state.spec, features, whole)
+    logits = logits + cells[whole.image_index]
     loss, _ = mask_loss(logits, quality, *whole_crop_targets(crops, whole, cell))
     return SEMANTIC_WEIGHT * loss
 
@@ -286,7 +353,7 @@ def _sum_of_means(values: Tensor, group: Tensor) -> Tensor:
 def cache_crops(
     state: TrainingState, pool: Pool, count: int, config: FinetuneConfig, size: int
 ) -> Pool:
-    """Return the pool with crops drawn and embedded once: the encoder is not trained.
+    """Return the pool with crops drawn and looked at once: the encoder does not learn.
 
     Parameters
     ----------
@@ -312,5 +379,7 @@ def cache_crops(
             ),
         ):
             features = encode(state.sam, pixels)
-        cached.append((crop, features.float().cpu()))
+            scaled = _at_generator_scale(crop.to(device), state.spec.nucleus_diameter)
+            cells = _generator_cells(state, scaled, features.shape[-1])
+        cached.append(CachedCrop(crop, features.float().cpu(), cells.cpu()))
     return Pool(pool.images, pool.weights, tuple(cached))

@@ -110,7 +110,7 @@ def free_memory(device: Device) -> int:
 
 
 def measure_memory(
-    device: Device, parameters: list[nn.Parameter], step: Callable[[], None]
+    device: Device, parameters: list[nn.Parameter], step: Callable[[], object]
 ) -> int:
     """Return the most bytes that a step takes beside the weights.
 

@@ -7,6 +7,7 @@ said beside it, in JSON.
 from __future__ import annotations
 
 import zipfile
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,7 +114,11 @@ def _read_array(
     with archive.open(entry) as opened:
         if np.lib.format.read_magic(opened) != (1, 0):
             raise ValueError(f"{name} is of another version")
-        found = np.lib.format.read_array_header_1_0(opened)
+        try:
+            found = np.lib.format.read_array_header_1_0(opened)
+        except (SyntaxError, TokenError) as error:
+            # the header is Python text
+            raise ValueError(f"{name} has no header") from error
         if found != (shape, False, dtype):
             raise ValueError(f"{name} is of another kind")
         data = opened.read()

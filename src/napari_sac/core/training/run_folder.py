@@ -212,25 +212,31 @@ def load_request(folder: Path) -> RunRequest:
     )
 
 
+_DAMAGED = (
+    # a file is missing, or may not be read
+    OSError,
+    # text that is no JSON or no UTF-8, and all that is checked here
+    ValueError,
+    # JSON with values of another kind, without some, with endless numbers
+    TypeError,
+    LookupError,
+    OverflowError,
+    # what zipfile raises beside these: RuntimeError for what is encrypted, or packed in
+    # a way that it does not know. JSON nested too deep is a RuntimeError too
+    zipfile.BadZipFile,
+    EOFError,
+    RuntimeError,
+    # sizes are limited, but not to what this machine has
+    MemoryError,
+)
+
+
 @contextmanager
 def _reading(folder: Path) -> Iterator[None]:
     """Turn what damaged or hostile files cause into one sentence."""
     try:
         yield
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        IndexError,
-        EOFError,
-        RecursionError,
-        MemoryError,
-        NotImplementedError,
-        RuntimeError,
-        zipfile.BadZipFile,
-    ) as error:
+    except _DAMAGED as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise TrainingDataError(
             f"What the run in {folder} is to learn from cannot be read ({reason}). "

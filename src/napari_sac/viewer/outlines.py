@@ -1,0 +1,69 @@
+"""Nuclei as outlines in one colour, so that both they and the image are seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from napari.utils.colormaps import CyclicLabelColormap
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+    from napari.utils.colormaps.colormap import LabelColormapBase
+
+COLOUR = "#39FF14"
+"""Far from the pixels at the borders of nuclei, to the colour-blind too.
+
+CIEDE2000, 5th percentile, the worst of no and three kinds of colour blindness: 35 on
+H&E, 37 on fluorescence; yellow is at 24, cyan at 12, magenta at 8.
+"""
+
+WIDTH = 2
+"""In pixels of the image, inside the nucleus."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """How a layer looked when its nuclei were filled."""
+
+    colormap: LabelColormapBase
+    opacity: float
+
+
+class Outlines:
+    """Switches layers of labels between filled nuclei and outlines.
+
+    Attributes
+    ----------
+    shown : bool
+        Whether nuclei are shown as outlines.
+    """
+
+    def __init__(self) -> None:
+        self.shown = False
+        self._filled: WeakKeyDictionary[Labels, _Look] = WeakKeyDictionary()
+
+    def apply(self, layer: Labels) -> None:
+        """Make a layer look as it should.
+
+        The labels stay as they are, so that picking and painting do. A cycle of one
+        colour costs no more than napari's own: a direct colormap would be compiled for
+        seconds at first, and once more at the first stroke.
+        """
+        known = self._filled.get(layer)
+        if self.shown and known is None:
+            self._filled[layer] = _Look(layer.colormap, layer.opacity)
+            # first the colours: napari searches all pixels for outlines each time
+            layer.colormap = _one_colour()
+            layer.opacity = 1.0
+            layer.contour = WIDTH
+        elif not self.shown and known is not None:
+            del self._filled[layer]
+            layer.contour = 0
+            layer.opacity = known.opacity
+            layer.colormap = known.colormap
+
+
+def _one_colour() -> CyclicLabelColormap:
+    return CyclicLabelColormap(colors=["transparent", COLOUR])

@@ -1,0 +1,62 @@
+"""The command line that trains the shipped networks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from skimage.io import imsave
+from synthetic import build_tiny_model, draw_nuclei
+
+from napari_sac.core.models.weight_files import read_generator
+from napari_sac.core.training import base_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    for seed in range(2):
+        drawn = draw_nuclei((80, 90), 5, 8, seed)
+        for part, pixels in (
+            ("images", drawn.image),
+            ("labels", drawn.labels.astype(np.uint16)),
+        ):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            imsave(folder / part / f"{seed}.png", pixels, check_contrast=False)
+    return folder
+
+
+def test_generator_only_goes_on_from_what_is_shipped(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    def load(name: str, device: str) -> object:
+        loaded.append((name, device))
+        return build_tiny_model()
+
+    monkeypatch.setattr(base_model, "load_model", load)
+    output = tmp_path / "run"
+    flags = ["--data", str(data), "--output", str(output), "--generator-only"]
+    assert base_model.main([*flags, "--steps", "20"]) == 0
+    assert loaded == [("sac_tiny", "cpu")]
+    written = {file.name for file in output.iterdir()}
+    assert written == {"prompt_generator.safetensors", "checkpoint.pt", "curve.csv"}
+    trained = read_generator(output / "prompt_generator.safetensors").state_dict()
+    saved = torch.load(output / "checkpoint.pt", weights_only=True)
+    assert saved["step"] == 20
+    before = build_tiny_model()
+    for name, tensor in before.sam.state_dict().items():
+        assert torch.equal(saved["networks"][f"sam.{name}"], tensor), name
+    changed = 0
+    for name, tensor in trained.items():
+        if tensor.is_floating_point():
+            average = saved["averages"][f"generator.{name}"]
+            torch.testing.assert_close(tensor, average, rtol=1e-3, atol=1e-3)
+            changed += not torch.equal(tensor, before.generator.state_dict()[name])
+    assert changed > 10

@@ -1,0 +1,60 @@
+"""Nuclei as outlines in one colour, and filled as they were."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.utils.colormaps.standardize_color import transform_color
+
+from napari_sac.viewer.outlines import COLOUR, WIDTH
+
+if TYPE_CHECKING:
+    from conftest import Bench
+
+
+def test_all_outlines_have_one_colour_and_go_again(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    layer = annotation.labels
+    before = layer.colormap, layer.opacity, layer.data.copy()
+    ids = np.unique(layer.data)[1:]
+    bench.session.drawing.outline(True)
+    assert layer.contour == WIDTH
+    assert layer.opacity == 1
+    vivid = transform_color(COLOUR)[0]
+    for object_id in ids:
+        np.testing.assert_allclose(layer.get_color(int(object_id)), vivid)
+    assert not layer.colormap.map(0).any()
+    # what is picked and painted is another thing than its colour
+    np.testing.assert_array_equal(layer.data, before[2])
+    y, x = np.argwhere(layer.data == ids[3])[0]
+    assert layer.get_value((y, x)) == ids[3]
+    bench.session.drawing.outline(True)
+    bench.session.drawing.outline(False)
+    assert layer.contour == 0
+    assert layer.colormap is before[0]
+    assert layer.opacity == before[1]
+
+
+def test_labels_that_come_later_are_outlines_too(bench: Bench) -> None:
+    bench.session.drawing.outline(True)
+    annotation = bench.find()
+    bench.segment(annotation)
+    assert annotation.labels.contour == WIDTH
+    bench.session.drawing.outline(False)
+    assert annotation.labels.contour == 0
+
+
+def test_a_stroke_on_outlines_is_a_nucleus(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    bench.session.drawing.outline(True)
+    layer = annotation.labels
+    new = int(layer.data.max()) + 1
+    layer.data_setitem(tuple(np.mgrid[2:8, 2:8].reshape(2, -1)), new)
+    bench.session.sync(annotation)
+    assert (annotation.state.labels[2:8, 2:8] == new).all()
+    shown = layer._slice.image.view
+    assert shown[2, 2] == 1
+    assert shown[5, 5] == 0
