@@ -270,7 +270,7 @@ def test_compare_counts_nuclei_and_flips(
     discs: None,
 ) -> None:
     # a random model thinks little of its masks
-    session.decode_config = DecodeConfig(minimum_iou=0)
+    session.decode_config = DecodeConfig(minimum_iou=0, generator_weight=0)
     panel.select("mine")
     assert panel.opponent.currentText() == "sac_tiny alone"
     with qtbot.waitSignal(panel.compared, timeout=60_000):
