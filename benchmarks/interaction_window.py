@@ -305,7 +305,6 @@ def act(field: Field, action: str, number: int) -> Timing | None:
         here = field.spare[number % len(field.spare)]
     else:
         if action == "shift-click":
-            # pressed last: the mouse shows what a click without it would give
             modifier = Modifier.ShiftModifier
         here = np.add(here, (0.2 * radius, 0.7 * radius))
     field.session.gestures.take_up(
@@ -313,8 +312,13 @@ def act(field: Field, action: str, number: int) -> Timing | None:
     )
     place = field.place(here)
     QTest.mouseMove(canvas, place)
+    if modifier == Modifier.ShiftModifier:
+        QTest.keyPress(canvas, Key.Key_Shift)
     field.rest(REST_MS)
-    return field.time_event(lambda: QTest.mouseClick(canvas, LEFT, modifier, place))
+    timing = field.time_event(lambda: QTest.mouseClick(canvas, LEFT, modifier, place))
+    if modifier == Modifier.ShiftModifier:
+        QTest.keyRelease(canvas, Key.Key_Shift)
+    return timing
 
 
 def _drag(

@@ -432,6 +432,29 @@ def test_a_click_where_the_mouse_rested_is_drawn_at_once(
     assert np.array_equal(annotation.state.labels, foreseen)
 
 
+def test_a_key_that_is_held_changes_the_preview(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    layer, gestures = annotation.points, bench.session.gestures
+    gestures.take_up(annotation, "add")
+    place = annotation.prompts.yx[3] + (6.0, 5.0)
+    gestures.hold({"Shift"})
+    assert bench.session.live.next_request() is None
+    position = layer.data_to_world(place)
+    for callback in layer.mouse_move_callbacks:
+        if callback == gestures._on_hover:
+            callback(layer, SimpleNamespace(position=position, modifiers=()))
+    bench.decode()
+    gestures.hold({"Shift"})
+    request = bench.session.live.next_request()
+    assert request.edit.after.sign[-1] == NEGATIVE
+    assert request.object_id == nucleus_at(annotation, place)
+    bench.session.live.take(decode_live(request, ignore_progress))
+    bench.session.preview.hide()
+    gestures.hold(set())
+    assert bench.session.live.next_request() is None
+
+
 def test_a_click_takes_what_is_being_foreseen(bench: Bench) -> None:
     annotation = bench.find()
     bench.segment(annotation)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.utils.events import Event
 
+    from napari_sac.core.types import FloatArray
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.prompts import Rows
     from napari_sac.viewer.session import AnnotationSession
@@ -56,6 +57,7 @@ class Gestures:
         self._paused = False
         self._adding = _ADDING
         self._modifiers: frozenset[str] = frozenset()
+        self._hover: tuple[Annotation, FloatArray] | None = None
         self._bindings: dict[str, KeyBinding | None] = check_keys({})
         # napari asks for the names of these functions, so they cannot be partial
         self._functions: dict[str, Callable[[Layer], None]] = {
@@ -208,6 +210,20 @@ class Gestures:
         if annotation is not None:
             self._session.review.go(annotation, -1)
 
+    def hold(self, held: Collection[str]) -> None:
+        """Show what a click would give with these keys held, where the mouse rests.
+
+        Parameters
+        ----------
+        held : collection of str
+            Of "Shift" and "Control".
+        """
+        preview = self._session.preview
+        if self._hover is not None and preview.follows:
+            annotation, yx = self._hover
+            sign, joins = self._meaning(held)
+            preview.look(annotation, yx, sign, joins=joins)
+
     def undo(self, layer: Layer) -> None:
         """Undo the last step, whatever it was and in whichever of our layers."""
         del layer
@@ -270,8 +286,9 @@ class Gestures:
         if layer.mode != _ADDING:
             self._session.preview.hide()
             return
-        sign, joins = self._meaning(event.modifiers)
         yx = np.asarray(layer.world_to_data(event.position), float)[-2:]
+        self._hover = (annotation, yx)
+        sign, joins = self._meaning(event.modifiers)
         self._session.preview.look(annotation, yx, sign, joins=joins)
 
     def _on_data(self, event: Event) -> None:

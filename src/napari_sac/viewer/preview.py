@@ -61,6 +61,11 @@ class HoverPreview:
         if not enabled:
             self.hide()
 
+    @property
+    def follows(self) -> bool:
+        """Whether the mouse is where a click would give something."""
+        return self._asked is not None
+
     def look(
         self, annotation: Annotation, yx: FloatArray, sign: int, *, joins: bool
     ) -> None:

@@ -12,6 +12,7 @@ from napari_sac.viewer.keys import ACTIONS
 from napari_sac.viewer.live import decode_live
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._held_frame import HeldFrame
+from napari_sac.widgets._held_keys import HeldKeys
 from napari_sac.widgets._key_clashes import find_clashes
 from napari_sac.widgets._settings import key_settings
 from napari_sac.widgets._wording import (
@@ -79,6 +80,7 @@ class Correcting(QObject):
         self._last_step = 0
         self.lane: Lane = LiveLane(self, session.live, decode_live)
         self._frame = HeldFrame(parent)
+        self._keys = HeldKeys(parent)
         self._connect()
 
     def join(self) -> None:
@@ -99,6 +101,10 @@ class Correcting(QObject):
         self._session.gestures.tool_changed.disconnect(self._show_tool)
         self.lane.stop()
         self._frame.release()
+
+    def watch_window(self) -> None:
+        """Follow the keys held down in the window that the dock is in now."""
+        self._keys.watch_window()
 
     def pause(self, busy: bool) -> None:
         """Let masks wait while a long job has the processor."""
@@ -138,6 +144,7 @@ class Correcting(QObject):
         review.next_requested.connect(self._on_next)
         review.accept_requested.connect(self._on_accept)
         review.reject_requested.connect(self._on_reject)
+        self._keys.changed.connect(self._session.gestures.hold)
         self.lane.failed.connect(self._status.say_error)
         self.lane.progressed.connect(self._on_progressed)
         self.lane.busy_changed.connect(self._on_lane_busy)

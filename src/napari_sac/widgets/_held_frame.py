@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, QTimer
 
+from napari_sac.widgets._docking import outermost
+
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
@@ -36,9 +38,7 @@ class HeldFrame(QObject):
 
     def hold(self) -> None:
         """Paint nothing until :meth:`release`, or for ``LONGEST_MS``."""
-        window = self._widget
-        while (parent := window.parentWidget()) is not None:
-            window = parent
+        window = outermost(self._widget)
         if self._held is None and window.updatesEnabled():
             self._held = window
             window.setUpdatesEnabled(False)

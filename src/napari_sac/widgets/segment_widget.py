@@ -113,9 +113,7 @@ class SegmentWidget(QWidget):
         )
         self._lay_out()
         self._connect_inside()
-        self._docking = Docking(
-            self, self._join, self._leave, self.keeping.watch_window
-        )
+        self._docking = Docking(self, self._join, self._leave, self._watch_window)
         self._docking.join()
 
     def leave(self) -> None:
@@ -137,6 +135,10 @@ class SegmentWidget(QWidget):
         self.worker.stop()
         self.correcting.leave()
         self.keeping.leave()
+
+    def _watch_window(self) -> None:
+        self.keeping.watch_window()
+        self.correcting.watch_window()
 
     def _connect_inside(self) -> None:
         self.find_button.clicked.connect(self._on_find)
