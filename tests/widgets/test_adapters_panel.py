@@ -270,6 +270,7 @@ def test_compare_counts_nuclei_and_flips(
     discs: None,
 ) -> None:
     # a random model thinks little of its masks
+    # the generator of a random model says nothing of nuclei
     session.decode_config = DecodeConfig(minimum_iou=0, generator_weight=0)
     panel.select("mine")
     assert panel.opponent.currentText() == "sac_tiny alone"
