@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sac.viewer.layers import build_points, plane_name, prompts_name
+from napari_sac.viewer.layers import (
+    build_points,
+    load_tools,
+    plane_name,
+    prompts_name,
+)
 from napari_sac.viewer.planes import plane_geometry
 from napari_sac.viewer.prompts import count_nuclei
 
@@ -201,6 +206,7 @@ def find_nuclei(request: FindRequest, progress: Progress) -> Found:
     visible = proposals.above(request.config.score_threshold)
     name, geometry = plane_name(request.plane), plane_geometry(request.plane.layer)
     points = build_points(visible, proposals.diameter, prompts_name(name), geometry)
+    load_tools()
     watch.lap("proposals")
     return Found(
         proposals.prompts, proposals.diameter, loaded, points, image, watch.seconds
@@ -235,6 +241,7 @@ def segment(request: SegmentRequest, progress: Progress) -> Segmented:
     if request.config.mode == "instance":
         labels = _assemble(masks, request)
     nuclei = int(np.count_nonzero(np.unique(labels)))
+    load_tools()
     watch.lap("instances")
     return Segmented(
         labels=labels,

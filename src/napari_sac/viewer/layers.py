@@ -167,6 +167,17 @@ def _changed_rows(before: Prompts, after: Prompts) -> npt.NDArray[np.intp]:
     return np.flatnonzero(differs)
 
 
+def load_tools() -> None:
+    """Load what the first layer of labels and the first journal need.
+
+    Each takes half a second or more, once: for a worker's thread, so that the window
+    does not stop for it.
+    """
+    import tifffile  # noqa: F401
+
+    Labels(np.zeros((1, 1), np.uint32))
+
+
 def build_labels(
     labels: npt.NDArray[np.uint32], name: str, geometry: dict[str, Any]
 ) -> Labels:
