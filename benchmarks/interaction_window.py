@@ -61,7 +61,7 @@ PATIENCE = 10.0
 NO_FRAME_TICKS = 5
 """How many tenths of a second to wait for a frame with what was written."""
 REST_MS = 100
-"""How long the mouse rests at a place before it is pressed."""
+"""How long the mouse rests at a place before a key or the mouse is pressed."""
 
 
 @dataclass(frozen=True)
@@ -312,9 +312,10 @@ def act(field: Field, action: str, number: int) -> Timing | None:
     )
     place = field.place(here)
     QTest.mouseMove(canvas, place)
+    field.rest(REST_MS)
     if modifier == Modifier.ShiftModifier:
         QTest.keyPress(canvas, Key.Key_Shift)
-    field.rest(REST_MS)
+        field.rest(REST_MS)
     timing = field.time_event(lambda: QTest.mouseClick(canvas, LEFT, modifier, place))
     if modifier == Modifier.ShiftModifier:
         QTest.keyRelease(canvas, Key.Key_Shift)
