@@ -12,7 +12,9 @@ as long as nothing changes, so the file is small.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -321,6 +323,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     output: Path = parser.parse_args().output
     started = time.monotonic()
+    # not the sessions of the person who makes it
+    os.environ["NAPARI_SAC_HOME"] = tempfile.mkdtemp()
     viewer = napari.Viewer()
     viewer.window.resize(*WINDOW)
     viewer.open_sample("napari-sac", "immunohistochemistry")

@@ -124,3 +124,19 @@ def test_the_preview_goes_when_the_mouse_leaves_the_canvas(
     bench.viewer.mouse_over_canvas = False
     bench.decode()
     assert preview.layer.opacity == 0
+
+
+def test_a_speck_is_not_all_there_is_on_the_screen(
+    bench: Bench, annotation: Annotation
+) -> None:
+    camera = bench.viewer.scene.camera
+    camera.zoom = 0.01
+    bring_into_view(bench.viewer, annotation, 3)
+    usual = camera.zoom
+    labels = annotation.state.labels
+    y, x = np.argwhere(labels == 3)[0]
+    labels[labels == 3] = 0
+    labels[y, x] = 3
+    camera.zoom = 0.01
+    bring_into_view(bench.viewer, annotation, 3)
+    assert camera.zoom < 1.5 * usual

@@ -103,12 +103,16 @@ def bring_into_view(
 ) -> None:
     """Show a nucleus in the middle; near the border of the image, as near as may be.
 
-    It is enlarged if it is too small to judge, and never made smaller.
+    It is enlarged if it is too small to judge, as a nucleus of the usual size would be,
+    and never made smaller: a speck alone on the screen could not be judged either.
     """
     box = nucleus_box(annotation, object_id)
     if box is None:
         return
     camera, longest = viewer.scene.camera, float(box.size.max())
+    if annotation.points is not None:
+        usual = annotation.diameter * np.abs(annotation.points.scale[-2:]).max()
+        longest = max(longest, float(usual))
     if 0 < longest * camera.zoom < SMALLEST:
         camera.zoom = ENLARGED / longest
     middle = box.middle
