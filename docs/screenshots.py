@@ -154,7 +154,6 @@ def main() -> int:
     settle(widget)
     take(viewer, "main")
     review(widget)
-    viewer.scene.camera.zoom *= 4
     take(viewer, "review")
     decide(widget.session.annotations[-1], widget)
     fine_tune(viewer)
