@@ -30,7 +30,6 @@ from napari_sac.core.inference.embedding import Embedding, embed_image
 from napari_sac.core.inference.generator_maps import ForegroundLogits
 from napari_sac.core.inference.instances import assemble_labels
 from napari_sac.core.inference.live import (
-    preview_mask,
     touched_nuclei,
     update_labels,
 )
@@ -40,7 +39,7 @@ from napari_sac.core.models.registry import Model, load_model
 from napari_sac.core.types import NEGATIVE, ObjectMask, Prompts
 
 EDITS = ("add", "negative", "move", "reject", "delete")
-PARTS = ("touched", "decode", "draw", "click", "preview")
+PARTS = ("touched", "decode", "draw", "click")
 SPACE = 3.0
 """Square diameters of the image for each nucleus."""
 
@@ -139,7 +138,6 @@ def time_click(
     model: Model,
     config: DecodeConfig,
     after: Prompts,
-    rng: np.random.Generator,
 ) -> dict[str, float]:
     """Return the seconds of each part; ``click`` is touched, decode and draw."""
     reach = neighbour_reach(field.embedding, model)
@@ -160,14 +158,11 @@ def time_click(
         field.embedding, after, model, config, reuse=field.masks, only=touched
     )
     decoded = time.perf_counter()
-    y, x = rng.uniform(0, field.labels.shape)
-    preview_mask(field.embedding, (y, x), field.prompts, model, config)
     return {
         "touched": found - start,
         "decode": decoded - end,
         "draw": max(0.0, (end - found) - (decoded - end)),
         "click": end - start,
-        "preview": time.perf_counter() - decoded,
     }
 
 
@@ -180,7 +175,7 @@ def measure(
     times: dict[str, list[float]] = {part: [] for part in PARTS}
     for i in range(-len(EDITS), clicks):
         after = edit(field, EDITS[i % len(EDITS)], rng)
-        seconds = time_click(field, model, config, after, rng)
+        seconds = time_click(field, model, config, after)
         if i < 0:  # to warm up
             continue
         for part in PARTS:

@@ -470,6 +470,25 @@ def test_a_click_takes_what_is_being_foreseen(bench: Bench) -> None:
     assert bench.decode() == 0
 
 
+def test_where_masks_are_unsure_only_the_mask_is_foreseen(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    annotation.unsure = True
+    place = annotation.prompts.yx[3] + (4.0, 5.0)
+    bench.session.preview.look(annotation, place, POSITIVE, joins=False)
+    request = bench.session.live.next_request()
+    result = decode_live(request, ignore_progress)
+    assert result.update is None
+    bench.session.live.take(result)
+    assert bench.session.preview.layer.opacity > 0
+    annotation.points.add(place)
+    assert bench.session.live.step_waits
+    bench.decode()
+    clicked = annotation.masks[request.object_id]
+    assert clicked.logits.tobytes() == result.mask.logits.tobytes()
+    assert clicked.origin_yx == result.mask.origin_yx
+
+
 def test_what_was_foreseen_is_void_after_another_step(bench: Bench) -> None:
     annotation = bench.find()
     bench.segment(annotation)

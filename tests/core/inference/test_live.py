@@ -20,7 +20,6 @@ from napari_sac.core.inference.embedding import Embedding, embed_image
 from napari_sac.core.inference.instances import assemble_labels
 from napari_sac.core.inference.live import (
     LabelUpdate,
-    preview_mask,
     touched_nuclei,
     update_labels,
 )
@@ -302,31 +301,6 @@ def test_neighbours_are_the_same_for_few_and_for_all(
     chosen = every.select(every.object_id % 7 == 1)
     np.testing.assert_array_equal(few.object_id, chosen.object_id)
     np.testing.assert_array_equal(few.yx, chosen.yx)
-
-
-def test_a_preview_is_the_mask_that_the_click_gives() -> None:
-    model, embedding = model_and_embedding()
-    prompts, config = dense_prompts(1), DecodeConfig()
-    preview = preview_mask(embedding, (70.0, 80.0), prompts, model, config)
-    edited = Edited(model, embedding, config, prompts)
-    edited._append((70.0, 80.0), preview.object_id, POSITIVE)
-    clicked = edited.masks[preview.object_id]
-    assert preview.origin_yx == clicked.origin_yx
-    assert preview.logits.tobytes() == clicked.logits.tobytes()
-
-
-def test_a_negative_preview_belongs_to_the_nearest_nucleus() -> None:
-    model, embedding = model_and_embedding()
-    prompts = Prompts.from_points([[40.0, 40.0], [100.0, 100.0]])
-    config = DecodeConfig()
-    preview = preview_mask(
-        embedding, (104.0, 100.0), prompts, model, config, sign=NEGATIVE
-    )
-    assert preview.object_id == 2
-    with pytest.raises(ValueError, match="no nucleus"):
-        preview_mask(
-            embedding, (4.0, 4.0), Prompts.empty(), model, config, sign=NEGATIVE
-        )
 
 
 def test_semantic_mode_has_no_updates() -> None:

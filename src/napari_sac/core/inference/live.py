@@ -29,7 +29,6 @@ from napari_sac.core.inference.predictor import (
 )
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.types import (
-    POSITIVE,
     ObjectMask,
     Prompts,
     PromptState,
@@ -172,60 +171,6 @@ def update_labels(  # noqa: PLR0913
         )
     origin, before, after = _draw_again(labels, field, prompts, config, dirty, painted)
     return LabelUpdate(changed, origin, before, after)
-
-
-def preview_mask(
-    embedding: Embedding,
-    yx: tuple[float, float],
-    prompts: Prompts,
-    model: Model,
-    config: DecodeConfig,
-    sign: int = POSITIVE,
-    *,
-    object_id: int | None = None,
-) -> ObjectMask:
-    """Return the mask that a click would give.
-
-    Parameters
-    ----------
-    embedding : Embedding
-    yx : (float, float)
-        Where the pointer is, in pixels of the image.
-    prompts : Prompts
-    model : Model
-    config : DecodeConfig
-    sign : {POSITIVE, NEGATIVE}
-    object_id : int, optional
-        The nucleus that would get the point; without it a positive is a new nucleus,
-        and a negative goes to the nucleus whose first positive is nearest.
-
-    Raises
-    ------
-    ValueError
-        For a negative where no nucleus has a positive.
-    """
-    active = active_prompts(prompts)
-    if object_id is None:
-        object_id = (
-            int(prompts.object_id.max(initial=0)) + 1
-            if sign == POSITIVE
-            else _nearest_nucleus(active, yx)
-        )
-    point = Prompts.from_points(
-        [yx], object_id=object_id, sign=sign, state=PromptState.ADDED.value
-    )
-    with_point = Prompts.concatenate([active, point])
-    found = decode_prompts(embedding, with_point, model, config, only={object_id})
-    if not found:
-        raise ValueError(f"nucleus {object_id} has no positive point")
-    return found[0]
-
-
-def _nearest_nucleus(active: Prompts, yx: tuple[float, float]) -> int:
-    first = first_positives(active)
-    if len(first) == 0:
-        raise ValueError("there is no nucleus that a negative point could go to")
-    return int(first.object_id[((first.yx - yx) ** 2).sum(1).argmin()])
 
 
 def _changed_objects(before: Prompts, after: Prompts) -> set[int]:
