@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from app_model.types import KeyBinding
 from napari.layers import Labels, Points, Shapes
+from napari.utils._proxies import ReadOnlyWrapper
+from napari.utils.interactions import mouse_press_callbacks, mouse_release_callbacks
 from napari.utils.shortcuts import default_shortcuts
 
 from napari_sac.core.progress import ignore_progress
@@ -30,14 +32,18 @@ def press(layer: Layer, key: str) -> None:
 
 
 def click(annotation: Annotation, yx: tuple[float, float], *held: str) -> None:
-    """Do what napari does for a click of its tool that adds points."""
+    """Click with napari's tool that adds points."""
     layer = annotation.points
     layer.mode = "add"
-    event = SimpleNamespace(modifiers=held, position=layer.data_to_world(yx))
-    for callback in layer.mouse_drag_callbacks:
-        if callback.__name__ == "_on_press":
-            callback(layer, event)
-    layer.add(np.asarray(yx))
+    event = SimpleNamespace(
+        type="mouse_press",
+        modifiers=held,
+        pos=np.zeros(2),
+        position=layer.data_to_world(yx),
+    )
+    mouse_press_callbacks(layer, ReadOnlyWrapper(event))
+    event.type = "mouse_release"
+    mouse_release_callbacks(layer, ReadOnlyWrapper(event))
 
 
 def hover(annotation: Annotation, yx: tuple[float, float], *held: str) -> None:
@@ -75,7 +81,7 @@ def test_a_click_with_shift_is_a_negative_of_the_nucleus_there(bench: Bench) -> 
     click(annotation, tuple(here), "Shift")
     assert annotation.prompts.sign[-1] == NEGATIVE
     assert annotation.prompts.object_id[-1] == annotation.prompts.object_id[5]
-    assert bench.session.undo_title == "add a - point"
+    assert bench.session.undo_title == "shrink 1 nucleus"
 
 
 def test_a_click_with_control_is_one_more_point_of_it(bench: Bench) -> None:
@@ -512,7 +518,7 @@ def test_here_too_is_one_more_point_of_the_nucleus(bench: Bench) -> None:
     annotation.points.add(place)
     assert annotation.prompts.sign[-1] == POSITIVE
     assert annotation.prompts.object_id[-1] == annotation.prompts.object_id[5]
-    assert bench.session.undo_title == "add a + point"
+    assert bench.session.undo_title == "extend 1 nucleus"
     # the keys come before the tool
     click(annotation, tuple(annotation.prompts.yx[4] + 6), "Shift")
     assert annotation.prompts.sign[-1] == NEGATIVE
@@ -539,3 +545,62 @@ def test_the_mouse_foresees_what_the_click_does(
             getattr(annotation.prompts, column), getattr(foreseen, column)
         )
     assert len(layer.data) == 13
+
+
+@pytest.mark.parametrize("tool", ["exclude", "include"])
+def test_a_corrected_nucleus_looks_decided(bench: Bench, tool: str) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    session, layer = bench.session, annotation.points
+    found, before = layer.border_color[3].copy(), annotation.state.labels.copy()
+    assert set(annotation.prompts.state) == {"auto"}
+    session.gestures.take_up(annotation, tool)
+    layer.add(annotation.prompts.yx[3] + 4)
+    bench.decode()
+    assert annotation.prompts.state[3] == "accepted"
+    assert (layer.border_color[3] != found).any()
+    assert layer.features["state"][3] == "accepted"
+    assert (np.delete(annotation.prompts.state, [3, 12]) == "auto").all()
+    session.undo()
+    assert annotation.prompts.state[3] == "auto"
+    np.testing.assert_array_equal(layer.border_color[3], found)
+    np.testing.assert_array_equal(annotation.state.labels, before)
+
+
+def test_a_turned_point_decides_on_the_nucleus_that_gets_it(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.session.negate(annotation, np.array([4]))
+    prompts = annotation.prompts
+    own = (prompts.object_id == prompts.object_id[4]) & (prompts.sign == POSITIVE)
+    assert prompts.state[own].tolist() == ["accepted"]
+
+
+def test_a_corrected_nucleus_is_drawn_as_it_was_foreseen(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    place = annotation.prompts.yx[3] + (4.0, 5.0)
+    bench.session.preview.look(annotation, place, NEGATIVE, joins=True)
+    bench.decode()
+    bench.session.add_to_nucleus(annotation, place, NEGATIVE)
+    assert annotation.prompts.state[3] == "accepted"
+    assert not bench.session.live.waiting
+    shown = annotation.state.labels.copy()
+    # to the last bit what segmenting everything gives
+    annotation.masks.clear()
+    bench.segment(annotation)
+    np.testing.assert_array_equal(annotation.state.labels, shown)
+
+
+def test_who_accepts_a_point_accepts_the_nucleus(bench: Bench) -> None:
+    annotation = bench.find()
+    session = bench.session
+    session.add_to_nucleus(annotation, annotation.prompts.yx[3] + 3, POSITIVE)
+    layer = annotation.points
+    # as a proposal with further points would be
+    layer.features.loc[[3, 12], "state"] = "auto"
+    annotation.prompts.state[[3, 12]] = "auto"
+    session.accept(annotation, np.array([3]))
+    assert annotation.prompts.state[[3, 12]].tolist() == ["accepted"] * 2
+    assert session.undo_title == "accept 1 nucleus"
+    session.undo()
+    assert annotation.prompts.state[[3, 12]].tolist() == ["auto"] * 2

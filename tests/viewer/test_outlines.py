@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
+from napari.components import ViewerModel
 from napari.utils.colormaps.standardize_color import transform_color
 
 from napari_sac.viewer.outlines import COLOUR, WIDTH
+from napari_sac.viewer.session import AnnotationSession
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -58,3 +61,41 @@ def test_a_stroke_on_outlines_is_a_nucleus(bench: Bench) -> None:
     shown = layer._slice.image.view
     assert shown[2, 2] == 1
     assert shown[5, 5] == 0
+
+
+def colour(bench: Bench) -> None:
+    """Give the image colours of its own; the nuclei stay where they are."""
+    bench.layer.data = (bench.layer.data * np.array([1, 0.5, 1])).astype(np.uint8)
+
+
+def test_outlines_come_by_themselves_where_the_image_has_colours(bench: Bench) -> None:
+    colour(bench)
+    annotation = bench.find()
+    bench.segment(annotation)
+    assert annotation.labels.contour == WIDTH
+    # who wants them filled keeps them so
+    bench.session.drawing.outline(False)
+    bench.viewer.layers.remove(annotation.labels)
+    bench.segment(annotation)
+    assert annotation.labels.contour == 0
+
+
+def test_without_colours_nuclei_are_filled(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    assert annotation.labels.contour == 0
+
+
+@pytest.mark.parametrize("outlines", [True, False])
+def test_a_session_keeps_how_it_looked(bench: Bench, outlines: bool) -> None:
+    colour(bench)
+    annotation = bench.find()
+    bench.segment(annotation)
+    bench.session.drawing.outline(outlines)
+    folder = bench.session.journal.folder
+    bench.session.close(clean=False)
+    session = AnnotationSession.of(ViewerModel())
+    (restored,) = session.open(folder)
+    assert bool(restored.labels.contour) is outlines
+    assert session.drawing.outlined(restored) is outlines
+    session.close(clean=True)

@@ -15,6 +15,7 @@ from napari.layers import Labels, Points
 from napari_sac.core.types import NEGATIVE, POSITIVE, PromptState
 from napari_sac.viewer.prompts import STATE_COLOURS
 from napari_sac.viewer.session import AnnotationSession
+from napari_sac.viewer.view import SMALLEST
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -70,6 +71,13 @@ def test_points_lie_in_the_nuclei_and_where_the_image_lies(bench: Bench) -> None
     check_layer(annotation)
     # pixels with other edges in the world, and points that a mouse can hit
     assert 4 < layer.size[0] < 20
+
+
+def test_points_can_be_clicked_and_hide_no_nucleus(bench: Bench) -> None:
+    smallest, largest = bench.find().points.canvas_size_limits
+    # a small nucleus that is enlarged to be judged is 40 of these pixels
+    assert 6 <= smallest <= 10
+    assert largest <= SMALLEST / 2
 
 
 def test_the_threshold_filters_and_brings_back(bench: Bench) -> None:

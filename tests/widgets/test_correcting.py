@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -233,12 +234,12 @@ def test_the_status_says_what_was_done_last(
     said = dock.status.message
     dock.status.say("12 nuclei segmented (1.0 s).")
     dock.session.reject(annotated, np.array([0, 4]))
-    assert said.text() == "Done: reject 2 nuclei. 10 nuclei."
+    assert said.text() == "Done: reject 2 nuclei. Now 10 nuclei."
     dock.session.undo()
-    assert said.text() == "Undone: reject 2 nuclei. 12 nuclei."
+    assert said.text() == "Undone: reject 2 nuclei. Now 12 nuclei."
     dock.session.redo()
     settle(qtbot, dock)
-    assert said.text() == "Done: reject 2 nuclei. 10 nuclei."
+    assert said.text() == "Done: reject 2 nuclei. Now 10 nuclei."
 
 
 def test_the_status_keeps_what_matters_more(
@@ -338,21 +339,21 @@ def test_the_review_is_walked_by_its_buttons(
     dock: SegmentWidget, annotated: Annotation
 ) -> None:
     panel, review = dock.review, dock.session.review
-    assert panel.bar.text() == "0 of 12 reviewed"
+    assert panel.bar.text() == "0 of 12 nuclei reviewed"
     assert not panel.accept.isEnabled()
     assert "Press Next" in panel.reasons.text()
     panel.next.click()
     first = review.current
     assert panel.reasons.text().startswith(f"Nucleus {first}: ")
     panel.accept.click()
-    assert panel.bar.text() == "1 of 12 reviewed"
+    assert panel.bar.text() == "1 of 12 nuclei reviewed"
     assert review.current != first
-    assert "clicks per nucleus" in panel.effort.text()
+    assert "per nucleus" in panel.effort.text()
     panel.previous.click()
     for _ in range(12):
         panel.next.click()
         panel.accept.click()
-    assert panel.bar.text() == "12 of 12 reviewed"
+    assert panel.bar.text() == "12 of 12 nuclei reviewed"
     assert panel.reasons.text() == "All nuclei are reviewed."
 
 
@@ -364,11 +365,36 @@ def test_reject_and_next(dock: SegmentWidget, annotated: Annotation) -> None:
     panel.reject.click()
     own = annotated.prompts.object_id == first
     assert set(annotated.prompts.state[own]) == {"rejected"}
-    assert panel.bar.text() == "1 of 12 reviewed"
+    assert panel.bar.text() == "0 of 11 nuclei reviewed, 1 rejected"
     assert review.current not in (0, first)
     assert panel.reasons.text().startswith(f"Nucleus {review.current}: ")
     dock.session.undo()
-    assert panel.bar.text() == "0 of 12 reviewed"
+    assert panel.bar.text() == "0 of 12 nuclei reviewed"
+
+
+def test_all_count_the_same_nuclei(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    panel, session = dock.review, dock.session
+    told: list[str] = []
+    session.told.connect(told.append)
+    session.reject(annotated, np.array([3]))
+    assert "Now 11 nuclei" in dock.status.message.text()
+    settle(qtbot, dock)
+    while session.review.current or not told:
+        panel.next.click()
+        panel.accept.click()
+    assert panel.bar.text() == "11 of 11 nuclei reviewed, 1 rejected"
+    assert told[-1] == "All 11 nuclei are reviewed."
+    session.reject(annotated, np.arange(12))
+    assert panel.bar.isHidden()
+    assert not panel.effort.isHidden()
+
+
+def test_merge_lies_where_one_corrects(dock: SegmentWidget) -> None:
+    panel = dock.correct
+    assert panel.isAncestorOf(panel.merge)
+    assert not panel.tools_fold.isAncestorOf(panel.merge)
 
 
 def test_the_review_says_what_is_the_case_now(
@@ -422,15 +448,19 @@ def test_the_review_says_nothing_about_a_nucleus_that_is_gone(
 def test_the_reasons_are_those_of_the_mask_that_is_shown(
     dock: SegmentWidget, annotated: Annotation
 ) -> None:
-    first = dock.session.review.go(annotated, 1)
-    own = annotated.state.labels == first
-    y, x = np.argwhere(own).min(axis=0)
-    shape = np.where(own[y : y + 40, x : x + 40], 9.0, -9.0).astype(np.float32)
-    annotated.masks[first] = ObjectMask(first, (int(y), int(x)), shape, 1.0, 1.0, b"")
+    # of a random model none is better than the others
+    labels = annotated.state.labels
+    for k in np.unique(labels[labels > 0]).tolist():
+        y, x = np.argwhere(labels == k).min(axis=0)
+        shape = np.where(labels[y:, x:] == k, 9.0, -9.0).astype(np.float32)
+        annotated.masks[k] = ObjectMask(k, (int(y), int(x)), shape, 1.0, 1.0, b"")
+    review = dock.session.review
+    review.start(annotated)
+    first, mask = review.current, annotated.masks[review.current]
     dock.session.changed.emit()
     before = dock.review.reasons.text()
     assert "poor mask" not in before
-    annotated.masks[first] = ObjectMask(first, (int(y), int(x)), shape, 0.3, 1.0, b"")
+    annotated.masks[first] = replace(mask, predicted_iou=0.1)
     dock.session.changed.emit()
     assert "poor mask" in dock.review.reasons.text()
 
@@ -449,7 +479,8 @@ def test_the_dock_shows_the_keys_that_are_set(registered: None, qtbot: QtBot) ->
     dock = SegmentWidget(ViewerModel())
     qtbot.addWidget(dock)
     assert dock.session.keys["accept"] == "Y"
-    assert "<b>Y</b> accept" in dock.correct.hint.text()
+    assert dock.correct.accept.toolTip() == "The selected nuclei are right (key Y)."
+    assert "key" not in dock.correct.merge.toolTip()
     table = dock.correct.keys.text()
     assert "<b>Y</b>" in table
     assert "Merge" not in table

@@ -74,6 +74,8 @@ def test_a_saved_session_opens_in_another_window(
     np.testing.assert_array_equal(opened.state.labels, annotated.state.labels)
     assert opened.prompts.state[0] == "rejected"
     assert second.correct.undo.text() == "Undo reject 1 nucleus"
+    assert opened.clicks == annotated.clicks > 0
+    assert f", {opened.clicks} steps" in second.review.effort.text()
     assert "12 nuclei" in second.status.message.text() or (
         "11 nuclei" in second.status.message.text()
     )

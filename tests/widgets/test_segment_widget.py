@@ -85,7 +85,7 @@ def test_the_whole_way_by_the_buttons(
     assert not dock.segment_button.isEnabled()
     run(qtbot, dock, dock.find_button)
     assert "12 nuclei found" in dock.status.message.text()
-    assert dock.count.text() == "12 points shown, 0 hidden by this score."
+    assert dock.count.text() == "12 points shown."
     assert "pixels" in dock.measured.text()
     assert "CPU" in dock.models.about_device.text()
     assert dock.segment_button.isEnabled()
@@ -432,3 +432,95 @@ def test_closing_while_it_works_is_safe_and_frees_everything(
 
     # Qt keeps some until it has gone through its events
     qtbot.waitUntil(freed)
+
+
+def colour(image: Image) -> None:
+    """Make the image look like tissue stained with haematoxylin and eosin."""
+    inside = image.data[..., :1] > 100
+    image.data = np.where(inside, (110, 60, 150), (225, 150, 195)).astype(np.uint8)
+
+
+def test_after_segment_the_choices_make_place(
+    qtbot: QtBot, dock: SegmentWidget
+) -> None:
+    run(qtbot, dock, dock.find_button)
+    assert not dock.choices.folded
+    run(qtbot, dock, dock.segment_button)
+    assert dock.choices.folded
+    assert dock.models.isHidden() is False
+    # who unfolds them wants to see them
+    click(qtbot, dock.choices.heading)
+    assert not dock.choices.folded
+    run(qtbot, dock, dock.segment_button)
+    assert not dock.choices.folded
+
+
+def test_no_button_beside_the_adapters_is_cut(dock: SegmentWidget) -> None:
+    panel = dock.models
+    panel.show()
+    for width in (panel.minimumSizeHint().width(), 220, 400):
+        panel.resize(max(width, panel.minimumSizeHint().width()), 300)
+        assert panel.add.width() >= panel.add.sizeHint().width()
+        assert panel.adapter.width() > 0
+
+
+def test_tissue_is_told_which_adapter_is_meant_for_it(
+    qtbot: QtBot, dock: SegmentWidget, viewer: ViewerModel, image: Image
+) -> None:
+    about = dock.models.about_adapter
+    assert about.isHidden()
+    colour(image)
+    dock.images.refresh()
+    assert about.text() == "This looks like H&E: choose H&E tissue."
+    assert not about.isHidden()
+    assert dock.models.choice().adapter is None
+    dock.models.adapter.setCurrentText("H&E tissue")
+    assert "This looks like H&E" not in about.text()
+    dock.models.adapter.setCurrentText("none")
+    assert "This looks like H&E" in about.text()
+    # another image is asked anew
+    viewer.add_image(np.zeros((5, 5)), name="grey")
+    dock.images.choose(viewer.layers["grey"])
+    assert about.isHidden()
+
+
+def test_the_box_shows_whether_nuclei_are_outlines(
+    qtbot: QtBot, dock: SegmentWidget, image: Image
+) -> None:
+    assert not dock.correct.outlines.isChecked()
+    colour(image)
+    dock.session.import_labels(dock.images.plane(), np.eye(160, 200, dtype=np.uint32))
+    assert dock.correct.outlines.isChecked()
+    assert only(dock).labels.contour > 0
+    dock.correct.outlines.setChecked(False)
+    assert only(dock).labels.contour == 0
+
+
+def test_a_stain_that_was_looked_at_is_shown_again(
+    qtbot: QtBot, dock: SegmentWidget, viewer: ViewerModel, image: Image
+) -> None:
+    dock.images.stain.setCurrentText("haematoxylin")
+    run(qtbot, dock, dock.find_button)
+    assert only(dock).plane.stain == "haematoxylin"
+    second = SegmentWidget(viewer)
+    qtbot.addWidget(second)
+    assert second.images.stain.currentText() == "haematoxylin"
+    assert second.images.plane().stain == "haematoxylin"
+    # a choice that was not used yet is the user's own
+    second.images.stain.setCurrentText("as shown")
+    second.session.changed.emit()
+    assert second.images.stain.currentText() == "as shown"
+    second.leave()
+
+
+def test_points_without_a_mask_are_told(qtbot: QtBot, dock: SegmentWidget) -> None:
+    run(qtbot, dock, dock.find_button)
+    annotation = only(dock)
+    # twice the same nucleus: one mask is a duplicate
+    annotation.points.add(annotation.prompts.yx[0] + 0.25)
+    run(qtbot, dock, dock.segment_button)
+    nuclei = len(np.unique(annotation.state.labels)) - 1
+    said = dock.status.message.text
+    qtbot.waitUntil(lambda: "segmented" in said())
+    without = len(annotation.prompts) - nuclei
+    assert (f"{without} point" in said()) == (without > 0)

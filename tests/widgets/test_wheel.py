@@ -141,7 +141,7 @@ def test_inputs_that_come_later_are_guarded_too(
     late = ConfigForm(DecodeConfig)
     column.widget().layout().insertWidget(0, late.native)
     qtbot.waitUntil(late.native.isVisible)
-    qtbot.wait(20)
+    qtbot.wait(300)
     for box in inputs(late.native):
         turn(box, 1)
     assert late.config() == DecodeConfig()

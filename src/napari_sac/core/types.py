@@ -168,6 +168,8 @@ class ObjectMask:
         IoU of the masks cut at logits -1 and +1, in [0, 1].
     prompt_key : bytes
         Identifies the prompts and model that made the mask, so that it can be reused.
+    points_key : bytes
+        Identifies the nucleus's own points, whatever its neighbours and the model.
     """
 
     object_id: int
@@ -176,3 +178,4 @@ class ObjectMask:
     predicted_iou: float
     stability_score: float
     prompt_key: bytes
+    points_key: bytes = b""

@@ -53,7 +53,12 @@ class Annotation:
     seconds : dict of str to float
         How long each stage took when it was last done.
     clicks : int
-        How many points, boxes, strokes and decisions a person has made here.
+        How many steps a person has made here: whatever undo can take back, and undo
+        and redo themselves.
+    worked : float
+        Seconds between these steps, without long pauses.
+    outlined : bool or None
+        Whether ``labels`` shows outlines; None as long as nobody has said.
     misdrawn : PixelChange or None
         Pixels that the layer may show with another label than they have.
     segmented : bool
@@ -63,6 +68,9 @@ class Annotation:
         after a session was opened, and after steps whose masks nobody knows.
     threshold_step : int
         The step that last moved the score threshold; 0 for none.
+    placed_on : Prompts or None
+        While napari adds a point whose step is done already: the prompts before it,
+        which are what ``points`` still shows.
     """
 
     number: int
@@ -80,10 +88,13 @@ class Annotation:
     recomputed: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     clicks: int = 0
+    worked: float = 0.0
+    outlined: bool | None = None
     misdrawn: PixelChange | None = None
     segmented: bool = False
     unsure: bool = False
     threshold_step: int = 0
+    placed_on: Prompts | None = None
     _mask_changes: dict[int, MaskChanges] = field(default_factory=dict)
 
     @property

@@ -67,11 +67,16 @@ class Drawing:
         state = annotation.state
         if again and annotation.plane is not None:
             self._show_missing(annotation)
+        if pixels is not None:
+            self.draw_pixels(annotation, pixels)
         if annotation.points is not None and (
             state.prompts is not before.prompts
             or state.settings.diameter != before.settings.diameter
         ):
             with self._session.gestures.paused():
+                if pixels is not None and len(state.prompts) != len(before.prompts):
+                    # napari takes longer for rows that come or go than for the rest
+                    self._session.masks_placed.emit()
                 write_points(
                     annotation.points,
                     state.prompts,
@@ -79,10 +84,20 @@ class Drawing:
                     before=before.prompts if shown is None else shown,
                     positions=positions,
                 )
-        if pixels is not None:
-            self.draw_pixels(annotation, pixels)
         if state.reviewed is not before.reviewed:
             self._session.regions.draw_reviewed(annotation)
+
+    def draw_added(self, annotation: Annotation, before: Prompts) -> None:
+        """Make rows that napari has added behind those of before look as they must."""
+        if annotation.points is not None:
+            with self._session.gestures.paused():
+                write_points(
+                    annotation.points,
+                    annotation.prompts,
+                    annotation.diameter,
+                    before=before,
+                    positions=False,
+                )
 
     def draw_pixels(self, annotation: Annotation, pixels: PixelChange) -> None:
         """Make the Labels layer show pixels of the state."""
@@ -123,17 +138,25 @@ class Drawing:
         layer = build_labels(
             annotation.state.labels, labels_name(annotation.name), annotation.geometry
         )
-        self._outlines.apply(layer)
+        annotation.outlined = self.outlined(annotation)
+        self._outlines.apply(layer, annotation.outlined)
         annotation.labels = layer
         self._session.gestures.watch_labels(layer)
         self.adopt(annotation, layer)
 
     def outline(self, outlines: bool) -> None:
-        """Show nuclei as outlines, or filled."""
-        self._outlines.shown = outlines
+        """Show nuclei as outlines, or filled; from now on, and all there are."""
+        self._outlines.wanted = outlines
         for annotation in self._session.annotations:
+            annotation.outlined = outlines
             if annotation.labels is not None:
-                self._outlines.apply(annotation.labels)
+                self._outlines.apply(annotation.labels, outlines)
+
+    def outlined(self, annotation: Annotation) -> bool:
+        """Return whether nuclei are outlines, or will be when they are first shown."""
+        if annotation.outlined is None:
+            return self._outlines.suits(annotation)
+        return annotation.outlined
 
     def adopt(self, annotation: Annotation, layer: Layer) -> None:
         """Take a layer into an annotation's: give it our keys, and its place."""

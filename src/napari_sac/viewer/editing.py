@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sac.core.session.pixels import PixelChange
-from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts
+from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
 from napari_sac.viewer import painting
 from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.live import Edit
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.session import AnnotationSession
 
+_CORRECTED = (PromptState.ADDED, PromptState.MOVED)
+
 _SELECTED_REACH = 2.0
 """How far, in diameters, a click may be from the selected nucleus to belong to it."""
 
@@ -34,7 +36,11 @@ _SELECTED_REACH = 2.0
 def accept(
     session: AnnotationSession, annotation: Annotation, rows: edits.Rows
 ) -> None:
-    """Accept prompts, by row."""
+    """Accept prompts, by row, and what else nobody has touched of their nuclei."""
+    prompts = annotation.prompts
+    own = np.isin(prompts.object_id, prompts.object_id[rows])
+    rest = np.flatnonzero(own & (prompts.state == PromptState.AUTO.value))
+    rows = np.union1d(rows, rest)
     _decide(session, annotation, rows, "accept", edits.accept(annotation.prompts, rows))
 
 
@@ -132,16 +138,29 @@ def split(
 def unpaint(
     session: AnnotationSession, annotation: Annotation, ids: Collection[int]
 ) -> None:
-    """Let the model draw nuclei again that were painted or imported."""
+    """Let the model draw nuclei again that were painted, imported or accepted.
+
+    One that was accepted is open again: nobody has looked at what will be drawn.
+    """
+    from napari_sac.core.inference.instances import accepted_objects
+
     state = annotation.state
-    released = frozenset(ids) & state.painted
+    painted = frozenset(ids) & state.painted
+    accepted = (accepted_objects(state.prompts) & frozenset(ids)) - painted
+    released = painted | accepted
     if not released:
         return
+    prompts = state.prompts
+    if accepted:
+        states = prompts.state.copy()
+        states[np.isin(prompts.object_id, list(accepted))] = PromptState.AUTO.value
+        prompts = replace(prompts, state=states)
     session.steps.record(
         annotation,
         edits.count_title("redraw", len(released)),
-        replace(state, painted=state.painted - released),
-        edit=Edit(state.prompts, state.prompts, released),
+        replace(state, prompts=prompts, painted=state.painted - painted),
+        edit=Edit(state.prompts, prompts, released),
+        positions=False,
     )
 
 
@@ -248,7 +267,8 @@ def sync(
         New points are of this sign, and belong to nuclei there are.
     """
     layer = annotation.points
-    if layer is None:
+    # a layer that is being written does not show yet what is known
+    if layer is None or annotation.placed_on is not None or session.gestures.are_paused:
         return
     known = annotation.prompts
     yx = np.asarray(layer.data, float)
@@ -267,6 +287,45 @@ def sync(
         )
         title = title if joined is None else _point_title(joined)
     _change_prompts(session, annotation, title, prompts, positions=False)
+
+
+def place(
+    session: AnnotationSession,
+    annotation: Annotation,
+    yx: FloatArray,
+    joins_as: int | None = None,
+) -> None:
+    """Take up a point that napari is about to add to the layer of prompts.
+
+    napari takes longer for its part than the mask takes that was foreseen, so the mask
+    comes first. Until the point is in the layer, nothing is read off the layer.
+
+    Parameters
+    ----------
+    session : AnnotationSession
+    annotation : Annotation
+    yx : (2,) float
+        In pixels of the image.
+    joins_as : {POSITIVE, NEGATIVE}, optional
+        The point is of this sign, and belongs to a nucleus there is.
+    """
+    sync(session, annotation)
+    before = annotation.prompts
+    prompts, joined = _with_added(
+        session, annotation, before, np.asarray(yx, float)[None], joins_as
+    )
+    title = edits.count_title("add", 1) if joined is None else _point_title(joined)
+    annotation.placed_on = before
+    # nothing is written to the layer before the point is in it
+    shown = _all_decided(prompts)
+    _change_prompts(session, annotation, title, prompts, positions=False, shown=shown)
+
+
+def finish_placing(session: AnnotationSession, annotation: Annotation) -> None:
+    """Make the point look as it must that napari has added by now."""
+    before, annotation.placed_on = annotation.placed_on, None
+    if before is not None:
+        session.drawing.draw_added(annotation, before)
 
 
 def _decide(
@@ -317,10 +376,11 @@ def _change_prompts(
     shape = (state.labels.shape[0], state.labels.shape[1])
     after = replace(
         state,
-        prompts=prompts,
+        prompts=_all_decided(prompts),
         painted=state.painted - gone - released,
         classes=edits.inherit_classes(state.classes, state.prompts, prompts),
     )
+    # masks are the same with all decided, and the preview has foreseen this edit
     edit = Edit(
         state.prompts, prompts, frozenset(released), painting.change_box(pixels, shape)
     )
@@ -333,6 +393,19 @@ def _change_prompts(
         positions=positions,
         shown=shown,
     )
+
+
+def _all_decided(prompts: Prompts) -> Prompts:
+    """Return the prompts with the rest of each corrected nucleus accepted too.
+
+    Who corrects a nucleus has decided on it, and it looks so. No mask depends on it:
+    beside a point that a person set, the others count as much whether accepted or not.
+    """
+    corrected = np.isin(prompts.state, [state.value for state in _CORRECTED])
+    open_rows = prompts.state == PromptState.AUTO.value
+    rest = open_rows & np.isin(prompts.object_id, prompts.object_id[corrected])
+    rows = np.flatnonzero(rest)
+    return edits.accept(prompts, rows) if len(rows) else prompts
 
 
 def _split_by(annotation: Annotation, prompts: Prompts) -> set[int]:
@@ -403,4 +476,4 @@ def _selected_near(annotation: Annotation, yx: FloatArray) -> int:
 
 
 def _point_title(sign: int) -> str:
-    return "add a + point" if sign == POSITIVE else "add a - point"
+    return edits.count_title("extend" if sign == POSITIVE else "shrink", 1)

@@ -437,10 +437,8 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
         plane = _find_plane(session, reference)
         if plane is None:
             plane = _load_plane(session, read, number, view)
-        annotation = session.restore(number, plane, state, reference.name)
-        work = restored.info.get(f"work-{number}", {})
-        if isinstance(work, dict) and isinstance(work.get("clicks"), int):
-            annotation.clicks = work["clicks"]
+        work = _read_work(restored.info.get(f"work-{number}"))
+        session.restore(number, plane, state, reference.name, **work)
     if journal.read_only_reason is not None:
         session.told.emit(
             f"{journal.read_only_reason} Save it under another name to keep changes."
@@ -624,6 +622,13 @@ def _load_plane(
         **_placed(view),
     )
     return ImagePlane(layer, pixels, ())
+
+
+def _read_work(info: Any) -> dict[str, Any]:
+    """Return what a session says sensibly of the work on an image, and its look."""
+    kinds = {"clicks": int, "worked": int | float, "outlined": bool}
+    work = info if isinstance(info, dict) else {}
+    return {k: work[k] for k, kind in kinds.items() if isinstance(work.get(k), kind)}
 
 
 def _placed(view: Any) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class Gestures:
         self._adding = _ADDING
         self._modifiers: frozenset[str] = frozenset()
         self._hover: tuple[Annotation, FloatArray] | None = None
+        self._released_at: FloatArray | None = None
         self._bindings: dict[str, KeyBinding | None] = check_keys({})
         # napari asks for the names of these functions, so they cannot be partial
         self._functions: dict[str, Callable[[Layer], None]] = {
@@ -202,13 +203,13 @@ class Gestures:
         """Go to the next nucleus of the review queue."""
         annotation = self._session.owner(layer)
         if annotation is not None:
-            self._session.review.go(annotation, 1)
+            self._session.go(annotation, 1)
 
     def go_previous(self, layer: Layer) -> None:
         """Go to the previous nucleus of the review queue."""
         annotation = self._session.owner(layer)
         if annotation is not None:
-            self._session.review.go(annotation, -1)
+            self._session.go(annotation, -1)
 
     def hold(self, held: Collection[str]) -> None:
         """Show what a click would give with these keys held, where the mouse rests.
@@ -234,6 +235,11 @@ class Gestures:
         del layer
         self._session.redo()
 
+    @property
+    def are_paused(self) -> bool:
+        """Whether the session itself is writing to the layers."""
+        return self._paused
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Do not listen: the session itself is writing."""
@@ -243,10 +249,24 @@ class Gestures:
         finally:
             self._paused = before
 
-    def _on_press(self, layer: Points, event: Event) -> None:
-        """Note the keys held down at a click; napari's tool adds the point later."""
+    def _on_press(self, layer: Points, event: Event) -> Iterator[None]:
+        """Note the keys held down at a click and where it ends: there comes the point.
+
+        napari calls this before its own tool, which adds the point.
+        """
         held = [name for name in ("Shift", "Control") if name in event.modifiers]
         self._modifiers = frozenset(held if layer.mode == _ADDING else ())
+        self._released_at = None
+        annotation = self._session.owner(layer)
+        if annotation is not None:
+            # the last point never came if somebody else's listener has failed
+            annotation.placed_on = None
+        yield
+        while event.type == "mouse_move":
+            yield
+        if layer.mode == _ADDING:
+            yx = layer.world_to_data(event.position)
+            self._released_at = np.asarray(yx, float)[-2:]
 
     def _on_mode(self, event: Event) -> None:
         """Let a tool that was put away add nuclei again when it comes back."""
@@ -278,8 +298,14 @@ class Gestures:
         sign = self._session.added_sign
         return sign, sign == NEGATIVE or self._adding == "include"
 
+    def _take_joining(self) -> int | None:
+        """Return the sign of a click's point if it joins a nucleus there is."""
+        held, self._modifiers = self._modifiers, frozenset()
+        sign, joins = self._meaning(held)
+        return sign if joins else None
+
     def _on_hover(self, layer: Points, event: Event) -> None:
-        self._modifiers = frozenset()
+        self._modifiers, self._released_at = frozenset(), None
         annotation = self._session.owner(layer)
         if annotation is None:
             return
@@ -299,12 +325,17 @@ class Gestures:
             rows = np.array(event.data_indices, np.intp)
             editing.delete(self._session, annotation, rows)
             return
-        if event.action == ActionType.ADDED:
+        if event.action == ActionType.ADDING and self._released_at is not None:
+            place, self._released_at = self._released_at, None
+            self._session.preview.hide()
+            editing.place(self._session, annotation, place, self._take_joining())
+            if not self._session.live.held and not self._session.live.step_waits:
+                self._session.masks_placed.emit()
+        elif event.action == ActionType.ADDED:
             # the mask itself comes, and the mouse may rest where it is
             self._session.preview.hide()
-            held, self._modifiers = self._modifiers, frozenset()
-            sign, joins = self._meaning(held)
-            editing.sync(self._session, annotation, joins_as=sign if joins else None)
+            editing.finish_placing(self._session, annotation)
+            editing.sync(self._session, annotation, self._take_joining())
         elif event.action != ActionType.CHANGING:
             # before a removal too: the rows that it names must be known
             self._session.sync(annotation)

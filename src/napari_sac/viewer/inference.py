@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from napari.layers import Points
 
-    from napari_sac.core.config import DecodeConfig, ProposalConfig
+    from napari_sac.core.config import DecodeConfig, Mode, ProposalConfig
     from napari_sac.core.inference.embedding import Embedding
     from napari_sac.core.models.registry import Model
     from napari_sac.core.progress import Progress
@@ -138,6 +138,8 @@ class SegmentRequest:
         The labels there are; needed for what was painted.
     painted : frozenset of int
         Nuclei whose pixels in ``labels`` stay as they are.
+    drawn_as : {"instance", "semantic"}
+        How ``labels`` were made: of one mask of all nuclei nothing can be kept.
     """
 
     plane: ImagePlane
@@ -150,6 +152,7 @@ class SegmentRequest:
     masks: Mapping[int, ObjectMask] = field(default_factory=dict)
     labels: npt.NDArray[np.uint32] | None = None
     painted: frozenset[int] = frozenset()
+    drawn_as: Mode = "instance"
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,7 +304,14 @@ def _assemble(
     masks: list[ObjectMask], request: SegmentRequest
 ) -> npt.NDArray[np.uint32]:
     from napari_sac.core.inference.instances import assemble_labels
+    from napari_sac.core.inference.live import reshaped
 
+    stale = {
+        m.object_id
+        for m in masks
+        if request.drawn_as == "semantic"
+        or (m.object_id in request.masks and reshaped(request.masks[m.object_id], m))
+    }
     return assemble_labels(
         masks,
         request.plane.shape,
@@ -309,6 +319,7 @@ def _assemble(
         prompts=request.prompts,
         painted=request.painted,
         labels=request.labels,
+        stale=stale,
     )
 
 

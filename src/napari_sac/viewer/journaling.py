@@ -138,15 +138,14 @@ class SessionJournal:
 
     def close(self, annotations: Iterable[Annotation], *, clean: bool) -> None:
         """End the journal; ``clean`` says that there is nothing to restore."""
+        writable = self._writable()
+        if writable is not None:
+            self._try(lambda: self._flush(writable, annotations))
         journal, self._journal = self._journal, None
-        numbers, self._numbers = self._numbers, {}
+        self._numbers = {}
         broken, self._broken = self._broken, False
-        if journal is None:
-            return
-        if not journal.read_only and not broken:
-            labels = _labels(annotations, numbers)
-            self._try(lambda: journal.flush(labels) and None)
-        self._try(lambda: journal.close(clean=clean and not broken))
+        if journal is not None:
+            self._try(lambda: journal.close(clean=clean and not broken))
 
     def save_as(
         self, folder: str | Path, annotations: Iterable[Annotation], history: History
@@ -296,7 +295,12 @@ class SessionJournal:
             number = self._numbers.get(annotation.number)
             if number is not None:
                 seconds = {k: round(v, 4) for k, v in annotation.seconds.items()}
-                work = {"seconds": seconds, "clicks": annotation.clicks}
+                work = {
+                    "seconds": seconds,
+                    "clicks": annotation.clicks,
+                    "worked": round(annotation.worked, 1),
+                    "outlined": annotation.outlined,
+                }
                 journal.set_info(f"work-{number}", work)
 
     def _writable(self) -> Journal | None:

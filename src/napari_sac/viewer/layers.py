@@ -33,8 +33,9 @@ SESSION_KEY = "napari-sac"
 BORDER_WIDTH = 0.3
 """Width of a point's ring, as a part of its size."""
 
-# Napari's canvas pixels: points stay visible when the whole field is in view.
-_CANVAS_SIZES = (8, 10000)
+# Napari's canvas pixels: points can be clicked when the whole field is in view, and
+# hide no small nucleus when it is enlarged to be judged.
+_CANVAS_SIZES = (8, 14)
 
 # Beyond this it is faster to draw the whole layer again.
 _MANY_PIXELS = 200_000

@@ -8,9 +8,14 @@ from weakref import WeakKeyDictionary
 
 from napari.utils.colormaps import CyclicLabelColormap
 
+from napari_sac.core.staining import has_colours
+from napari_sac.viewer.planes import sample_colours
+
 if TYPE_CHECKING:
     from napari.layers import Labels
     from napari.utils.colormaps.colormap import LabelColormapBase
+
+    from napari_sac.viewer.annotation import Annotation
 
 COLOUR = "#39FF14"
 """Far from the pixels at the borders of nuclei, to the colour-blind too.
@@ -36,29 +41,40 @@ class Outlines:
 
     Attributes
     ----------
-    shown : bool
-        Whether nuclei are shown as outlines.
+    wanted : bool or None
+        What a person has chosen for all; None as long as nobody has.
     """
 
     def __init__(self) -> None:
-        self.shown = False
+        self.wanted: bool | None = None
         self._filled: WeakKeyDictionary[Labels, _Look] = WeakKeyDictionary()
 
-    def apply(self, layer: Labels) -> None:
-        """Make a layer look as it should.
+    def suits(self, annotation: Annotation) -> bool:
+        """Return whether outlines suit an annotation, until a person says otherwise.
+
+        In an image with colours of its own, those of filled nuclei hide what they are
+        about.
+        """
+        if self.wanted is not None:
+            return self.wanted
+        plane = annotation.plane
+        return plane is not None and has_colours(sample_colours(plane.layer))
+
+    def apply(self, layer: Labels, outlined: bool) -> None:
+        """Show the nuclei of a layer as outlines, or filled.
 
         The labels stay as they are, so that picking and painting do. A cycle of one
         colour costs no more than napari's own: a direct colormap would be compiled for
         seconds at first, and once more at the first stroke.
         """
         known = self._filled.get(layer)
-        if self.shown and known is None:
+        if outlined and known is None:
             self._filled[layer] = _Look(layer.colormap, layer.opacity)
             # first the colours: napari searches all pixels for outlines each time
             layer.colormap = _one_colour()
             layer.opacity = 1.0
             layer.contour = WIDTH
-        elif not self.shown and known is not None:
+        elif not outlined and known is not None:
             del self._filled[layer]
             layer.contour = 0
             layer.opacity = known.opacity

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_sac.core.config import Stain
-    from napari_sac.core.types import AnyArray
+    from napari_sac.core.types import AnyArray, FloatArray
 
 MAX_PIXELS = 400_000_000
 """Largest plane that is read into memory; four times 10,000 x 10,000."""
@@ -184,6 +184,19 @@ def pixel_size(layer: Image) -> tuple[float, float] | None:
             return None
         size.append(abs(float((scale * unit).to("micrometer").magnitude)))
     return size[0], size[1]
+
+
+def sample_colours(layer: Image) -> FloatArray:
+    """Return the colours (N, 3), from 0 to 1, of a few pixels that an RGB layer shows.
+
+    They are those of napari's thumbnail, which is there already, however large the
+    image is. None, (0, 3), of other layers.
+    """
+    if not layer.rgb:
+        return np.zeros((0, 3))
+    pixels = np.asarray(layer.thumbnail).reshape(-1, 4)
+    # beside an image that is not square there is nothing
+    return np.asarray(pixels[pixels[:, 3] > 0, :3] / 255.0)
 
 
 def _as_array(values: Any) -> AnyArray:

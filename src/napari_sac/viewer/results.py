@@ -16,6 +16,8 @@ from napari_sac.viewer.editing import edit_if_drawn, sync
 from napari_sac.viewer.live import Edit, LiveRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from napari_sac.core.session.state import AnnotationState, Settings
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from napari_sac.viewer.live import LiveResult
     from napari_sac.viewer.planes import ImagePlane
     from napari_sac.viewer.session import AnnotationSession
+
+LITTLE_FOUND = "Little was found here. Undo takes the point back."
 
 
 def show_proposals(
@@ -76,6 +80,7 @@ def show_proposals(
         session.drawing.adopt_points(annotation, found.points)
     pixels = painting.erasure(state.labels, gone)
     masks = dict.fromkeys(gone)
+    session.effort.start()
     session.steps.record(annotation, title, after, pixels=pixels, masks=masks)
     return annotation
 
@@ -114,6 +119,7 @@ def show_labels(
         painted=state.painted - request.painted,
     )
     annotation.segmented = True
+    session.effort.start()
     session.steps.record(
         annotation,
         title,
@@ -143,6 +149,7 @@ def set_threshold(
         and last.change.pixels is None
     ):
         session.steps.undo()
+        annotation.clicks -= 1
     state = annotation.state
     shown, hidden = edits.split_by_score(
         state.prompts, state.hidden, threshold, kept=state.painted
@@ -193,7 +200,29 @@ def draw_masks(
         session.drawing.show_labels(annotation)
     elif len(pixels):
         session.drawing.draw_pixels(annotation, pixels)
+    _tell_little(session, annotation, request.edit, update.masks)
     session.changed.emit()
+
+
+def _tell_little(
+    session: AnnotationSession,
+    annotation: Annotation,
+    edit: Edit,
+    masks: Mapping[int, ObjectMask | None],
+) -> None:
+    """Say so where a person has set points, and next to nothing is there."""
+    from napari_sac.core.inference.review import found_little
+
+    new = set(edit.after.object_id.tolist()) - set(edit.before.object_id.tolist())
+    state = annotation.state
+    # they may be rejected or gone since
+    new &= edits.usable_ids(state.prompts)
+    drawn = [mask for k, mask in masks.items() if mask is not None and k in new]
+    little = sum(found_little(m, state.labels, state.settings.diameter) for m in drawn)
+    if little == len(drawn) == 1:
+        session.told.emit(LITTLE_FOUND)
+    elif little:
+        session.told.emit(f"Little was found at {little:,} of {len(drawn):,} points.")
 
 
 def _settings_of(loaded: LoadedModel, settings: Settings) -> Settings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from napari_sac.viewer.view import bring_into_view, is_in_view
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_sac.core.inference.review import Usual
     from napari_sac.core.types import Prompts
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.prompts import Rows
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 OUT_OF_VIEW = (
     "The nucleus under review was out of view, so nothing was decided. Here it is."
 )
-
-_PAUSE_SECONDS = 60.0
-"""Who does nothing for so long is not reviewing."""
 
 
 @dataclass(frozen=True)
@@ -36,31 +33,20 @@ class ReviewProgress:
     ----------
     reviewed, total : int
         Nuclei that a person has decided on, and all there are.
-    seconds : float
-        Spent reviewing, without long pauses.
-    clicks : int
-        Points, boxes, strokes and decisions since the annotation began.
     current_id : int
         The nucleus under review; 0 for none.
     reasons : tuple of str
         Why it is doubtful, as it is now.
     decision : str
         What a person has made of it: "accepted", "rejected" or "corrected"; empty for
-        nothing yet.
+        nothing yet. Also that it has no mask all the same, and why.
     """
 
     reviewed: int
     total: int
-    seconds: float
-    clicks: int
     current_id: int = 0
     reasons: tuple[str, ...] = ()
     decision: str = ""
-
-    @property
-    def clicks_per_nucleus(self) -> float:
-        """How many of them for each nucleus that was decided on; 0 without any."""
-        return self.clicks / self.reviewed if self.reviewed else 0.0
 
 
 class Review:
@@ -80,8 +66,7 @@ class Review:
         self._session = session
         self._annotation: Annotation | None = None
         self._queue: list[int] = []
-        self._seconds: dict[int, float] = {}
-        self._last = 0.0
+        self._usual: Usual | None = None
         # it may be merged or deleted since, and come back by undo
         self._shown = 0
 
@@ -106,7 +91,6 @@ class Review:
         Those that were decided on meanwhile are passed over on the way forward.
         """
         self._session.sync(annotation)
-        self._tick(annotation)
         if annotation is not self._annotation or not self._queue:
             self._sort(annotation)
             self._shown = 0
@@ -162,17 +146,15 @@ class Review:
         """Return how far the review of an annotation is."""
         prompts = annotation.prompts
         ids = set(prompts.object_id[prompts.sign == POSITIVE].tolist())
-        seconds = self._seconds.get(annotation.number, 0.0)
         decided = ids - _open_ids(annotation)
         current = self.current if annotation is self._annotation else 0
+        reasons = _reasons(annotation, current, self._usual) if current else ()
         return ReviewProgress(
             len(decided),
             len(ids),
-            seconds,
-            annotation.clicks,
             current,
-            _reasons(annotation, current) if current else (),
-            _decision(prompts, current),
+            reasons,
+            _decision(prompts, current, reasons),
         )
 
     def _decide_and_next(
@@ -208,6 +190,7 @@ class Review:
         table = doubt(
             annotation.masks, state.prompts, state.labels, state.settings.diameter
         )
+        self._usual = table.usual
         ids = [int(k) for k in table.object_id]
         open_ids = _open_ids(annotation)
         listed = [k for k in ids if k in open_ids]
@@ -227,36 +210,36 @@ class Review:
         self._session.changed.emit()
         return object_id
 
-    def _tick(self, annotation: Annotation) -> None:
-        """Count the time since the last step of the review."""
-        now = time.monotonic()
-        if self._last and annotation is self._annotation:
-            spent = min(now - self._last, _PAUSE_SECONDS)
-            before = self._seconds.get(annotation.number, 0.0)
-            self._seconds[annotation.number] = before + spent
-        self._last = now
 
-
-def _reasons(annotation: Annotation, object_id: int) -> tuple[str, ...]:
-    """Return what speaks against a nucleus, as it is now."""
+def _reasons(
+    annotation: Annotation, object_id: int, usual: Usual | None
+) -> tuple[str, ...]:
+    """Return what speaks against a nucleus, as it is now, beside the others."""
     from napari_sac.core.inference.review import doubt
 
     state = annotation.state
     own = state.prompts.select(state.prompts.object_id == object_id)
-    table = doubt(annotation.masks, own, state.labels, state.settings.diameter)
+    table = doubt(annotation.masks, own, state.labels, state.settings.diameter, usual)
     return table.reasons[0] if table.reasons else ()
 
 
-def _decision(prompts: Prompts, object_id: int) -> str:
+def _decision(prompts: Prompts, object_id: int, reasons: tuple[str, ...]) -> str:
     """Return what a person has made of a nucleus; empty for nothing yet."""
+    from napari_sac.core.inference.review import NO_MASK
+
     own = prompts.object_id == object_id
     states = set(prompts.state[own].tolist())
     positives = set(prompts.state[own & (prompts.sign == POSITIVE)].tolist())
     if positives == {PromptState.REJECTED.value}:
         return "rejected"
+    decision = "accepted" if PromptState.ACCEPTED.value in states else ""
     if states & {PromptState.ADDED.value, PromptState.MOVED.value}:
-        return "corrected"
-    return "accepted" if PromptState.ACCEPTED.value in states else ""
+        decision = "corrected"
+    hidden = [reason for reason in reasons if reason.startswith(NO_MASK)]
+    if decision and hidden:
+        why, _, _ = hidden[0].partition(". ")
+        return f"{decision}, but {why}"
+    return decision
 
 
 def _open_ids(annotation: Annotation) -> set[int]:

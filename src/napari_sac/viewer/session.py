@@ -21,6 +21,7 @@ from napari_sac.core.types import POSITIVE, Prompts
 from napari_sac.viewer import adapters, editing, exchange, results
 from napari_sac.viewer.annotation import Annotation
 from napari_sac.viewer.drawing import Drawing
+from napari_sac.viewer.effort import Effort
 from napari_sac.viewer.gestures import Gestures
 from napari_sac.viewer.inference import ModelChoice
 from napari_sac.viewer.journaling import SessionJournal
@@ -61,6 +62,9 @@ class AnnotationSession:
         Emitted after any change, on the viewer's thread.
     live_requested : Signal
         Emitted when ``live`` has something to decode.
+    masks_placed : Signal
+        The labels of a step are drawn, and its points are about to be, which takes
+        longer: time to show the labels.
     journal_failed : Signal(str)
         Emitted once when the journal cannot be written; a sentence for the user.
     open_requested : Signal(Path)
@@ -92,8 +96,9 @@ class AnnotationSession:
         The one way to change what is known.
     drawing, gestures : Drawing, Gestures
         What our layers show, and what a person does in them.
-    live, preview, regions, review, journal
-        The queue of masks, the hover preview, boxes and regions, the review, the disk.
+    live, preview, regions, review, journal, effort
+        The queue of masks, the hover preview, boxes and regions, the review, the disk,
+        the time and the steps that it all took.
     """
 
     # a dock without layers has a session too, which a session dropped in must find
@@ -101,6 +106,7 @@ class AnnotationSession:
 
     changed = Signal()
     live_requested = Signal()
+    masks_placed = Signal()
     journal_failed = Signal(str)
     open_requested = Signal(Path)
     told = Signal(str)
@@ -122,6 +128,7 @@ class AnnotationSession:
         self.regions = Regions(self)
         self.review = Review(self)
         self.journal = SessionJournal(self.journal_failed.emit)
+        self.effort = Effort()
         self._numbered: dict[int, Annotation] = {}
         self.gestures = Gestures(self)
         self.drawing = Drawing(self)
@@ -196,11 +203,21 @@ class AnnotationSession:
         return annotation
 
     def restore(
-        self, number: int, plane: ImagePlane | None, state: AnnotationState, name: str
+        self,
+        number: int,
+        plane: ImagePlane | None,
+        state: AnnotationState,
+        name: str,
+        *,
+        outlined: bool | None = None,
+        clicks: int = 0,
+        worked: float = 0.0,
     ) -> Annotation:
         """Show an annotation of a session that was opened."""
         geometry = {} if plane is None else plane_geometry(plane.layer)
         annotation = Annotation(number, plane, state, geometry, name)
+        annotation.outlined = outlined
+        annotation.clicks, annotation.worked = clicks, worked
         # the labels are known, and the masks that they were drawn from are not
         annotation.segmented = annotation.unsure = bool(state.labels.any())
         self._numbered[number] = annotation
@@ -305,6 +322,11 @@ class AnnotationSession:
     def add_box(self, annotation: Annotation, corners: FloatArray) -> int:
         """Add a nucleus that fills a box, given its corners (N, 2); return its id."""
         return editing.add_box(self, annotation, corners)
+
+    def go(self, annotation: Annotation, step: int) -> None:
+        """Go to the next nucleus of the review queue (1), or the previous one (-1)."""
+        self.effort.count(annotation, steps=0)
+        self.review.go(annotation, step)
 
     def set_reviewed(
         self, annotation: Annotation, polygons: tuple[FloatArray, ...]
@@ -483,6 +505,9 @@ class AnnotationSession:
     def _tell_step(self, step: Step | None) -> str | None:
         if step is None:
             return None
+        annotation = self.numbered(step.annotation)
+        if annotation is not None:
+            self.effort.count(annotation)
         self.changed.emit()
         return step.change.title
 

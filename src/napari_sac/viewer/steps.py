@@ -93,11 +93,15 @@ class Steps:
         number = self.history.push(annotation.number, change)
         session.journal.push(self.history.done[-1], annotation)
         annotation.take_masks(number, masks or {})
-        annotation.clicks += 1
+        session.effort.count(annotation)
+        # masks take longest, so they are first where the layer has its points already
+        masks_first = not positions
+        if edit is not None and masks_first:
+            session.live.add(number, annotation, edit)
         session.drawing.draw(
             annotation, before, change.pixels, positions=positions, shown=shown
         )
-        if edit is not None:
+        if edit is not None and not masks_first:
             session.live.add(number, annotation, edit)
         session.changed.emit()
         return number

@@ -26,6 +26,9 @@ SMALLEST = 40.0
 ENLARGED = 80.0
 """Canvas pixels of a nucleus that was too small: the next one need not be enlarged."""
 
+_SAME_VIEW = 1e-3
+"""Relative: napari reads its camera back from what is drawn."""
+
 _REACH = 2.0
 """Diameters around the points of a nucleus in which its pixels are looked for."""
 
@@ -56,6 +59,20 @@ class Box:
     def holds(self, yx: npt.NDArray[np.float64]) -> bool:
         """Return whether a place (y, x) lies inside."""
         return bool((self.low <= yx).all() and (yx <= self.high).all())
+
+
+def is_fitted(viewer: ViewerModel) -> bool:
+    """Return whether the view is as napari fits it to the layers there are."""
+    if not viewer.layers:
+        return False
+    camera = viewer.scene.camera
+    center, zoom = tuple(camera.center), camera.zoom
+    viewer.reset_view(reset_camera_angle=False)
+    fitted = np.allclose(
+        (*center[-2:], zoom), (*camera.center[-2:], camera.zoom), rtol=_SAME_VIEW
+    )
+    camera.center, camera.zoom = center, zoom
+    return bool(fitted)
 
 
 def view_box(viewer: ViewerModel) -> Box:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
+    QAbstractButton,
     QCheckBox,
     QGridLayout,
     QHBoxLayout,
@@ -16,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_sac.widgets._keys_table import keys_html, keys_line
+from napari_sac.widgets._keys_table import keys_html
 from napari_sac.widgets._legend import Legend, mark
 from napari_sac.widgets._panel import fold, narrow_button, note
 from napari_sac.widgets._wording import name_step
@@ -50,6 +51,15 @@ _TOOLS = (
         "Then draw a nucleus with the brush: for what points do not get right.",
     ),
 )
+_TOOLTIPS = {
+    "accept": "The selected nuclei are right",
+    "reject": "There is no nucleus; the selected points stay, and have no mask",
+    "merge": "Makes one nucleus of those whose points are selected",
+    "split": "Makes a nucleus of each selected point",
+    "redraw": "Lets the model draw the selected nuclei, also those that were painted "
+    "by hand, imported or accepted",
+}
+"""By the name of the action; its key is told behind."""
 _MARKED = ("add", "exclude", "include")
 """Tools that napari has one button for."""
 _COLUMNS = 3
@@ -102,12 +112,10 @@ class CorrectPanel(QWidget):
         self.tool_buttons = {
             name: _tool_button(name, title, tooltip) for name, title, tooltip in _TOOLS
         }
-        self.accept = narrow_button("Accept", "The selected nuclei are right.")
-        self.reject = narrow_button(
-            "Reject",
-            "There is no nucleus. The selected points stay, and have no mask.",
-        )
-        self.delete = narrow_button("Delete", "Deletes the selected points.")
+        self.accept = narrow_button("Accept", "")
+        self.reject = narrow_button("Reject", "")
+        self.delete = narrow_button("Delete", "Deletes the selected points (key Del).")
+        self.merge = narrow_button("Merge", "")
         self.undo = narrow_button("Undo", "")
         self.redo = narrow_button("Redo", "")
         self.live = QCheckBox("Masks follow at once")
@@ -121,17 +129,8 @@ class CorrectPanel(QWidget):
         self.preview.setChecked(True)
         self.outlines = QCheckBox("Outlines only")
         self.outlines.setToolTip("Shows nuclei as outlines, so that the image is seen.")
-        self.merge = narrow_button(
-            "Merge", "Makes one nucleus of those whose points are selected."
-        )
-        self.split = narrow_button(
-            "Split", "Makes a nucleus of each selected positive point."
-        )
-        self.redraw = narrow_button(
-            "Draw again",
-            "Lets the model draw the selected nuclei, also those that were painted by "
-            "hand or imported.",
-        )
+        self.split = narrow_button("Split", "")
+        self.redraw = narrow_button("Draw again", "")
         self.regions = narrow_button(
             "Reviewed regions",
             "Adds a layer in which you draw where all nuclei are right: what may be "
@@ -142,10 +141,16 @@ class CorrectPanel(QWidget):
             "Adds a layer in which a rectangle makes a nucleus, and a polygon selects "
             "the points in it.",
         )
-        self.hint = note()
         self.keys = note()
         self.key_clashes = note()
         self.key_clashes.hide()
+        self._with_keys = {
+            "accept": self.accept,
+            "reject": self.reject,
+            "merge": self.merge,
+            "split": self.split,
+            "redraw": self.redraw,
+        }
         self._lay_out()
         self._connect()
         self.show_history("", "")
@@ -154,6 +159,12 @@ class CorrectPanel(QWidget):
         """Show which tool the mouse has; "" is another one than ours."""
         for tool, button in self.tool_buttons.items():
             button.setChecked(tool == name)
+
+    def show_outlines(self, outlines: bool) -> None:
+        """Show whether nuclei are outlines."""
+        blocked = self.outlines.blockSignals(True)
+        self.outlines.setChecked(outlines)
+        self.outlines.blockSignals(blocked)
 
     def show_history(self, undo: str, redo: str) -> None:
         """Say on the buttons what they would take back or do again; "" is nothing."""
@@ -174,7 +185,9 @@ class CorrectPanel(QWidget):
         clashes: Sequence[str],
     ) -> None:
         """Show which key does what, and which keys napari has a use for too."""
-        self.hint.setText(keys_line(keys))
+        for name, button in self._with_keys.items():
+            key = f" (key {keys[name]})" if keys.get(name) else ""
+            button.setToolTip(f"{_TOOLTIPS[name]}{key}.")
         self.keys.setText(keys_html(actions, keys))
         self.key_clashes.setText(" ".join(clashes))
         self.key_clashes.setVisible(bool(clashes))
@@ -199,22 +212,20 @@ class CorrectPanel(QWidget):
         tools = QWidget()
         grid = QGridLayout(tools)
         grid.setContentsMargins(0, 0, 0, 0)
-        grid.addWidget(self.merge, 0, 0)
-        grid.addWidget(self.split, 0, 1)
-        grid.addWidget(self.redraw, 0, 2)
-        grid.addWidget(self.tools, 1, 0, 1, 3)
-        grid.addWidget(self.regions, 2, 0, 1, 3)
+        grid.setSpacing(4)
+        grid.addWidget(self.split, 0, 0)
+        grid.addWidget(self.redraw, 0, 1)
+        grid.addWidget(self.tools, 1, 0)
+        grid.addWidget(self.regions, 1, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addWidget(Legend())
         layout.addLayout(_in_columns(*self.tool_buttons.values()))
-        layout.addLayout(_row(self.accept, self.reject, self.delete))
-        layout.addWidget(self.hint)
+        layout.addLayout(_row(self.accept, self.reject, self.delete, self.merge))
         layout.addWidget(self.undo)
         layout.addWidget(self.redo)
-        layout.addWidget(self.live)
-        layout.addWidget(self.outlines)
+        layout.addLayout(_row(self.live, self.outlines))
         layout.addWidget(self.key_clashes)
         self.keys_fold = fold("Mouse and keys", self.keys)
         self.tools_fold = fold("More tools", tools, self.preview)
@@ -264,7 +275,7 @@ def _in_columns(*buttons: QPushButton) -> QGridLayout:
     return grid
 
 
-def _row(*buttons: QPushButton) -> QHBoxLayout:
+def _row(*buttons: QAbstractButton) -> QHBoxLayout:
     row = QHBoxLayout()
     row.setSpacing(4)
     for button in buttons:

@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, QTimer
 from napari_sac.core.errors import NapariSacError
 from napari_sac.viewer.keys import ACTIONS
 from napari_sac.viewer.live import decode_live
+from napari_sac.viewer.prompts import count_nuclei
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._held_frame import HeldFrame
 from napari_sac.widgets._held_keys import HeldKeys
@@ -18,6 +19,8 @@ from napari_sac.widgets._settings import key_settings
 from napari_sac.widgets._wording import (
     NOTHING_SELECTED,
     TOOL_HINTS,
+    describe_effort,
+    describe_stage,
     describe_step,
 )
 from napari_sac.widgets._worker import LiveLane
@@ -87,6 +90,7 @@ class Correcting(QObject):
         """Serve the session's requests from now on, with the keys of Preferences."""
         self._use_keys()
         self._session.live_requested.connect(self._on_live_requested)
+        self._session.masks_placed.connect(self._frame.paint)
         self._session.told.connect(self._on_told)
         self._session.changed.connect(self._on_changed)
         self._session.gestures.tool_changed.connect(self._show_tool)
@@ -96,6 +100,7 @@ class Correcting(QObject):
     def leave(self) -> None:
         """Serve nothing more; what is being computed is dropped."""
         self._session.live_requested.disconnect(self._on_live_requested)
+        self._session.masks_placed.disconnect(self._frame.paint)
         self._session.told.disconnect(self._on_told)
         self._session.changed.disconnect(self._on_changed)
         self._session.gestures.tool_changed.disconnect(self._show_tool)
@@ -118,11 +123,21 @@ class Correcting(QObject):
         undo, redo = session.undo_title, session.redo_title
         self._correct.show_history(undo if editable else "", redo if editable else "")
         self._correct.allow(points=annotation is not None, editable=editable)
-        progress = None
-        if annotation is not None and annotation.labels is not None:
-            progress = session.review.progress(annotation)
-        self._review.show_progress(progress, editable=editable)
+        if annotation is not None:
+            self._correct.show_outlines(session.drawing.outlined(annotation))
+        self._show_review(annotation, editable=editable)
         self._show_tool()
+
+    def _show_review(self, annotation: Annotation | None, *, editable: bool) -> None:
+        if annotation is None or annotation.labels is None:
+            self._review.show_progress(None, editable=editable)
+            return
+        progress = self._session.review.progress(annotation)
+        nuclei = count_nuclei(annotation.prompts)
+        reviewed = progress.reviewed - (progress.total - nuclei)
+        self._review.show_progress(
+            progress, nuclei, describe_effort(annotation, reviewed), editable=editable
+        )
 
     def _connect(self) -> None:
         correct, review = self._correct, self._review
@@ -270,7 +285,7 @@ class Correcting(QObject):
     def _go(self, step: int) -> None:
         annotation = self._chosen()
         if annotation is not None:
-            self._session.review.go(annotation, step)
+            self._session.go(annotation, step)
 
     def _on_accept(self) -> None:
         annotation = self._chosen()
@@ -285,7 +300,7 @@ class Correcting(QObject):
     def _on_progressed(self, stage: str, done: int, total: int) -> None:
         if self._status.sentence != self._stage:
             self._sentence = self._status.sentence
-        self._stage = f"{stage[:1].upper()}{stage[1:]} ..."
+        self._stage = describe_stage(stage)
         self._status.say(self._stage)
 
     def _on_lane_busy(self, busy: bool) -> None:

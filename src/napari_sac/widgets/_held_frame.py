@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, QTimer
+from qtpy.QtOpenGLWidgets import QOpenGLWidget
 
 from napari_sac.widgets._docking import outermost
 
@@ -43,6 +44,12 @@ class HeldFrame(QObject):
             self._held = window
             window.setUpdatesEnabled(False)
             self._timer.start(LONGEST_MS)
+
+    def paint(self) -> None:
+        """Paint the canvases at once, if they are not held."""
+        if self._held is None:
+            for canvas in outermost(self._widget).findChildren(QOpenGLWidget):
+                canvas.repaint()
 
     def release(self) -> None:
         """Paint again, with all that has changed meanwhile."""

@@ -95,6 +95,12 @@ class ImagePanel(QWidget):
         self.keep()
         self.image.setCurrentIndex(self._layers.index(layer))
 
+    def show_stain(self, stain: Stain | None) -> None:
+        """Show which stain is looked at, and tell nobody."""
+        blocked = self.stain.blockSignals(True)
+        self.stain.setCurrentIndex(0 if stain is None else 1 + STAINS.index(stain))
+        self.stain.blockSignals(blocked)
+
     def keep(self) -> None:
         """Keep the choice when other images come; until then it is the newest one."""
         self._kept = True
@@ -134,9 +140,7 @@ class ImagePanel(QWidget):
 
     def _forget_stain(self) -> None:
         """Look at another image as it is shown."""
-        blocked = self.stain.blockSignals(True)
-        self.stain.setCurrentIndex(0)
-        self.stain.blockSignals(blocked)
+        self.show_stain(None)
 
     def _list_channels(self) -> None:
         layer = self.layer()

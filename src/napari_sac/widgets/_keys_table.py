@@ -12,21 +12,12 @@ if TYPE_CHECKING:
 
 # Napari's own tools, and modifiers that Preferences cannot change.
 _MOUSE = (
-    ("2, then click", "a nucleus; inside one: split it"),
-    ("Shift-click", "not here, says the nearest nucleus"),
-    ("Ctrl-click", "here too, says the nearest nucleus"),
-    ("3, then drag", "move; draw around points to select"),
-    ("Del", "delete the selected points"),
+    ("2, then click", "Add a nucleus; inside one, split it"),
+    ("Shift-click", "Not this: the nearest one shrinks"),
+    ("Ctrl-click", "Here too: the nearest one grows"),
+    ("3, then drag", "Move a point, or select those around"),
+    ("Del", "Delete the selected points"),
 )
-
-_DAILY = {
-    "accept": "accept",
-    "reject": "reject",
-    "negate": "+ or -",
-    "accept_next": "accept, next",
-    "go_next": "next",
-    "go_previous": "previous",
-}
 
 
 def keys_html(actions: Sequence[Action], keys: Mapping[str, str]) -> str:
@@ -44,13 +35,3 @@ def keys_html(actions: Sequence[Action], keys: Mapping[str, str]) -> str:
         for key, what in (*_MOUSE, *rows)
     )
     return f"<table>{cells}</table>"
-
-
-def keys_line(keys: Mapping[str, str]) -> str:
-    """Return the keys that are needed all the time, in a line."""
-    shown = [
-        f"<b>{escape(keys[name])}</b> {title}"
-        for name, title in _DAILY.items()
-        if keys.get(name)
-    ]
-    return " &nbsp; ".join(shown)

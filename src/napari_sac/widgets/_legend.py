@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QWidget
 from napari_sac.core.types import NEGATIVE, POSITIVE, PromptState
 from napari_sac.viewer.prompts import STATE_COLOURS, STATE_TITLES
 
-_COLUMNS = 2
+_COLUMNS = 3
 _SIDE = 14
 
 
@@ -23,7 +23,7 @@ class Legend(QWidget):
         grid.setContentsMargins(3, 0, 0, 0)
         entries = [
             *((STATE_TITLES[s], c, POSITIVE) for s, c in STATE_COLOURS.items()),
-            ("not this nucleus", STATE_COLOURS[PromptState.ADDED], NEGATIVE),
+            ("not this", STATE_COLOURS[PromptState.ADDED], NEGATIVE),
         ]
         for i, (title, colour, sign) in enumerate(entries):
             row, column = divmod(i, _COLUMNS)

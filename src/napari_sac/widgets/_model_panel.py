@@ -20,13 +20,14 @@ from napari_sac.widgets._panel import (
     WARNING_STYLE,
     combo,
     form,
-    narrow_button,
     note,
+    whole_button,
 )
 from napari_sac.widgets._wording import (
     describe_adapter,
     describe_adapter_gone,
     name_adapters,
+    suggest_adapter,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from napari_sac.core.models.registry import Model
     from napari_sac.viewer.session import AnnotationSession
     from napari_sac.widgets._worker import Worker
+
+TISSUE_ADAPTER = "he"
+"""The shipped adapter for tissue stained with haematoxylin and eosin."""
 
 _DEVICE_TITLES = {
     "auto": "automatic",
@@ -80,11 +84,14 @@ class ModelPanel(QWidget):
         self._ask = ask
         self._specs: tuple[ModelSpec, ...] = model_specs()
         self._adapters: list[AdapterInfo | None] = []
+        self._tissue = False
         self.model = combo("The network that outlines the nuclei.")
         self.adapter = combo(
             "What the model has learned beside: for a stain, or from your corrections."
         )
-        self.add = narrow_button(
+        # the menu of a narrow box is as wide as its entries; a cut button says nothing
+        self.adapter.setMinimumContentsLength(4)
+        self.add = whole_button(
             "Add ...", "Adapter from a folder: copies it to your own, and uses it."
         )
         self.device = combo("Where the model computes.")
@@ -132,6 +139,12 @@ class ModelPanel(QWidget):
         else:
             self.about_device.setText(f"{model.device.title}: {model.device.reason}.")
 
+    def suggest(self, *, tissue: bool) -> None:
+        """Say which adapter is meant for an image that looks like H&E tissue."""
+        if tissue != self._tissue:
+            self._tissue = tissue
+            self._describe()
+
     def add_from(self, folder: Path) -> None:
         """Copy the adapter in a folder to the user's own, and use it."""
         if not self._worker.busy:
@@ -148,8 +161,8 @@ class ModelPanel(QWidget):
         adapter = QWidget()
         row = QHBoxLayout(adapter)
         row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.adapter, 2)
-        row.addWidget(self.add, 1)
+        row.addWidget(self.adapter, 1)
+        row.addWidget(self.add)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         for name, box, about in (
@@ -208,9 +221,12 @@ class ModelPanel(QWidget):
         spec, adapter = self._spec(), self._adapter()
         self.about_model.setText(spec.description)
         self.model.setToolTip(f"{spec.source}. Licence: {spec.licence}.")
-        self.about_adapter.setVisible(adapter is not None)
-        if adapter is not None:
-            self.about_adapter.setText(describe_adapter(adapter))
+        about = "" if adapter is None else describe_adapter(adapter)
+        for info in self._adapters:
+            if not about and self._tissue and info and info.name == TISSUE_ADAPTER:
+                about = suggest_adapter(info)
+        self.about_adapter.setText(about)
+        self.about_adapter.setVisible(bool(about))
 
     def _choose(self, model: str, adapter: str | None) -> None:
         self._refuse("")

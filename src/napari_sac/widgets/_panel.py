@@ -27,6 +27,11 @@ _FOLD_STYLE = (
     "QPushButton:checked { background-color: transparent; }"
 )
 
+_HEADING_STYLE = (
+    _FOLD_STYLE + "QPushButton { background-color: transparent; font-weight: bold; "
+    "padding: 0px 0px 0px 4px; }"
+)
+
 # So that the inputs of all panels stand below each other.
 _LABEL_WIDTH = 112
 
@@ -83,6 +88,15 @@ def fold(title: str, *contents: QWidget) -> QCollapsible:
     return folded
 
 
+def whole_button(text: str, tooltip: str) -> QPushButton:
+    """Return a button that is never narrower than its text."""
+    button = QPushButton(text)
+    button.setToolTip(tooltip)
+    button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+    button.setStyleSheet("padding: 3px 4px;")
+    return button
+
+
 def section(title: str, *contents: QWidget | QLayout) -> QVBoxLayout:
     """Return a layout with a heading and, below it, widgets and layouts."""
     layout = QVBoxLayout()
@@ -95,6 +109,63 @@ def section(title: str, *contents: QWidget | QLayout) -> QVBoxLayout:
         else:
             layout.addLayout(content)
     return layout
+
+
+class FoldingSection(QWidget):
+    """A heading and, below it, contents that a click on the heading folds away.
+
+    Parameters
+    ----------
+    title : str
+    *contents : QWidget
+
+    Attributes
+    ----------
+    heading : QPushButton
+        Checked while the contents are shown.
+    """
+
+    def __init__(self, title: str, *contents: QWidget) -> None:
+        super().__init__()
+        self._title = title
+        self._chosen = False
+        self.heading = QPushButton()
+        self.heading.setCheckable(True)
+        self.heading.setChecked(True)
+        self.heading.setStyleSheet(_HEADING_STYLE)
+        self._body = QWidget()
+        body = QVBoxLayout(self._body)
+        body.setContentsMargins(0, 0, 0, 0)
+        body.setSpacing(3)
+        for content in contents:
+            body.addWidget(content)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(3)
+        layout.addWidget(self.heading)
+        layout.addWidget(self._body)
+        self.heading.clicked.connect(self._on_clicked)
+        self._show_body()
+
+    @property
+    def folded(self) -> bool:
+        """Whether the contents are hidden."""
+        return self._body.isHidden()
+
+    def suggest_fold(self) -> None:
+        """Fold, unless the user has ever folded or unfolded this by a click."""
+        if not self._chosen:
+            self.heading.setChecked(False)
+            self._show_body()
+
+    def _on_clicked(self) -> None:
+        self._chosen = True
+        self._show_body()
+
+    def _show_body(self) -> None:
+        shown = self.heading.isChecked()
+        self.heading.setText(f"{self._title}  {'▾' if shown else '▸'}")
+        self._body.setVisible(shown)
 
 
 def form(*rows: tuple[str, QWidget]) -> QFormLayout:

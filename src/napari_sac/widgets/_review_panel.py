@@ -8,7 +8,7 @@ from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QGridLayout, QProgressBar, QVBoxLayout, QWidget
 
 from napari_sac.widgets._panel import narrow_button, note
-from napari_sac.widgets._wording import describe_doubt, describe_effort
+from napari_sac.widgets._wording import describe_doubt, describe_progress
 
 if TYPE_CHECKING:
     from napari_sac.viewer.review import ReviewProgress
@@ -34,9 +34,12 @@ class ReviewPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.bar = QProgressBar()
-        self.bar.setFormat("%v of %m reviewed")
         self.reasons = note()
         self.effort = note()
+        self.effort.setToolTip(
+            "Steps: all that Undo can take back, and undo and redo themselves. Time: "
+            "from step to step; of a longer pause one minute counts."
+        )
         self.why_not = note()
         self.why_not.setText(NOTHING_TO_REVIEW)
         self.previous = narrow_button("Previous", "Go back to the nucleus before.")
@@ -72,6 +75,8 @@ class ReviewPanel(QWidget):
     def show_progress(
         self,
         progress: ReviewProgress | None,
+        nuclei: int = 0,
+        effort: str = "",
         *,
         editable: bool = True,
     ) -> None:
@@ -81,6 +86,10 @@ class ReviewPanel(QWidget):
         ----------
         progress : ReviewProgress or None
             None if there is nothing to review.
+        nuclei : int, optional
+            How many there are; what was rejected is none.
+        effort : str, optional
+            What it all took.
         editable : bool, optional
             Whether nuclei can be accepted and rejected.
         """
@@ -88,6 +97,7 @@ class ReviewPanel(QWidget):
         self.why_not.setVisible(not there)
         for part in (self.bar, self.reasons, self.effort):
             part.setVisible(there)
+        self.bar.setVisible(there and nuclei > 0)
         self.previous.setEnabled(there)
         self.next.setEnabled(there)
         current = 0 if progress is None else progress.current_id
@@ -96,8 +106,11 @@ class ReviewPanel(QWidget):
         if progress is not None and there:
             # a bar that changes paints the whole window before it returns
             self.bar.setUpdatesEnabled(False)
-            self.bar.setRange(0, progress.total)
-            self.bar.setValue(progress.reviewed)
+            rejected = progress.total - nuclei
+            self.bar.setFormat(describe_progress(rejected))
+            # an empty range would mean that nobody knows
+            self.bar.setRange(0, max(nuclei, 1))
+            self.bar.setValue(progress.reviewed - rejected)
             self.bar.setUpdatesEnabled(True)
             self.reasons.setText(describe_doubt(progress))
-            self.effort.setText(describe_effort(progress))
+            self.effort.setText(effort)

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
 
 from napari_sac.core.errors import NapariSacError
 from napari_sac.widgets._panel import NOTE_STYLE, note
+from napari_sac.widgets._wording import describe_stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +71,7 @@ class StatusPanel(QWidget):
         """Show how far the work is; ``total`` 0 if nobody knows."""
         self.bar.setRange(0, total)
         self.bar.setValue(done)
-        self.say(f"{stage[:1].upper()}{stage[1:]} ...")
+        self.say(describe_stage(stage))
 
     def say(self, sentence: str) -> None:
         """Show a sentence in place of the last one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractSlider,
     QAbstractSpinBox,
@@ -12,6 +12,9 @@ from qtpy.QtWidgets import (
 )
 
 _INPUTS = (QComboBox, QAbstractSpinBox, QAbstractSlider)
+_SETTLED_MS = 200
+"""When to look for new inputs after the layout has changed: looking takes 5 ms, and
+every sentence that a click lets the dock say changes the layout."""
 
 
 class WheelGuard(QObject):
@@ -28,6 +31,9 @@ class WheelGuard(QObject):
     def __init__(self, contents: QWidget) -> None:
         super().__init__(contents)
         self._contents = contents
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._guard_inputs)
         contents.installEventFilter(self)
         self._guard_inputs()
 
@@ -35,7 +41,7 @@ class WheelGuard(QObject):
         """Take the wheel from an input that has not the focus."""
         kind = None if event is None else event.type()
         if kind == QEvent.Type.LayoutRequest and watched is self._contents:
-            self._guard_inputs()
+            self._timer.start(_SETTLED_MS)
         if event is None or kind != QEvent.Type.Wheel:
             return super().eventFilter(watched, event)
         if isinstance(watched, _INPUTS) and not watched.hasFocus():

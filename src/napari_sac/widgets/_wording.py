@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_sac.viewer.effort import PAUSE_SECONDS
 from napari_sac.viewer.prompts import count_nuclei
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ POINTS_GONE = (
     "Find nuclei to start again."
 )
 
+WHAT_COUNTS = (
+    "Each step that Undo takes back counts, and pauses up to "
+    f"{PAUSE_SECONDS / 60:.0f} min."
+)
 NOTHING_SELECTED = (
     "Select points first: press Select, then click them or draw around them."
 )
@@ -47,6 +52,11 @@ NO_LABELS_LAYER = "Select one Labels layer of another tool in the layer list fir
 STILL_BUSY = "Something is being computed. Wait for it, or cancel it; then try again."
 LONGEST_STEP = 32
 """Characters of a step's name that fit on a button of a narrow dock."""
+
+_STAGES = {
+    "embedding": "looking at the image",
+    "decoding": "outlining nuclei",
+}
 
 DISCARD_QUESTION = "Delete this work for good? Points, labels and history go."
 
@@ -74,12 +84,23 @@ def describe_adapter(info: AdapterInfo) -> str:
     return " ".join(parts) or f"Learned from {info.data or 'nobody knows what'}."
 
 
+def suggest_adapter(info: AdapterInfo) -> str:
+    """Return that an adapter is meant for the image."""
+    return f"This looks like H&E: choose {info.title or info.name}."
+
+
 def describe_adapter_gone(name: str) -> str:
     """Return that the chosen adapter cannot be used any more."""
     return (
         f"The adapter {name} is not there any more, or is damaged, so the model is "
         "used without it. Labels are as they were."
     )
+
+
+def describe_stage(stage: str) -> str:
+    """Return what is going on, given what the core calls it."""
+    text = _STAGES.get(stage, stage)
+    return f"{text[:1].upper()}{text[1:]} ..."
 
 
 def name_step(title: str) -> str:
@@ -92,7 +113,7 @@ def name_step(title: str) -> str:
 def describe_step(title: str, annotation: Annotation, *, undone: bool) -> str:
     """Return what was just done or undone, and how many nuclei there are now."""
     nuclei = _count(count_nuclei(annotation.prompts), "nucleus", "nuclei")
-    return f"{'Undone' if undone else 'Done'}: {title}. {nuclei}."
+    return f"{'Undone' if undone else 'Done'}: {title}. Now {nuclei}."
 
 
 def describe_time(seconds: float) -> str:
@@ -114,12 +135,18 @@ def describe_doubt(progress: ReviewProgress) -> str:
     return f"Nucleus {progress.current_id}: {progress.decision or doubts}."
 
 
-def describe_effort(progress: ReviewProgress) -> str:
-    """Return how long the review took, and how many clicks each nucleus."""
-    took = describe_time(progress.seconds)
-    if not progress.reviewed:
-        return f"{took} so far."
-    return f"{took}, {progress.clicks_per_nucleus:.1f} clicks per nucleus."
+def describe_progress(rejected: int) -> str:
+    """Return what a bar says of the nuclei that are reviewed, in Qt's placeholders."""
+    text = "%v of %m nuclei reviewed"
+    return f"{text}, {rejected:,} rejected" if rejected else text
+
+
+def describe_effort(annotation: Annotation, reviewed: int) -> str:
+    """Return how much work it was, for so many reviewed nuclei, and what counts."""
+    text = f"{describe_time(annotation.worked)}, {_count(annotation.clicks, 'step')}"
+    if reviewed:
+        text += f": {annotation.clicks / reviewed:.1f} per nucleus"
+    return f"{text}. {WHAT_COUNTS}"
 
 
 def describe_unsaved(unclosed: Sequence[Unclosed], now: datetime) -> str:
@@ -139,7 +166,7 @@ def describe_place(folder: Path | None, *, saved: bool) -> str:
         return "Every step is kept, from the first one on."
     if saved:
         return f"Every step is kept in {folder.name}."
-    return "Every step is kept. Save it under a name to find it again."
+    return "Every step is kept. Save it to find it again."
 
 
 def describe_read_only(reason: str) -> str:
@@ -187,7 +214,9 @@ def describe_diameter(pixels: float, plane: ImagePlane) -> str:
 def describe_count(annotation: Annotation) -> str:
     """Return how many points are shown, and how many the slider hides."""
     shown, hidden = len(annotation.prompts), len(annotation.hidden)
-    return f"{_count(shown, 'point')} shown, {hidden} hidden by this score."
+    if not hidden:
+        return f"{_count(shown, 'point')} shown."
+    return f"{_count(shown, 'point')} shown; {hidden:,} of a lower score are hidden."
 
 
 def describe_found(found: Found, annotation: Annotation) -> str:
@@ -210,12 +239,14 @@ def describe_segmented(segmented: Segmented, *, semantic: bool) -> str:
         return f"One mask of all nuclei ({took})."
     nuclei = _count(segmented.nuclei, "nucleus", "nuclei")
     total = len(segmented.masks)
-    if segmented.recomputed == total:
-        return f"{nuclei} segmented ({took})."
-    return (
-        f"{nuclei} segmented: {segmented.recomputed} computed, "
-        f"{total - segmented.recomputed} unchanged ({took})."
-    )
+    text = f"{nuclei} segmented ({took})."
+    if segmented.recomputed != total:
+        text = (
+            f"{nuclei} segmented: {segmented.recomputed} computed, "
+            f"{total - segmented.recomputed} unchanged ({took})."
+        )
+    without = count_nuclei(segmented.request.prompts) - segmented.nuclei
+    return f"{text} {_count(without, 'point')} got no mask." if without > 0 else text
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QLabel, QPushButton, QVBoxLayout, QWi
 from superqt import QLabeledDoubleSlider
 
 from napari_sac.core.config import DecodeConfig, ProposalConfig
+from napari_sac.core.staining import looks_like_he
 from napari_sac.viewer.inference import (
     FindRequest,
     Found,
@@ -24,6 +25,7 @@ from napari_sac.viewer.inference import (
     find_nuclei,
     segment,
 )
+from napari_sac.viewer.planes import sample_colours
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._config_form import ConfigForm
@@ -33,7 +35,15 @@ from napari_sac.widgets._docking import Docking
 from napari_sac.widgets._image_panel import ImagePanel
 from napari_sac.widgets._keeping import EXPORTS, IMPORTS, Keeping
 from napari_sac.widgets._model_panel import ModelPanel
-from napari_sac.widgets._panel import ScrollColumn, fold, form, note, section
+from napari_sac.widgets._panel import (
+    FoldingSection,
+    ScrollColumn,
+    fold,
+    form,
+    note,
+    section,
+)
+from napari_sac.widgets._refit import Refit
 from napari_sac.widgets._review_panel import ReviewPanel
 from napari_sac.widgets._session_panel import SessionPanel
 from napari_sac.widgets._settings import compute_settings
@@ -71,12 +81,14 @@ class SegmentWidget(QWidget):
         super().__init__()
         self._viewer = napari_viewer
         self._position: tuple[object, ...] = ()
+        self._shown: Annotation | None = None
         settings = compute_settings()
         self.session = AnnotationSession.of(napari_viewer)
         self.session.cache_bytes = settings.cache_mb << 20
         self.worker = Worker(self)
         self.images = ImagePanel(napari_viewer)
         self.models = ModelPanel(self.session, self.worker, settings.device)
+        self.choices = FoldingSection("1 Image and model", self.images, self.models)
         self.diameter = _diameter_box()
         self.measured = note()
         self.find_button = QPushButton("Find nuclei")
@@ -113,6 +125,7 @@ class SegmentWidget(QWidget):
         )
         self._lay_out()
         self._connect_inside()
+        self._refit = Refit(self, napari_viewer)
         self._docking = Docking(self, self._join, self._leave, self._watch_window)
         self._docking.join()
 
@@ -132,11 +145,13 @@ class SegmentWidget(QWidget):
         self.images.leave_viewer()
         self.models.leave_session()
         self.session.changed.disconnect(self._refresh)
+        self._refit.stop()
         self.worker.stop()
         self.correcting.leave()
         self.keeping.leave()
 
     def _watch_window(self) -> None:
+        self._refit.shown()
         self.keeping.watch_window()
         self.correcting.watch_window()
 
@@ -182,6 +197,7 @@ class SegmentWidget(QWidget):
         if plane is None or annotation is None:
             return
         self.session.sync(annotation)
+        self.session.effort.count(annotation, steps=0)
         request = SegmentRequest(
             plane,
             annotation.prompts,
@@ -193,6 +209,7 @@ class SegmentWidget(QWidget):
             annotation.masks,
             annotation.state.labels,
             annotation.painted,
+            annotation.state.settings.decode.mode,
         )
         done = partial(self._show_segmented, annotation, request)
         self.worker.start("Segmenting", partial(segment, request), done)
@@ -209,6 +226,8 @@ class SegmentWidget(QWidget):
         self.session.show_labels(annotation, request.plane, segmented)
         semantic = request.config.mode == "semantic"
         self.status.say(describe_segmented(segmented, semantic=semantic))
+        # what comes next needs the place
+        self.choices.suggest_fold()
         self.session.live.warm_up(annotation)
 
     def _on_threshold_moved(self) -> None:
@@ -241,7 +260,19 @@ class SegmentWidget(QWidget):
             self._position = position
             if plane is not None:
                 self.session.follow(plane)
+        self._suggest_adapter(plane)
         self._refresh()
+
+    def _suggest_adapter(self, plane: ImagePlane | None) -> None:
+        tissue = plane is not None and looks_like_he(sample_colours(plane.layer))
+        self.models.suggest(tissue=tissue)
+
+    def _show_stain(self, annotation: Annotation | None) -> None:
+        """Show the stain of an annotation that was not shown just before."""
+        if annotation is not self._shown:
+            self._shown = annotation
+            if annotation is not None and annotation.plane is not None:
+                self.images.show_stain(annotation.plane.stain)
 
     def _annotation(self) -> Annotation | None:
         plane = self.images.plane()
@@ -255,6 +286,7 @@ class SegmentWidget(QWidget):
         if not is_alive(self):
             return
         plane, annotation = self.images.plane(), self._annotation()
+        self._show_stain(annotation)
         loaded = self.session.loaded
         self.models.show_device(None if loaded is None else loaded.model)
         _allow(self.find_button, self.why_not_find, plane is not None)
@@ -286,10 +318,10 @@ class SegmentWidget(QWidget):
         layout.setContentsMargins(6, 6, 6, 0)
         layout.setSpacing(8)
         layout.addWidget(self.keeping.bar)
+        layout.addWidget(self.choices)
         for part in (
-            section("1  Image and model", self.images, self.models),
             section(
-                "2  Find",
+                "2 Find",
                 form(("Nucleus diameter", self.diameter)),
                 self.measured,
                 self.find_button,
@@ -297,10 +329,10 @@ class SegmentWidget(QWidget):
                 form(("Minimum score", self.threshold)),
                 self.count,
             ),
-            section("3  Segment", self.segment_button, self.why_not_segment),
-            section("4  Correct", self.correct),
-            section("5  Review", self.review),
-            section("6  Session", self.keep),
+            section("3 Segment", self.segment_button, self.why_not_segment),
+            section("4 Correct", self.correct),
+            section("5 Review", self.review),
+            section("6 Session", self.keep),
         ):
             layout.addLayout(part)
         layout.addWidget(advanced)

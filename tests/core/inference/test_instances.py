@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -138,3 +140,54 @@ def test_a_mask_under_a_painted_nucleus_is_a_duplicate(state: str, stays: bool) 
         labels=paint((5, 0, 0, 8, 10)),
     )
     assert (labels == 1).any() == stays
+
+
+def accepted(*centres: tuple[float, float]) -> Prompts:
+    return Prompts.from_points(centres, state="accepted")
+
+
+def test_what_was_accepted_keeps_its_pixels_and_gets_no_others() -> None:
+    seen = paint((1, 0, 0, 8, 10))
+    masks = [square(1, (0, 0)), square(2, (5, 0), logit=9)]
+    prompts = Prompts.from_points([[4, 4], [12, 4]], state=["accepted", "added"])
+
+    def labels_after(**options: Any) -> npt.NDArray[np.uint32]:
+        return assemble_labels(
+            masks, (40, 40), DecodeConfig(), prompts=prompts, labels=seen, **options
+        )
+
+    labels = labels_after()
+    np.testing.assert_array_equal(labels == 1, seen == 1)
+    assert (labels[8:15, :10] == 2).all()
+    # whoever changes its points, or sets a point in it, wants it to change
+    assert (labels_after(stale={1})[5:8, :10] == 2).all()
+    prompts = Prompts.from_points([[4, 4], [6, 4]], state=["accepted", "added"])
+    assert (labels_after()[5:8, :10] == 2).all()
+
+
+def test_an_accepted_nucleus_under_a_surer_one_is_seen() -> None:
+    masks = [square(1, (0, 0), side=20, logit=9), square(2, (10, 10), side=6)]
+    prompts = Prompts.from_points([[4, 4], [13, 13]], state=["auto", "accepted"])
+    labels = assemble_labels(masks, (40, 40), DecodeConfig(), prompts=prompts)
+    assert (labels[10:16, 10:16] == 2).all()
+    assert (labels == 1).sum() == 400 - 36
+    again = assemble_labels(
+        masks, (40, 40), DecodeConfig(), prompts=prompts, labels=labels
+    )
+    np.testing.assert_array_equal(again, labels)
+
+
+def test_an_unseen_nucleus_leaves_a_neighbour_what_is_nearer_to_its_point() -> None:
+    masks = [square(1, (0, 0), logit=9), square(2, (0, 0))]
+    prompts = Prompts.from_points([[4.5, 2], [4.5, 8]], state=["auto", "accepted"])
+    labels = assemble_labels(masks, (40, 40), DecodeConfig(), prompts=prompts)
+    assert (labels[:10, :6] == 1).all()
+    assert (labels[:10, 6:10] == 2).all()
+    both = assemble_labels(
+        masks,
+        (40, 40),
+        DecodeConfig(),
+        prompts=accepted((4.5, 2), (4.5, 8)),
+        labels=paint((1, 0, 0, 10, 10)),
+    )
+    assert not (both == 2).any()

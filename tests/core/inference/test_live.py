@@ -17,7 +17,7 @@ from synthetic import build_tiny_model, draw_nuclei
 from napari_sac.core.config import DecodeConfig
 from napari_sac.core.inference import predictor
 from napari_sac.core.inference.embedding import Embedding, embed_image
-from napari_sac.core.inference.instances import assemble_labels
+from napari_sac.core.inference.instances import assemble_labels, protected_objects
 from napari_sac.core.inference.live import (
     LabelUpdate,
     touched_nuclei,
@@ -37,6 +37,7 @@ ACTIONS = (
     "delete",
     "accept",
     "reject",
+    "merge",
     "restore",
     "reject many",
     "paint",
@@ -118,6 +119,7 @@ class Edited:
             released=self.painted - now_painted,
             **by_hand,
         )
+        self._assert_accepted_stay(update, after, now_painted)
         (y, x), (height, width) = update.origin_yx, update.before.shape
         there = self.labels[y : y + height, x : x + width]
         np.testing.assert_array_equal(there, update.before)
@@ -129,6 +131,18 @@ class Edited:
                 self.masks[object_id] = mask
         self.prompts, self.painted = after, now_painted
         return update
+
+    def _assert_accepted_stay(
+        self, update: LabelUpdate, after: Prompts, painted: frozenset[int]
+    ) -> None:
+        """No one takes pixels of a nucleus that was accepted, nor gives it any."""
+        stay = protected_objects(after, self.labels) - self.painted - painted
+        for object_id in stay:
+            mine = [p.select(p.object_id == object_id) for p in (self.prompts, after)]
+            if mine[0].equals(mine[1]):
+                np.testing.assert_array_equal(
+                    update.before == object_id, update.after == object_id
+                )
 
     def assert_as_if_decoded_anew(self) -> None:
         masks = decode_prompts(self.embedding, self.prompts, self.model, self.config)
@@ -168,11 +182,14 @@ class Edited:
         elif action == "delete" and rows.sum() < len(prompts):
             self.edit(prompts.select(~rows), painted=self.painted - {object_id})
         elif action == "accept":
-            self._set(rows, "accepted")
-        elif action == "reject":
-            self._set(rows, "rejected")
-        elif action == "restore":
-            self._set(prompts.state == "rejected", "auto")
+            self._accept(object_id)
+        elif action == "merge" and not self.painted:
+            self._merge(object_id, int(rng.choice(self.ids)))
+        elif action in ("reject", "restore"):
+            restored = prompts.state == "rejected"
+            self._set(
+                *((rows, "rejected") if action == "reject" else (restored, "auto"))
+            )
         elif action == "reject many":
             some = rng.choice(self.ids, len(self.ids) // 3, replace=False)
             self._set(np.isin(prompts.object_id, some), "rejected")
@@ -180,6 +197,19 @@ class Edited:
             self._paint(where.astype(int), object_id if action == "paint" else 0)
         elif action == "release" and self.painted:
             self.edit(prompts, painted=self.painted - {min(self.painted)})
+
+    def _accept(self, object_id: int) -> None:
+        before = self.labels.copy()
+        rows = self.prompts.object_id == object_id
+        found = (self.prompts.state[rows] == "auto").all()
+        self._set(rows, "accepted")
+        if found and (before == object_id).any():
+            np.testing.assert_array_equal(self.labels, before)
+
+    def _merge(self, first: int, second: int) -> None:
+        rows = np.isin(self.prompts.object_id, [first, second])
+        ids = np.where(rows, min(first, second), self.prompts.object_id)
+        self._set(rows, "accepted", object_id=ids)
 
     def _append(self, yx: npt.ArrayLike, object_id: int, sign: int) -> None:
         row = Prompts.from_points(yx, object_id=object_id, sign=sign, state="added")
@@ -315,3 +345,57 @@ def test_semantic_mode_has_no_updates() -> None:
             DecodeConfig(mode="semantic"),
             touched=set(),
         )
+
+
+@pytest.fixture
+def one_disc(monkeypatch: pytest.MonkeyPatch) -> Edited:
+    """Return a nucleus with a radius of 8 pixels at (50, 50)."""
+    monkeypatch.setattr(predictor, "decode_windows", discs)
+    model, embedding = model_and_embedding()
+    points = Prompts.from_points([[50.0, 50.0]])
+    return Edited(model, embedding, DecodeConfig(neighbour_negatives=1), points)
+
+
+def with_point(
+    edited: Edited, yx: tuple[float, float], object_id: int, sign: int = POSITIVE
+) -> Prompts:
+    row = Prompts.from_points(yx, object_id=object_id, sign=sign, state="added")
+    return Prompts.concatenate([edited.prompts, row])
+
+
+def test_a_neighbour_takes_nothing_of_what_was_accepted(one_disc: Edited) -> None:
+    found = one_disc.labels == 1
+    edge = (50.0, 50.0 + found[50, 50:].sum() + 1)
+    beside = with_point(one_disc, edge, 2)
+    one_disc.edit(beside)
+    taken = found & (one_disc.labels != 1)
+    assert taken.any()
+    one_disc.edit(one_disc.prompts.select([0]))
+    accepted = replace(one_disc.prompts, state=np.array(["accepted"]))
+    one_disc.edit(accepted)
+    one_disc.edit(with_point(one_disc, edge, 2))
+    np.testing.assert_array_equal(one_disc.labels == 1, found)
+    assert (one_disc.labels == 2).any()
+    one_disc.assert_as_if_decoded_anew()
+
+
+@pytest.mark.parametrize(("object_id", "sign"), [(1, NEGATIVE), (2, POSITIVE)])
+def test_a_point_set_in_what_was_accepted_changes_it(
+    one_disc: Edited, object_id: int, sign: int
+) -> None:
+    one_disc.edit(replace(one_disc.prompts, state=np.array(["accepted"])))
+    found = one_disc.labels == 1
+    one_disc.edit(with_point(one_disc, (50.0, 53.0), object_id, sign))
+    assert (found & (one_disc.labels != 1)).any()
+    one_disc.assert_as_if_decoded_anew()
+
+
+def test_a_merge_of_what_was_accepted_is_drawn(one_disc: Edited) -> None:
+    one_disc.edit(with_point(one_disc, (50.0, 58.0), 2))
+    states = np.array(["accepted", "accepted"])
+    one_disc.edit(replace(one_disc.prompts, state=states))
+    both = one_disc.labels != 0
+    ids = np.array([1, 1])
+    one_disc.edit(replace(one_disc.prompts, object_id=ids))
+    assert (one_disc.labels[both] == 1).all()
+    one_disc.assert_as_if_decoded_anew()

@@ -39,11 +39,17 @@ def assemble_labels(
     prompts: Prompts,
     painted: Collection[int] = frozenset(),
     labels: npt.NDArray[np.uint32] | None = None,
+    stale: Collection[int] = frozenset(),
 ) -> npt.NDArray[np.uint32]:
     """Return instance labels in which each pixel belongs to the mask surest of it.
 
     Masks that the model itself thinks poor, and duplicates of a better one, are left
-    out, unless a person set or accepted their prompt.
+    out, unless a person set or accepted their prompt. A nucleus that a person has
+    accepted keeps the pixels that it has, and gets no others; where it has none it
+    gets those that lie nearer to its point than to their owner's.
+
+    To assemble again with what was returned, and the same masks and prompts, changes
+    nothing.
 
     Parameters
     ----------
@@ -57,7 +63,10 @@ def assemble_labels(
         Nuclei drawn by hand: their masks do not count, and their pixels in ``labels``
         are kept. A mask that lies mostly under them is a duplicate.
     labels : (H, W) uint32, optional
-        Where the painted nuclei are; not written to.
+        Where the painted and the accepted nuclei are; not written to.
+    stale : collection of int, optional
+        Nuclei whose points have changed since ``labels`` was drawn: accepted or not,
+        they are drawn again.
 
     Returns
     -------
@@ -65,12 +74,23 @@ def assemble_labels(
         0 background, otherwise the ``object_id``.
     """
     decided = decided_objects(prompts)
-    result = np.zeros(shape, np.uint32)
-    if painted and labels is not None:
-        result = painted_pixels(labels, painted)
-    placed = placed_objects(prompts)
-    candidates = rank_masks(masks, config, decided, placed, painted, result)
-    compete(result, drop_duplicates(candidates, config, decided))
+    before = np.zeros(shape, np.uint32) if labels is None else labels
+    kept = protected_objects(prompts, before) - set(stale)
+    kept -= set(painted)
+    result = only_pixels_of(before, {*painted, *kept})
+    kept &= set(np.unique(result[result != 0]).tolist())
+    candidates = rank_masks(
+        masks,
+        config,
+        decided,
+        placed_objects(prompts),
+        painted,
+        only_pixels_of(before, painted),
+    )
+    shown = drop_duplicates(candidates, config, decided)
+    free = [m for m in shown if m.object_id not in kept]
+    compete(result, free)
+    show_unseen(result, free, prompts)
     return result
 
 
@@ -82,18 +102,50 @@ def decided_objects(prompts: Prompts) -> set[int]:
 
 def placed_objects(prompts: Prompts) -> set[int]:
     """Return the ids of nuclei with a positive that a person added or moved."""
+    return set(placed_positives(prompts).object_id.tolist())
+
+
+def accepted_objects(prompts: Prompts) -> set[int]:
+    """Return the ids of nuclei that a person has accepted, and touched no further."""
+    accepted = prompts.state == PromptState.ACCEPTED.value
+    others = set(prompts.object_id[~accepted].tolist())
+    return set(prompts.object_id[accepted].tolist()) - others
+
+
+def protected_objects(prompts: Prompts, labels: npt.NDArray[np.uint32]) -> set[int]:
+    """Return the accepted nuclei of which no one else may take the pixels they have.
+
+    Those in which a person has set the point of another nucleus are not among them:
+    whoever splits a nucleus wants it to change.
+
+    Parameters
+    ----------
+    prompts : Prompts
+    labels : (H, W) uint32
+    """
+    return accepted_objects(prompts) - objects_at(placed_positives(prompts), labels)
+
+
+def placed_positives(prompts: Prompts) -> Prompts:
+    """Return the positives that a person added or moved."""
     rows = np.isin(prompts.state, [state.value for state in _PLACED])
-    rows &= prompts.sign == POSITIVE
-    return set(prompts.object_id[rows].tolist())
+    return prompts.select(rows & (prompts.sign == POSITIVE))
 
 
-def painted_pixels(
-    labels: npt.NDArray[np.uint32], painted: Collection[int]
+def objects_at(prompts: Prompts, labels: npt.NDArray[np.uint32]) -> set[int]:
+    """Return the nuclei in whose pixels these prompts lie."""
+    places = np.rint(prompts.yx).astype(np.intp)
+    y, x = places[((places >= 0) & (places < labels.shape)).all(axis=1)].T
+    return set(labels[y, x].tolist()) - {0}
+
+
+def only_pixels_of(
+    labels: npt.NDArray[np.uint32], ids: Collection[int]
 ) -> npt.NDArray[np.uint32]:
-    """Return a copy of labels of any shape in which only the painted nuclei are."""
-    result = labels.copy()
-    result[~np.isin(labels, list(painted))] = 0
-    return result
+    """Return a copy of labels of any shape in which only these nuclei are."""
+    if not ids:
+        return np.zeros_like(labels)
+    return np.where(np.isin(labels, list(ids)), labels, np.uint32(0))
 
 
 def compete(
@@ -120,6 +172,58 @@ def compete(
         wins = logits > best[there]
         labels[there][wins] = mask.object_id
         best[there][wins] = logits[wins]
+
+
+def show_unseen(
+    labels: npt.NDArray[np.uint32],
+    masks: Iterable[ObjectMask],
+    prompts: Prompts,
+    origin_yx: tuple[int, int] = (0, 0),
+) -> None:
+    """Give accepted nuclei that surer masks hide a part of these, in place.
+
+    Such a nucleus gets the pixels of its mask that are nearer to its point than to a
+    point of the nucleus that has them, so that no one loses all it has. What was
+    painted or accepted gives nothing.
+
+    Parameters
+    ----------
+    labels : (h, w) uint32
+        It must reach over all of the mask of each accepted nucleus in ``masks``.
+    masks : iterable of ObjectMask
+        Those that have just competed, best first.
+    prompts : Prompts
+    origin_yx : (int, int)
+        Pixel of the image at ``labels[0, 0]``.
+    """
+    masks = list(masks)
+    accepted = accepted_objects(prompts)
+    giving = {m.object_id for m in masks} - accepted
+    for mask in masks:
+        if mask.object_id not in accepted:
+            continue
+        there, part = _meeting(mask, origin_yx, labels.shape)
+        window = labels[there]
+        if (window == mask.object_id).any():
+            continue
+        rows, columns = np.nonzero(inside(mask)[part])
+        owners = window[rows, columns]
+        first = np.add(origin_yx, (there[0].start, there[1].start))
+        pixels = np.stack([rows, columns], axis=1) + first
+        own = _distances(prompts, mask.object_id, pixels)
+        for owner in set(owners.tolist()) & giving:
+            wins = (owners == owner) & (own < _distances(prompts, owner, pixels))
+            window[rows[wins], columns[wins]] = mask.object_id
+
+
+def _distances(
+    prompts: Prompts, object_id: int, pixels: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Return how far (N,) each pixel (N, 2) is from a positive of a nucleus."""
+    usable = prompts.state != PromptState.REJECTED.value
+    own = (prompts.object_id == object_id) & (prompts.sign == POSITIVE) & usable
+    offsets = pixels[:, None] - prompts.yx[own]
+    return np.asarray(np.sqrt((offsets**2).sum(axis=2)).min(axis=1))
 
 
 def rank_masks(

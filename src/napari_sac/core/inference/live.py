@@ -6,6 +6,7 @@ The result is, to the last bit, what decoding and drawing everything would give.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,22 +14,29 @@ import numpy.typing as npt
 from scipy.spatial import KDTree
 
 from napari_sac.core.inference.instances import (
+    accepted_objects,
     compete,
     decided_objects,
     drop_duplicates,
+    objects_at,
+    only_pixels_of,
     overlap,
-    painted_pixels,
     placed_objects,
+    placed_positives,
+    protected_objects,
     rank_masks,
+    show_unseen,
 )
 from napari_sac.core.inference.predictor import (
     active_prompts,
     decode_prompts,
     first_positives,
     neighbour_negatives,
+    neighbour_reach,
 )
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.types import (
+    BoolArray,
     ObjectMask,
     Prompts,
     PromptState,
@@ -45,6 +53,10 @@ Box = tuple[int, int, int, int]
 """First row and column, and the ones after the last: y0, x0, y1, x1."""
 
 _SLACK = 1 + 1e-6
+
+_KEPT_REACH = 3
+"""How far from its mask an accepted nucleus may have pixels, in reaches of neighbours:
+neighbours that were set later change the mask and not the pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +146,8 @@ def update_labels(  # noqa: PLR0913
         do no harm.
     painted : collection of int
         Nuclei drawn by hand, after the edit: their pixels in ``labels`` are kept, and
-        no other nucleus is drawn over them.
+        no other nucleus is drawn over them. Nor over those that were accepted, unless
+        the edit gives them other points or sets a point in them.
     released : collection of int
         Nuclei that were painted before the edit and are not any more.
     repainted : (int, int, int, int), optional
@@ -158,18 +171,29 @@ def update_labels(  # noqa: PLR0913
         m.object_id: m for m in decoded
     }
     changed = {k: m for k, m in fresh.items() if masks.get(k) is not m}
+    stale = {k for k, m in fresh.items() if reshaped(masks.get(k), m)} | set(released)
+    protected = protected_objects(prompts, labels) - stale - set(painted)
+    # a point was set in them: not all of their pixels are theirs any more
+    touched_rows = np.isin(prompts.object_id, list(touched))
+    split = objects_at(placed_positives(prompts.select(touched_rows)), labels)
+    split &= accepted_objects(prompts) - set(painted)
     by_hand = [_clip(repainted, labels.shape)] if repainted else []
     by_hand += _boxes_of_labels(labels, released)
     field = _Field(masks, fresh)
+    loose = {k for k in {*touched, *split} if k in masks} - protected - set(painted)
+    reach = ceil(_KEPT_REACH * neighbour_reach(embedding, model))
+    by_hand += _kept_outside(labels, loose, field, reach)
     suspects = field.duplicates_of(
-        {*touched, *released, *field.meeting(by_hand)}, config
+        {*touched, *released, *split, *field.meeting(by_hand)}, config
     )
     dirty = [*field.boxes(suspects), *by_hand]
     if not dirty:
         return LabelUpdate(
             changed, (0, 0), labels[:0, :0].copy(), labels[:0, :0].copy()
         )
-    origin, before, after = _draw_again(labels, field, prompts, config, dirty, painted)
+    origin, before, after = _draw_again(
+        labels, field, prompts, config, dirty, painted, protected
+    )
     return LabelUpdate(changed, origin, before, after)
 
 
@@ -308,6 +332,13 @@ class _Field:
         )
 
 
+def reshaped(before: ObjectMask | None, after: ObjectMask | None) -> bool:
+    """Return whether two masks of a nucleus are of other points of its own."""
+    if before is None or after is None:
+        return before is not after
+    return before.points_key != after.points_key
+
+
 def _draw_again(
     labels: npt.NDArray[np.uint32],
     field: _Field,
@@ -315,29 +346,38 @@ def _draw_again(
     config: DecodeConfig,
     dirty: list[Box],
     painted: Collection[int],
+    protected: set[int],
 ) -> tuple[tuple[int, int], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
     """Return a window's origin, its labels, and them with ``dirty`` drawn again."""
+    accepted = accepted_objects(prompts) - set(painted)
+    looked: set[int] = set()
+    kept: set[int] = set()
+    while fresh := (accepted & field.meeting(dirty)) - looked:
+        looked |= fresh
+        kept |= {k for k in fresh & protected if _has_pixels(labels, field, k)}
+        # whether one is seen at all needs all of its mask
+        dirty = [*dirty, *field.boxes(fresh - kept)]
     drawn = field.meeting(dirty)
     judged = field.duplicates_of(drawn, config)
     decided = decided_objects(prompts)
     # all of every mask that is judged must be seen, for what is painted over it
     everything = _around([*dirty, *field.boxes(judged)], labels.shape)
-    pixels = painted_pixels(labels[_slices(everything)], painted)
     ranked = rank_masks(
         field.current(judged),
         config,
         decided,
         placed_objects(prompts),
         painted,
-        pixels,
+        only_pixels_of(labels[_slices(everything)], painted),
         everything[:2],
     )
-    kept = drop_duplicates(ranked, config, decided)
+    shown = drop_duplicates(ranked, config, decided)
+    free = [m for m in shown if m.object_id not in kept]
     window = _around(dirty, labels.shape)
     before = labels[_slices(window)].copy()
-    y, x = window[0] - everything[0], window[1] - everything[1]
-    after = pixels[y : y + before.shape[0], x : x + before.shape[1]].copy()
-    compete(after, kept, window[:2])
+    after = only_pixels_of(before, {*painted, *protected})
+    compete(after, free, window[:2])
+    show_unseen(after, [m for m in free if m.object_id in drawn], prompts, window[:2])
     clean = np.ones(before.shape, bool)
     for box in dirty:
         y0, x0, y1, x1 = _clip(box, labels.shape)
@@ -346,15 +386,47 @@ def _draw_again(
     return window[:2], before, after
 
 
+def _has_pixels(labels: npt.NDArray[np.uint32], field: _Field, object_id: int) -> bool:
+    """Return whether a nucleus is to be seen, most likely where its mask is."""
+    near = (labels[_slices(_clip(b, labels.shape))] for b in field.boxes([object_id]))
+    return any((part == object_id).any() for part in near) or bool(
+        (labels == object_id).any()
+    )
+
+
 def _boxes_of_labels(labels: npt.NDArray[np.uint32], ids: Collection[int]) -> list[Box]:
     """Return one box around all pixels of these nuclei, if there are any."""
     if not ids:
         return []
-    found = np.isin(labels, list(ids))
-    rows, columns = np.flatnonzero(found.any(1)), np.flatnonzero(found.any(0))
+    return _box_of(np.isin(labels, list(ids)))
+
+
+def _kept_outside(
+    labels: npt.NDArray[np.uint32], ids: Collection[int], field: _Field, reach: int
+) -> list[Box]:
+    """Return where nuclei that were accepted kept pixels that no mask of theirs has."""
+    found = []
+    for object_id in ids:
+        boxes = field.boxes([object_id])
+        # to look at all of the labels would take as long as the rest of a click
+        y0, x0, y1, x1 = _around(boxes, labels.shape)
+        near = _clip((y0 - reach, x0 - reach, y1 + reach, x1 + reach), labels.shape)
+        left = labels[_slices(near)] == object_id
+        for box in boxes:
+            y0, x0, y1, x1 = np.subtract(_clip(box, labels.shape), [*near[:2]] * 2)
+            left[y0:y1, x0:x1] = False
+        found += _box_of(left, near[:2])
+    return found
+
+
+def _box_of(there: BoolArray, origin_yx: tuple[int, int] = (0, 0)) -> list[Box]:
+    """Return one box around what is true, if anything is."""
+    rows, columns = np.flatnonzero(there.any(1)), np.flatnonzero(there.any(0))
     if len(rows) == 0:
         return []
-    return [(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)]
+    y, x = origin_yx
+    first, last = (y + int(rows[0]), x + int(columns[0])), (rows[-1], columns[-1])
+    return [(*first, y + int(last[0]) + 1, x + int(last[1]) + 1)]
 
 
 def _around(boxes: Iterable[Box], shape: tuple[int, ...]) -> Box:

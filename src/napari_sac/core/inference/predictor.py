@@ -57,6 +57,7 @@ class _Query:
     signs: npt.NDArray[np.int64]
     tile: int
     key: bytes
+    points_key: bytes
 
     @property
     def centre(self) -> npt.NDArray[np.float64]:
@@ -307,6 +308,7 @@ def _queries(
     table = together.select(order)
     points = embedding.to_input(table.yx)
     starts = np.flatnonzero(np.diff(table.object_id, prepend=-1))
+    is_own = order < len(own_rows)
     base = f"{model.key}|{embedding.key}|{config.generator_weight:g}".encode()
     for start, end in zip(starts, [*starts[1:], len(table)], strict=True):
         signs = table.sign[start:end].astype(np.int64)
@@ -316,12 +318,15 @@ def _queries(
         first = own[signs == POSITIVE][:1]
         digest = hashlib.blake2b(base, digest_size=16)
         digest.update(own.tobytes() + signs.tobytes())
+        own_end = start + np.count_nonzero(is_own[start:end])
+        where = table.yx[start:own_end].tobytes() + table.sign[start:own_end].tobytes()
         yield _Query(
             int(table.object_id[start]),
             own,
             signs,
             int(embedding.owners(first)[0]),
             digest.digest(),
+            hashlib.blake2b(where, digest_size=16).digest(),
         )
 
 
@@ -407,6 +412,7 @@ def _decode_batch(
             predicted_iou=float(predicted_iou[i].clamp(0, 1)),
             stability_score=float(stability[i]),
             prompt_key=query.key,
+            points_key=query.points_key,
         )
         result.append((query, mask))
     return result

@@ -31,7 +31,8 @@ __all__ = [
 ]
 
 _FEW_ROWS = 64
-"""As many rows that differ in place are not searched for elsewhere."""
+"""As many rows that differ in place are not searched for elsewhere; nor if others
+follow at the end, as those of a click do."""
 
 _STATES = np.array([state.value for state in PromptState], "<U8")
 
@@ -327,8 +328,8 @@ def _find_rows(before: Prompts, after: Prompts) -> RowsChange | None:
     old, new = _as_records(before), _as_records(after)
     shorter = min(len(old), len(new))
     differs = np.flatnonzero(old[:shorter] != new[:shorter])
-    if len(old) == len(new) and len(differs) <= _FEW_ROWS:
-        gone = come = differs
+    if len(old) <= len(new) and len(differs) <= _FEW_ROWS:
+        gone, come = differs, np.append(differs, np.arange(len(old), len(new)))
     else:
         start = int(differs[0]) if len(differs) else shorter
         gone, come = _align(old[start:], new[start:])

@@ -71,7 +71,8 @@ def replay(
 ) -> list[Replayed]:
     """Return labels that are computed again from images, prompts and settings.
 
-    Nuclei that were painted by hand are taken from the session as they are.
+    Pixels of nuclei that were painted or accepted are taken from the session as they
+    are.
 
     Parameters
     ----------

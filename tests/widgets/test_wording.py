@@ -1,0 +1,76 @@
+"""The sentences of the dock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from napari_sac.widgets._wording import (
+    describe_count,
+    describe_effort,
+    describe_progress,
+    describe_stage,
+    describe_step,
+)
+
+if TYPE_CHECKING:
+    from synthetic import Nuclei
+
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.widgets.segment_widget import SegmentWidget
+
+
+@pytest.fixture
+def annotated(dock: SegmentWidget, nuclei: Nuclei) -> Annotation:
+    return dock.session.import_labels(dock.images.plane(), nuclei.labels)
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("embedding", "Looking at the image ..."),
+        ("decoding", "Outlining nuclei ..."),
+        ("reading the file", "Reading the file ..."),
+    ],
+)
+def test_what_goes_on_is_said_without_jargon(stage: str, said: str) -> None:
+    assert describe_stage(stage) == said
+
+
+def test_what_counts_as_work_is_said(annotated: Annotation) -> None:
+    annotated.worked, annotated.clicks = 125.0, 6
+    said = describe_effort(annotated, 0)
+    assert said.startswith("2 min 5 s, 6 steps. Each step that Undo takes back counts")
+    assert "pauses up to 1 min" in said
+    assert describe_effort(annotated, 4).startswith(
+        "2 min 5 s, 6 steps: 1.5 per nucleus. "
+    )
+
+
+def test_what_was_rejected_is_no_nucleus() -> None:
+    assert describe_progress(0) == "%v of %m nuclei reviewed"
+    assert describe_progress(1200) == "%v of %m nuclei reviewed, 1,200 rejected"
+
+
+def test_hidden_points_are_told_if_there_are_some(
+    dock: SegmentWidget, annotated: Annotation
+) -> None:
+    assert describe_count(annotated) == "12 points shown."
+    annotated.prompts.score[:5] = 0.1
+    dock.session.set_threshold(annotated, 0.2)
+    hidden = len(annotated.hidden)
+    assert describe_count(annotated) == (
+        f"{12 - hidden} points shown; {hidden} of a lower score are hidden."
+        if hidden
+        else "12 points shown."
+    )
+
+
+def test_a_step_is_told_with_what_is_left(
+    dock: SegmentWidget, annotated: Annotation
+) -> None:
+    dock.session.reject(annotated, np.array([0]))
+    said = describe_step(dock.session.undo_title, annotated, undone=False)
+    assert said == "Done: reject 1 nucleus. Now 11 nuclei."
