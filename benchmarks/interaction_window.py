@@ -61,7 +61,8 @@ PATIENCE = 10.0
 NO_FRAME_TICKS = 5
 """How many tenths of a second to wait for a frame with what was written."""
 REST_MS = 100
-"""How long the mouse rests at a place before a key or the mouse is pressed."""
+"""How long the mouse rests at a place before a key or the mouse is pressed, and before
+it lets go of what it has dragged."""
 
 
 @dataclass(frozen=True)
@@ -371,6 +372,7 @@ def _drag(
     for part in (0.3, 0.6, 1.0):
         QTest.mouseMove(canvas, field.place(start + part * (end - start)))
         field.rest(20)
+    field.rest(REST_MS)
     release = field.place(end)
     return field.time_event(
         lambda: QTest.mouseRelease(canvas, LEFT, Modifier.NoModifier, release)

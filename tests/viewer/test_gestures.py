@@ -13,6 +13,7 @@ from napari.utils._proxies import ReadOnlyWrapper
 from napari.utils.interactions import mouse_press_callbacks, mouse_release_callbacks
 from napari.utils.shortcuts import default_shortcuts
 
+from napari_sac.core.inference.instances import inside
 from napari_sac.core.progress import ignore_progress
 from napari_sac.core.types import NEGATIVE, POSITIVE
 from napari_sac.viewer.editing import nucleus_at
@@ -324,6 +325,30 @@ def test_the_mouse_shows_what_a_click_would_give(bench: Bench) -> None:
 
 
 # -- keys ----------------------------------------------------------------------
+
+
+def test_the_preview_is_written_where_it_lies_and_moved_when_it_must(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_sac.viewer.preview._WINDOW", 96)
+    annotation = bench.find()
+    bench.segment(annotation)
+    annotation.points.mode = "add"
+    preview, moves = bench.session.preview, []
+    for yx in ((60.0, 60.0), (64.0, 66.0), (100.0, 150.0), (60.0, 60.0)):
+        hover(annotation, yx)
+        (request,) = [bench.session.live.next_request()]
+        result = decode_live(request, ignore_progress)
+        bench.session.live.take(result)
+        layer, mask = preview.layer, result.mask
+        # where the layer shows the mask, in pixels of the plane
+        shown = np.argwhere(layer.data)
+        world = np.array([layer.data_to_world(place) for place in shown])
+        places = [annotation.labels.world_to_data(place) for place in world]
+        wanted = np.argwhere(inside(mask)) + mask.origin_yx
+        np.testing.assert_allclose(places, wanted, atol=1e-6)
+        moves.append(tuple(layer.translate))
+    assert moves[0] == moves[1] != moves[2]
 
 
 def test_our_keys_are_none_of_naparis() -> None:

@@ -1,4 +1,4 @@
-"""A click has its masks before napari has its point."""
+"""A click has its masks before napari has its point; a drag is foreseen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from napari.utils._proxies import ReadOnlyWrapper
-from napari.utils.interactions import mouse_press_callbacks, mouse_release_callbacks
+from napari.utils.interactions import (
+    mouse_move_callbacks,
+    mouse_press_callbacks,
+    mouse_release_callbacks,
+)
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -126,3 +130,45 @@ def test_a_point_that_never_came_is_forgotten_at_the_next_click(
     events_of_click(annotation)
     bench.session.sync(annotation)
     assert len(annotation.prompts) == len(annotation.points.data) == rows + 1
+
+
+def test_a_point_that_is_let_go_where_it_rested_is_drawn_as_it_was_foreseen(
+    bench: Bench, annotation: Annotation
+) -> None:
+    layer = annotation.points
+    layer.mode = "select"
+    drawn = np.isin(annotation.prompts.object_id, annotation.state.labels)
+    row = int(np.flatnonzero(drawn)[0])
+    start = annotation.prompts.yx[row].copy()
+    event = SimpleNamespace(
+        type="mouse_press",
+        modifiers=(),
+        position=layer.data_to_world(start + 0.3),
+        view_direction=None,
+        dims_displayed=[0, 1],
+        is_dragging=True,
+    )
+    mouse_press_callbacks(layer, ReadOnlyWrapper(event))
+    event.type = "mouse_move"
+    for away in (1.1, 13.7):
+        event.position = layer.data_to_world(start + 0.3 + away)
+        mouse_move_callbacks(layer, ReadOnlyWrapper(event))
+    before, masks = annotation.state.labels.copy(), dict(annotation.masks)
+    assert bench.decode() > 0
+    assert bench.session.preview.layer.opacity > 0
+    np.testing.assert_array_equal(annotation.state.labels, before)
+    event.type = "mouse_release"
+    mouse_release_callbacks(layer, ReadOnlyWrapper(event))
+    np.testing.assert_allclose(annotation.prompts.yx[row], start + 13.7)
+    assert annotation.prompts.state[row] == "moved"
+    assert annotation.masks != masks
+    after = annotation.state.labels.copy()
+    assert not bench.session.live.step_waits
+    assert bench.decode() == 0
+    assert bench.session.preview.layer.opacity == 0
+    # the same as without foresight
+    bench.session.undo()
+    bench.session.redo()
+    annotation.replace_masks(dict.fromkeys(annotation.masks))
+    bench.segment(annotation)
+    np.testing.assert_array_equal(annotation.state.labels, after)

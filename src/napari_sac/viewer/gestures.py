@@ -149,6 +149,7 @@ class Gestures:
         layer.events.features.connect(self._on_features)
         layer.events.mode.connect(self._on_mode)
         layer.mouse_drag_callbacks.append(self._on_press)
+        layer.mouse_drag_callbacks.append(self._on_drag)
         layer.mouse_move_callbacks.append(self._on_hover)
 
     def watch_labels(self, layer: Labels) -> None:
@@ -265,8 +266,26 @@ class Gestures:
         while event.type == "mouse_move":
             yield
         if layer.mode == _ADDING:
-            yx = layer.world_to_data(event.position)
-            self._released_at = np.asarray(yx, float)[-2:]
+            self._released_at = _position(layer, event)
+
+    def _on_drag(self, layer: Points, event: Event) -> Iterator[None]:
+        """Foresee what becomes of a point that is dragged, if it is let go here.
+
+        napari calls this before its own tool, which moves the point.
+        """
+        pressed_at = _position(layer, event)
+        yield
+        annotation, rows = self._session.owner(layer), sorted(layer.selected_data)
+        if annotation is None or layer.mode != "select" or len(rows) != 1:
+            return
+        grip = pressed_at - layer.data[rows[0]]
+        while event.type == "mouse_move" and "Shift" not in event.modifiers:
+            place, here = layer.data[rows[0]], _position(layer, event)
+            # as napari does, to the last bit: at this move and at the release
+            for _ in range(2):
+                place = place + (here - place - grip)
+            self._session.preview.look_at_move(annotation, rows[0], place)
+            yield
 
     def _on_mode(self, event: Event) -> None:
         """Let a tool that was put away add nuclei again when it comes back."""
@@ -312,7 +331,7 @@ class Gestures:
         if layer.mode != _ADDING:
             self._session.preview.hide()
             return
-        yx = np.asarray(layer.world_to_data(event.position), float)[-2:]
+        yx = _position(layer, event)
         self._hover = (annotation, yx)
         sign, joins = self._meaning(event.modifiers)
         self._session.preview.look(annotation, yx, sign, joins=joins)
@@ -337,6 +356,8 @@ class Gestures:
             editing.finish_placing(self._session, annotation)
             editing.sync(self._session, annotation, self._take_joining())
         elif event.action != ActionType.CHANGING:
+            if event.action == ActionType.CHANGED:
+                self._session.preview.hide()
             # before a removal too: the rows that it names must be known
             self._session.sync(annotation)
 
@@ -379,3 +400,8 @@ class Gestures:
         if isinstance(layer, Labels):
             return np.flatnonzero(annotation.prompts.object_id == int(value))
         return np.array([value], np.intp)
+
+
+def _position(layer: Points, event: Event) -> FloatArray:
+    """Return where (y, x) the mouse is, in pixels of the image."""
+    return np.asarray(layer.world_to_data(event.position), float)[-2:]

@@ -184,12 +184,19 @@ def build_labels(
 ) -> Labels:
     """Return a Labels layer that shows a copy of (H, W) labels."""
     layer = Labels(np.array(labels, np.uint32, order="C"), name=name, **geometry)
-    # Every stroke goes into the session's history. A history of napari's beside it
-    # would go stale: it writes pixels back without a look at what happened since.
-    # Nothing public empties it or turns it off.
+    keep_no_history(layer)
+    return layer
+
+
+def keep_no_history(layer: Labels) -> None:
+    """Let napari remember nothing of what is written into a layer.
+
+    Every stroke goes into the session's history. A history of napari's beside it would
+    go stale: it writes pixels back without a look at what happened since.
+    """
+    # nothing public empties it or turns it off
     layer._history_limit = 0
     layer._reset_history()
-    return layer
 
 
 def show_pixels(
