@@ -209,7 +209,7 @@ def test_the_review_by_keys(field: Field) -> None:
     assert set(annotation.prompts.state[accepted]) == {"accepted"}
     assert (
         field.dock.review.bar.text()
-        == f"1 of {field.dock.review.bar.maximum()} reviewed"
+        == f"1 of {field.dock.review.bar.maximum()} nuclei reviewed"
     )
     # rejecting the present nucleus takes its mask away
     field.hands.key(Key.Key_Q)

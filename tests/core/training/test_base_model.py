@@ -10,6 +10,7 @@ import torch
 from skimage.io import imsave
 from synthetic import build_tiny_model, draw_nuclei
 
+from napari_sac.core.config import TrainingConfig
 from napari_sac.core.models.prompt_generator import PromptGenerator
 from napari_sac.core.models.weight_files import read_generator
 from napari_sac.core.training import base_model
@@ -42,6 +43,8 @@ def test_generator_only_widens_what_is_shipped_and_goes_on(
         return build_tiny_model()
 
     monkeypatch.setattr(base_model, "load_model", load)
+    wide = PromptGenerator((8, 8, 8, 8))
+    monkeypatch.setattr(base_model, "PromptGenerator", lambda: wide)
     output = tmp_path / "run"
     flags = ["--data", str(data), "--output", str(output), "--generator-only"]
     assert base_model.main([*flags, "--steps", "20"]) == 0
@@ -49,7 +52,7 @@ def test_generator_only_widens_what_is_shipped_and_goes_on(
     written = {file.name for file in output.iterdir()}
     assert written == {"prompt_generator.safetensors", "checkpoint.pt", "curve.csv"}
     generator = read_generator(output / "prompt_generator.safetensors")
-    assert generator.widths == PromptGenerator().widths
+    assert generator.widths == wide.widths
     trained = generator.state_dict()
     saved = torch.load(output / "checkpoint.pt", weights_only=True)
     assert saved["step"] == 20
@@ -65,3 +68,18 @@ def test_generator_only_widens_what_is_shipped_and_goes_on(
     torch.testing.assert_close(
         trained["down.0.0.weight"][: len(first)], first, atol=0.05, rtol=0
     )
+
+
+def test_what_learns_lies_on_the_device_that_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        base_model, "load_model", lambda name, device: build_tiny_model()
+    )
+    # "meta" is a device that every machine has
+    state = base_model.build_generator_state(TrainingConfig(), device="meta")
+    assert state.device.type == "meta"
+    assert all(p.device.type == "meta" for p in state.generator.parameters())
+    state = base_model.build_state(TrainingConfig(), device="meta")
+    for module in (state.sam, state.generator, state.auxiliary):
+        assert all(p.device.type == "meta" for p in module.parameters())

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from napari_sac.core.config import TrainingConfig
+from napari_sac.core.device import DEVICE_NAMES, select_device
 from napari_sac.core.models.adapter import AdapterInfo, save_adapter
 from napari_sac.core.models.lora import inject_lora, set_trainable
 from napari_sac.core.models.registry import load_model, weights_sha256
@@ -28,7 +29,7 @@ from napari_sac.core.training.trainer import (
 
 
 def build_adapter_state(
-    model_name: str, config: TrainingConfig, rank: int
+    model_name: str, config: TrainingConfig, rank: int, device: str = "cpu"
 ) -> TrainingState:
     """Return a base model with a fresh LoRA, ready to train.
 
@@ -39,6 +40,8 @@ def build_adapter_state(
     inject_lora(model.sam, rank)
     set_trainable(model.sam)
     model.generator.requires_grad_(True)
+    for module in (model.sam, model.generator):
+        module.to(device)
     optimizer = make_optimizer((model.sam, model.generator), config)
     return TrainingState(model.spec, model.sam, model.generator, None, optimizer)
 
@@ -57,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--max-minutes", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=DEVICE_NAMES, default="auto")
     parsed = parser.parse_args(arguments)
     config = TrainingConfig(
         steps=parsed.steps,
@@ -65,7 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
         warm_up_steps=50,
         averaging=0.99,
     )
-    state = build_adapter_state(parsed.model, config, parsed.rank)
+    device = select_device(parsed.device).name
+    state = build_adapter_state(parsed.model, config, parsed.rank, device)
     images = load_training_images(parsed.data, state.spec.nucleus_diameter)
     sys.stderr.write(f"{len(images)} images\n")
     train(state, images, parsed.output, config)

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from napari_sac.core.config import TrainingConfig
+from napari_sac.core.device import DEVICE_NAMES, select_device
 from napari_sac.core.models.attention import fuse_qkv
 from napari_sac.core.models.prompt_generator import PromptGenerator
 from napari_sac.core.models.registry import get_spec, load_model
@@ -44,7 +45,9 @@ _GENERATOR_STEPS = 100_000
 _GENERATOR_FILE = "prompt_generator.safetensors"
 
 
-def build_state(config: TrainingConfig, name: str = "sac_tiny") -> TrainingState:
+def build_state(
+    config: TrainingConfig, name: str = "sac_tiny", device: str = "cpu"
+) -> TrainingState:
     """Return freshly initialised networks of a registered model's sizes."""
     spec = get_spec(name)
     torch.manual_seed(config.seed)
@@ -54,6 +57,8 @@ def build_state(config: TrainingConfig, name: str = "sac_tiny") -> TrainingState
             nn.init.trunc_normal_(parameter, std=0.02)
     generator = PromptGenerator().train()
     auxiliary = nn.Conv2d(spec.architecture.prompt_dim, 4 * 16, 1)
+    for module in (sam, generator, auxiliary):
+        module.to(device)
     for module in (sam.image_encoder.patch_embed, generator):
         module.to(memory_format=torch.channels_last)
     optimizer = make_optimizer((sam, generator, auxiliary), config)
@@ -61,18 +66,18 @@ def build_state(config: TrainingConfig, name: str = "sac_tiny") -> TrainingState
 
 
 def build_generator_state(
-    config: TrainingConfig, name: str = "sac_tiny"
+    config: TrainingConfig, name: str = "sac_tiny", device: str = "cpu"
 ) -> TrainingState:
     """Return a shipped model of which only the prompt generator will learn.
 
     A generator narrower than :class:`PromptGenerator` is by default is widened first.
     """
     model = load_model(name, device="cpu")
-    model.sam.requires_grad_(False)
+    model.sam.requires_grad_(False).to(device)
     torch.manual_seed(config.seed)
     widths = PromptGenerator().widths
     generator = widen_generator(model.generator, widths).requires_grad_(True).train()
-    generator.to(memory_format=torch.channels_last)
+    generator.to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer((generator,), config)
     return TrainingState(model.spec, model.sam, generator, None, optimizer)
 
@@ -95,7 +100,7 @@ def train_base(parsed: argparse.Namespace) -> None:
         max_minutes=parsed.max_minutes,
         seed=parsed.seed,
     )
-    state = build_state(config)
+    state = build_state(config, device=select_device(parsed.device).name)
     train(state, _load_images(parsed.data, state), parsed.output, config)
     write_shipped_weights(state, parsed.output)
 
@@ -114,7 +119,7 @@ def train_generator(parsed: argparse.Namespace) -> None:
         averaging=0.997,
         bfloat16=False,
     )
-    state = build_generator_state(config)
+    state = build_generator_state(config, device=select_device(parsed.device).name)
     images = _load_images(parsed.data, state)
     train(state, images, parsed.output, config, generator_step)
     state.use_averages()
@@ -135,6 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="by default 6000")
     parser.add_argument("--max-minutes", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=DEVICE_NAMES, default="auto")
     parser.add_argument(
         "--generator-only",
         action="store_true",
