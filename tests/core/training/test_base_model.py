@@ -11,7 +11,6 @@ from skimage.io import imsave
 from synthetic import build_tiny_model, draw_nuclei
 
 from napari_sac.core.config import TrainingConfig
-from napari_sac.core.models.prompt_generator import PromptGenerator
 from napari_sac.core.models.weight_files import read_generator
 from napari_sac.core.training import base_model
 
@@ -33,7 +32,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def test_generator_only_widens_what_is_shipped_and_goes_on(
+def test_generator_only_goes_on_from_what_is_shipped(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = []
@@ -43,31 +42,25 @@ def test_generator_only_widens_what_is_shipped_and_goes_on(
         return build_tiny_model()
 
     monkeypatch.setattr(base_model, "load_model", load)
-    wide = PromptGenerator((8, 8, 8, 8))
-    monkeypatch.setattr(base_model, "PromptGenerator", lambda: wide)
     output = tmp_path / "run"
     flags = ["--data", str(data), "--output", str(output), "--generator-only"]
     assert base_model.main([*flags, "--steps", "20"]) == 0
     assert loaded == [("sac_tiny", "cpu")]
     written = {file.name for file in output.iterdir()}
     assert written == {"prompt_generator.safetensors", "checkpoint.pt", "curve.csv"}
-    generator = read_generator(output / "prompt_generator.safetensors")
-    assert generator.widths == wide.widths
-    trained = generator.state_dict()
+    trained = read_generator(output / "prompt_generator.safetensors").state_dict()
     saved = torch.load(output / "checkpoint.pt", weights_only=True)
     assert saved["step"] == 20
     before = build_tiny_model()
     for name, tensor in before.sam.state_dict().items():
         assert torch.equal(saved["networks"][f"sam.{name}"], tensor), name
+    changed = 0
     for name, tensor in trained.items():
         if tensor.is_floating_point():
             average = saved["averages"][f"generator.{name}"]
             torch.testing.assert_close(tensor, average, rtol=1e-3, atol=1e-3)
-    first = before.generator.state_dict()["down.0.0.weight"]
-    assert not torch.equal(trained["down.0.0.weight"][: len(first)], first)
-    torch.testing.assert_close(
-        trained["down.0.0.weight"][: len(first)], first, atol=0.05, rtol=0
-    )
+            changed += not torch.equal(tensor, before.generator.state_dict()[name])
+    assert changed > 10
 
 
 def test_what_learns_lies_on_the_device_that_was_asked_for(

@@ -11,6 +11,7 @@ from napari_sac.core.training.losses import (
     generator_loss,
     mask_loss,
     mask_targets,
+    small_nuclei_weight,
 )
 from napari_sac.core.training.sampling import Crops, PromptBatch
 
@@ -46,6 +47,21 @@ def test_generator_loss_ignores_the_unknown(crops: Crops) -> None:
     wrong_there = right.clone()
     wrong_there[:, :, 16:] *= -1
     assert generator_loss(wrong_there, partial) == generator_loss(right, partial)
+
+
+def test_balanced_a_small_nucleus_counts_more(crops: Crops) -> None:
+    labels = torch.zeros_like(crops.labels)
+    labels[0, 2:30, 2:20], labels[0, 24:28, 24:28] = 1, 2
+    uneven = replace(crops, labels=labels, distance=(labels > 0).float())
+    weight = small_nuclei_weight(labels)
+    assert weight[0, 0, 0] == weight[0, 5, 5] == 1
+    assert weight[0, 25, 25] == 2.5
+    missed = maps_of(uneven)
+    missed[:, :, 24:28, 24:28] *= -1
+    plain, balanced = (
+        generator_loss(missed, uneven, balanced=b) for b in (False, True)
+    )
+    assert balanced > 1.5 * plain
 
 
 def test_mask_targets_show_one_nucleus_in_its_window(crops: Crops) -> None:

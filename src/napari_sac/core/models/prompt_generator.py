@@ -37,7 +37,7 @@ class PromptGenerator(nn.Module):
     (arXiv 2401.13220). The U-Net and the distance map are our choice.
     """
 
-    def __init__(self, widths: Sequence[int] = (32, 96, 160, 256)) -> None:
+    def __init__(self, widths: Sequence[int] = (32, 64, 96, 128)) -> None:
         super().__init__()
         self.widths = tuple(widths)
         self.down = nn.ModuleList()

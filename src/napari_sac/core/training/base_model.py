@@ -27,7 +27,6 @@ from napari_sac.core.models.prompt_generator import PromptGenerator
 from napari_sac.core.models.registry import get_spec, load_model
 from napari_sac.core.models.sam import build_sam
 from napari_sac.core.models.weight_files import write_generator, write_weights
-from napari_sac.core.training.growth import widen_generator
 from napari_sac.core.training.trainer import (
     TrainingState,
     generator_step,
@@ -68,15 +67,10 @@ def build_state(
 def build_generator_state(
     config: TrainingConfig, name: str = "sac_tiny", device: str = "cpu"
 ) -> TrainingState:
-    """Return a shipped model of which only the prompt generator will learn.
-
-    A generator narrower than :class:`PromptGenerator` is by default is widened first.
-    """
+    """Return a shipped model of which only the prompt generator will learn."""
     model = load_model(name, device="cpu")
     model.sam.requires_grad_(False).to(device)
-    torch.manual_seed(config.seed)
-    widths = PromptGenerator().widths
-    generator = widen_generator(model.generator, widths).requires_grad_(True).train()
+    generator = model.generator.requires_grad_(True).train()
     generator.to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer((generator,), config)
     return TrainingState(model.spec, model.sam, generator, None, optimizer)
@@ -113,8 +107,7 @@ def train_generator(parsed: argparse.Namespace) -> None:
         max_minutes=parsed.max_minutes,
         seed=parsed.seed,
         prompts_per_crop=1,
-        mild=0.5,
-        learning_rate=8e-4,
+        learning_rate=6e-4,
         warm_up_steps=60,
         averaging=0.997,
         bfloat16=False,

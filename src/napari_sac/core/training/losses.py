@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from napari_sac.core.inference.generator_maps import GENERATOR_DIAMETER
 
 if TYPE_CHECKING:
     from napari_sac.core.training.sampling import Crops, PromptBatch
@@ -15,7 +18,11 @@ HARD_WEIGHT = 4.0
 """Extra weight of background where a person rejected a candidate."""
 
 
-def generator_loss(maps: Tensor, crops: Crops) -> Tensor:
+TYPICAL_AREA = math.pi / 4 * GENERATOR_DIAMETER**2
+"""Of a nucleus at the scale the generator works at, in pixels."""
+
+
+def generator_loss(maps: Tensor, crops: Crops, *, balanced: bool = False) -> Tensor:
     """Return cross-entropy + Dice of the foreground and the error of the distance.
 
     Parameters
@@ -25,11 +32,15 @@ def generator_loss(maps: Tensor, crops: Crops) -> Tensor:
         returns them.
     crops : Crops
         The truth; unknown pixels do not count.
+    balanced : bool
+        Whether a pixel of a small nucleus weighs more, so that a large nucleus beside
+        it does not hide it.
     """
     known = crops.known.float()
     foreground = (crops.labels > 0).float()
+    size = small_nuclei_weight(crops.labels) if balanced else torch.ones_like(known)
     # a pixel of the gap between two nuclei is rare and decides whether they merge
-    weight = known * (1 + 3 * _gap(crops.labels))
+    weight = known * size * (1 + 3 * _gap(crops.labels))
     if crops.hard is not None:
         weight = weight + HARD_WEIGHT * known * (1 - foreground) * crops.hard
     logits = maps[:, 0].float()
@@ -40,7 +51,7 @@ def generator_loss(maps: Tensor, crops: Crops) -> Tensor:
     error = F.smooth_l1_loss(
         maps[:, 1].float().sigmoid(), crops.distance, beta=0.1, reduction="none"
     )
-    weight = known * (0.3 + foreground)
+    weight = known * size * (0.3 + foreground)
     if crops.hard is not None:
         weight = weight + known * (1 - foreground) * crops.hard
     distance = (error * weight).sum() / weight.sum().clamp(min=1)
@@ -124,6 +135,21 @@ def _dice_loss(probability: Tensor, truth: Tensor) -> Tensor:
     """Return 1 - Dice for each row (Milletari et al. 2016)."""
     overlap = 2 * (probability * truth).sum(1)
     return 1 - (overlap + 1) / (probability.sum(1) + truth.sum(1) + 1)
+
+
+def small_nuclei_weight(labels: Tensor) -> Tensor:
+    """Return the weight of each pixel of (B, H, W) labels, from 1 to 2.5.
+
+    It falls with the square root of the nucleus's area in the crop down to 1 at the
+    typical area; background weighs 1.
+    """
+    weights = []
+    for one in labels:
+        area = torch.bincount(one.ravel().long()).clamp(min=1).float()
+        of_label = (TYPICAL_AREA / area).sqrt().clamp(1.0, 2.5)
+        of_label[0] = 1.0
+        weights.append(of_label[one.long()])
+    return torch.stack(weights)
 
 
 def _gap(labels: Tensor) -> Tensor:

@@ -151,14 +151,7 @@ def train(
             group["lr"] = rate
         size = state.spec.architecture.image_size
         rng = np.random.default_rng([config.seed, state.step])
-        mild = round(config.mild * config.batch_size)
-        crops = Crops.concatenate(
-            [
-                draw_crops(images, count, size, rng, mild=is_mild)
-                for count, is_mild in ((config.batch_size - mild, False), (mild, True))
-                if count
-            ]
-        )
+        crops = draw_crops(images, config.batch_size, size, rng)
         prompts = draw_prompts(crops, config.prompts_per_crop, rng)
         if (prompts.label > 0).any():
             recent.append((step or train_step)(state, crops, prompts, config))
@@ -229,7 +222,7 @@ def train_step(
 def generator_step(
     state: TrainingState, crops: Crops, prompts: PromptBatch, config: TrainingConfig
 ) -> dict[str, float]:
-    """Do one step of the prompt generator alone."""
+    """Do one step of the prompt generator alone, with balanced weights."""
     device = state.device
     crops = crops.to(device)
     low = config.bfloat16 and native_bfloat16(device)
@@ -238,7 +231,7 @@ def generator_step(
             memory_format=torch.channels_last
         )
         maps = state.generator(image)
-    loss = generator_loss(maps, crops)
+    loss = generator_loss(maps, crops, balanced=True)
     state.optimizer.zero_grad()
     loss.backward()
     clip_gradients(state)
