@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from argparse import ArgumentParser
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from napari_sac.cli import demo
 from napari_sac.cli.main import main
 from napari_sac.core.errors import NapariSacError
 from napari_sac.core.io import read_labels, read_prompts
+from napari_sac.core.types import Prompts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,3 +95,19 @@ def test_an_xvfb_that_does_not_start_is_said(
     demo.add_parser(parser.add_subparsers())
     with pytest.raises(NapariSacError, match="did not start"):
         demo.run(parser.parse_args(["demo", "--headless"]))
+
+
+def test_the_nucleus_to_add_is_the_best_of_those_not_shown() -> None:
+    shown = Prompts.from_points([(20.0, 20.0), (70.0, 70.0)])
+    # the best lies beside a point that is there
+    hidden = Prompts.from_points(
+        [(24.0, 21.0), (50.0, 30.0), (80.0, 10.0)], score=np.array([0.5, 0.3, 0.4])
+    )
+    annotation = SimpleNamespace(
+        prompts=shown, hidden=hidden, diameter=10.0, labels=None
+    )
+    assert tuple(demo._place_to_add(annotation)) == (80.0, 10.0)
+    annotation.labels = SimpleNamespace(data=np.zeros((90, 90), np.uint32))
+    annotation.hidden = hidden.select(np.array([0]))
+    place = demo._place_to_add(annotation)
+    assert np.linalg.norm(shown.yx - place, axis=1).min() > 25

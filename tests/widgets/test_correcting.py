@@ -12,6 +12,7 @@ from napari.components import ViewerModel
 from napari.settings import get_plugin_settings
 from napari.utils._proxies import PublicOnlyProxy
 from npe2 import PluginManifest
+from qtpy.QtOpenGLWidgets import QOpenGLWidget
 
 import napari_sac
 from napari_sac.core.types import NEGATIVE, POSITIVE, ObjectMask
@@ -114,6 +115,24 @@ def test_switched_off_the_mouse_still_shows_what_a_click_would_give(
     dock.correct.live.setChecked(True)
     settle(qtbot, dock)
     assert 2 in annotated.masks
+
+
+def test_the_canvas_is_painted_before_napari_has_added_the_point(
+    dock: SegmentWidget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painted = []
+
+    def paint(canvas: QOpenGLWidget) -> None:
+        painted.append(canvas)
+
+    monkeypatch.setattr(QOpenGLWidget, "repaint", paint)
+    canvas = QOpenGLWidget(dock)
+    dock.session.masks_placed.emit()
+    assert painted == [canvas]
+    dock.correcting.leave()
+    dock.session.masks_placed.emit()
+    assert painted == [canvas]
+    dock.correcting.join()
 
 
 def test_the_first_click_after_segment_is_prepared(

@@ -202,12 +202,12 @@ class _Demo:
         _say(f"  {self._dock.status.message.text()}")
 
     def correct(self) -> None:
-        """Add a nucleus where none is, by the mouse; its mask appears at once."""
+        """Add a nucleus that is not shown, by the mouse; its mask appears at once."""
         import numpy as np
 
         annotation = self._annotation()
         before = len(annotation.prompts)
-        y, x = _emptiest_place(annotation)
+        y, x = _place_to_add(annotation)
         _say(f"Adding a nucleus with a click at ({y:.0f}, {x:.0f}).")
         layer: Any = annotation.points
         self._viewer.layers.selection.active = layer
@@ -345,6 +345,25 @@ def _process_events_while(condition: Callable[[], bool], seconds: float) -> None
             )
         QApplication.processEvents()
         time.sleep(0.005)
+
+
+def _place_to_add(annotation: Annotation) -> npt.NDArray[Any]:
+    """Return the place (y, x) of a nucleus that most likely is one, and has no point.
+
+    It is the best of the proposals that the minimum score hides, away from the points
+    there are. Where there is none of these, it is the emptiest place.
+    """
+    import numpy as np
+    from scipy.spatial import KDTree
+
+    shown, hidden = annotation.prompts, annotation.hidden
+    if len(shown) and len(hidden):
+        distance, _ = KDTree(shown.yx).query(hidden.yx)
+        alone = np.flatnonzero(distance > annotation.diameter)
+        if len(alone):
+            best: npt.NDArray[Any] = hidden.yx[alone[hidden.score[alone].argmax()]]
+            return best
+    return _emptiest_place(annotation)
 
 
 def _emptiest_place(annotation: Annotation) -> npt.NDArray[Any]:
