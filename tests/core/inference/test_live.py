@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from synthetic import build_tiny_model, draw_nuclei
 
 from napari_sac.core.config import DecodeConfig
-from napari_sac.core.inference import predictor
+from napari_sac.core.inference import live, predictor
 from napari_sac.core.inference.embedding import Embedding, embed_image
 from napari_sac.core.inference.instances import assemble_labels, protected_objects
 from napari_sac.core.inference.live import (
@@ -306,6 +306,27 @@ def test_an_edit_reaches_those_beside_it_and_no_others() -> None:
     assert touched_nuclei(prompts, prompts.select([3, 1, 0, 2]), config, 20.0) == set()
     alone = DecodeConfig(neighbour_negatives=0)
     assert touched_nuclei(prompts, deleted, alone, 20.0) == {2}
+
+
+def test_an_edit_of_one_in_thousands_looks_at_few(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grid = np.stack(np.mgrid[:50, :60], -1).reshape(-1, 2) * 20.0
+    prompts = Prompts.from_points(grid, state="added")
+    after = prompts.select(np.arange(len(prompts)) != 1234)
+    looked_at = []
+    original = live.neighbour_negatives
+
+    def counted(table: Prompts, *args: Any, **kwargs: Any) -> Prompts:
+        looked_at.append(len(table))
+        return original(table, *args, **kwargs)
+
+    monkeypatch.setattr(live, "neighbour_negatives", counted)
+    touched = touched_nuclei(prompts, after, DecodeConfig(neighbour_negatives=4), 25.0)
+    # its place in the table is its number less one; the four beside it lose a negative
+    assert touched == {1235, 1234, 1236, 1175, 1295}
+    assert len(looked_at) == 2
+    assert max(looked_at) <= 25
 
 
 def test_a_change_of_score_touches_nothing() -> None:

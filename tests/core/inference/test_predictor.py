@@ -15,6 +15,7 @@ from napari_sac.core.inference.embedding import Embedding, embed_image
 from napari_sac.core.inference.predictor import (
     decode_prompts,
     decode_semantic,
+    surroundings,
     with_neighbour_negatives,
 )
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts
@@ -225,3 +226,11 @@ def test_semantic_mode_decodes_all_prompts_of_a_tile_at_once(
     nothing = decode_semantic(embedding, Prompts.empty(), tiny_model, DecodeConfig())
     assert (nothing < 0).all()
     assert POSITIVE == 1
+
+
+def test_surroundings_are_whole_nuclei_and_no_far_ones() -> None:
+    places = [[10, 10], [10, 90], [10, 40], [90, 90], [10, 20]]
+    prompts = Prompts.from_points(places, object_id=[7, 7, 3, 4, 9])
+    around = surroundings(prompts, np.array([[10.0, 15.0]]), 5.0)
+    assert around.object_id.tolist() == [7, 7, 9]
+    assert around.yx.tolist() == [[10, 10], [10, 90], [10, 20]]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,14 +33,9 @@ from napari_sac.core.inference.predictor import (
     first_positives,
     neighbour_negatives,
     neighbour_reach,
+    surroundings,
 )
 from napari_sac.core.progress import Progress, ignore_progress
-from napari_sac.core.types import (
-    BoolArray,
-    ObjectMask,
-    Prompts,
-    PromptState,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -48,6 +43,7 @@ if TYPE_CHECKING:
     from napari_sac.core.config import DecodeConfig
     from napari_sac.core.inference.embedding import Embedding
     from napari_sac.core.models.registry import Model
+    from napari_sac.core.types import BoolArray, ObjectMask, Prompts
 
 Box = tuple[int, int, int, int]
 """First row and column, and the ones after the last: y0, x0, y1, x1."""
@@ -102,8 +98,14 @@ def touched_nuclei(
     count = config.neighbour_negatives
     if count == 0 or not changed:
         return changed
-    old, new = active_prompts(before), active_prompts(after)
-    near = _nuclei_near_moves(old, new, changed, reach)
+    moves = np.concatenate([_places(p, changed) for p in (before, after)])
+    if len(moves) == 0:
+        return changed
+    # neighbours of those that may have gained or lost one are within reach of these
+    old, new = (
+        active_prompts(surroundings(p, moves, 2 * reach)) for p in (before, after)
+    )
+    near = _nuclei_near(moves, old, reach) | _nuclei_near(moves, new, reach)
     was = _points_by_object(neighbour_negatives(old, count, reach, only=near))
     now = _points_by_object(neighbour_negatives(new, count, reach, only=near))
     return changed | {k for k in near if was.get(k) != now.get(k)}
@@ -201,55 +203,58 @@ def _changed_objects(before: Prompts, after: Prompts) -> set[int]:
     """Return the ids whose points or decisions differ."""
     if before is after:
         return set()
-    old, new = _rows(before), _rows(after)
-    shared = min(len(old), len(new))
-    same = old[:shared] == new[:shared]
+    shared = min(len(before), len(after))
+    first = slice(shared)
+    same = _same_rows(before, after, first, first)
     head = shared if same.all() else int(same.argmin())
     rest = shared - head
-    same = old[len(old) - rest :] == new[len(new) - rest :]
+    last = slice(len(before) - rest, None), slice(len(after) - rest, None)
+    same = _same_rows(before, after, *last)
     tail = rest if same.all() else int(same[::-1].argmin())
-    was = _rows_by_object(before, old, head, len(old) - tail)
-    now = _rows_by_object(after, new, head, len(new) - tail)
+    was = _rows_by_object(before, slice(head, len(before) - tail))
+    now = _rows_by_object(after, slice(head, len(after) - tail))
     return {k for k in was.keys() | now.keys() if was.get(k) != now.get(k)}
 
 
-def _rows(prompts: Prompts) -> npt.NDArray[np.void]:
-    """Return all that masks and labels depend on, one opaque value a row."""
-    # rejected ones make no mask, decided ones are kept, placed ones push neighbours
-    states = [np.asarray(prompts.state == state.value) for state in PromptState]
-    columns = [prompts.object_id, *prompts.yx.T, prompts.sign, *states]
-    table = np.column_stack([np.asarray(c, np.float64) for c in columns])
-    return np.ascontiguousarray(table).view(f"V{table.itemsize * table.shape[1]}")[:, 0]
+def _same_rows(before: Prompts, after: Prompts, old: slice, new: slice) -> BoolArray:
+    """Return in which rows all is equal that masks and labels depend on.
+
+    Of the states too: rejected ones make no mask, decided ones are kept, placed ones
+    push neighbours.
+    """
+    return np.asarray(
+        (before.object_id[old] == after.object_id[new])
+        & (before.yx[old] == after.yx[new]).all(1)
+        & (before.sign[old] == after.sign[new])
+        & (before.state[old] == after.state[new])
+    )
 
 
-def _rows_by_object(
-    prompts: Prompts, rows: npt.NDArray[np.void], start: int, end: int
-) -> dict[int, list[bytes]]:
-    found: dict[int, list[bytes]] = {}
-    ids = prompts.object_id[start:end].tolist()
-    for object_id, row in zip(ids, rows[start:end].tolist(), strict=True):
-        found.setdefault(object_id, []).append(row)
+def _rows_by_object(prompts: Prompts, rows: slice) -> dict[int, list[tuple[Any, ...]]]:
+    found: dict[int, list[tuple[Any, ...]]] = {}
+    columns = (prompts.object_id, prompts.yx, prompts.sign, prompts.state)
+    for object_id, (y, x), sign, state in zip(
+        *(column[rows].tolist() for column in columns), strict=True
+    ):
+        found.setdefault(object_id, []).append((y, x, sign, state))
     return found
 
 
-def _nuclei_near_moves(
-    old: Prompts, new: Prompts, changed: set[int], reach: float
+def _places(prompts: Prompts, ids: set[int]) -> npt.NDArray[np.float64]:
+    """Return where these nuclei are, for their neighbours: (y, x) each."""
+    rows = prompts.select(np.isin(prompts.object_id, list(ids)))
+    return first_positives(active_prompts(rows)).yx
+
+
+def _nuclei_near(
+    moves: npt.NDArray[np.float64], prompts: Prompts, reach: float
 ) -> set[int]:
     """Return the nuclei that may have gained or lost a neighbour."""
-    old_first, new_first = first_positives(old), first_positives(new)
-    places = [
-        first.yx[np.isin(first.object_id, list(changed))]
-        for first in (old_first, new_first)
-    ]
-    moves = np.concatenate(places)
-    if len(moves) == 0:
+    first = first_positives(prompts)
+    if len(first) == 0:
         return set()
-    tree = KDTree(moves)
-    near: set[int] = set()
-    for first in (old_first, new_first):
-        distance, _ = tree.query(first.yx, distance_upper_bound=reach * _SLACK)
-        near |= set(first.object_id[np.isfinite(distance)].tolist())
-    return near
+    distance, _ = KDTree(moves).query(first.yx, distance_upper_bound=reach * _SLACK)
+    return set(first.object_id[np.isfinite(distance)].tolist())
 
 
 def _points_by_object(prompts: Prompts) -> dict[int, list[list[float]]]:
