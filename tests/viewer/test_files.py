@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,14 +24,13 @@ from napari_sac.core.io import read_labels, read_prompts
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.replay import replay
 from napari_sac.core.types import ObjectClass, Prompts
+from napari_sac.viewer.inference import ModelChoice
 from napari_sac.viewer.planes import current_plane
 from napari_sac.viewer.readers import get_session_reader, read_session
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.viewer.writers import write_outlines
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from conftest import Bench
 
     from napari_sac.viewer.annotation import Annotation
@@ -99,6 +100,38 @@ def test_a_saved_session_goes_on_elsewhere(bench: Bench, tmp_path: Path) -> None
     session.close()
 
 
+def test_an_opened_session_goes_on_with_its_own_model(bench: Bench) -> None:
+    bench.loaded = replace(bench.loaded, choice=ModelChoice("sac_tiny", Path("he")))
+    edit(bench)
+    folder = bench.session.journal.folder
+    bench.session.close(clean=False)
+    session = AnnotationSession.of(ViewerModel())
+    told: list[str] = []
+    session.told.connect(told.append)
+    session.open(folder)
+    assert session.chosen_model == ("sac_tiny", "he")
+    assert told == []
+    session.close()
+
+
+def test_a_model_that_is_gone_is_told(bench: Bench, tmp_path: Path) -> None:
+    gone = ModelChoice("sac_tiny", tmp_path / "my stain")
+    bench.loaded = replace(bench.loaded, choice=gone)
+    edit(bench)
+    folder = bench.session.journal.folder
+    bench.session.close(clean=False)
+    session = AnnotationSession.of(ViewerModel())
+    told: list[str] = []
+    session.told.connect(told.append)
+    session.open(folder)
+    (sentence,) = told
+    assert "my stain" in sentence
+    assert "Segment draws all of them anew" in sentence
+    assert session.chosen_model == ("sac_tiny", None)
+    assert len(session.annotations) == 1
+    session.close()
+
+
 def test_a_second_viewer_is_told_and_only_looks(bench: Bench) -> None:
     edit(bench)
     viewer = ViewerModel()
@@ -107,7 +140,8 @@ def test_a_second_viewer_is_told_and_only_looks(bench: Bench) -> None:
     session.told.connect(told.append)
     session.open(bench.session.journal.folder)
     assert session.read_only
-    assert "read-only" in told[0]
+    # the model of these tests is none of the registry, which is told too
+    assert "read-only" in told[-1]
     session.accept(session.annotations[0], np.array([0]))
     assert session.undo_title == "accept 1 nucleus"
     session.close()

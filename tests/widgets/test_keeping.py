@@ -81,6 +81,43 @@ def test_a_saved_session_opens_in_another_window(
     )
 
 
+def test_an_opened_session_is_shown_as_it_was_looked_at(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    viewer: ViewerModel,
+    second: SegmentWidget,
+    nuclei: Nuclei,
+    tmp_path: Path,
+) -> None:
+    grey = nuclei.image[..., 0]
+    file = tmp_path / "stack.tif"
+    planes = np.stack([0 * grey, grey, 0 * grey])
+    tifffile.imwrite(file, planes, photometric="minisblack")
+    (layer,) = viewer.open(file, plugin="napari")
+    dock.images.choose(layer)
+    dock.images.first.setCurrentText("1")
+    dock.session.import_labels(dock.images.plane(), nuclei.labels)
+    dock.keeping.save_as(tmp_path / "field")
+    dock.session.close(clean=True)
+    other = second.session.viewer
+    other.open(file, plugin="napari")
+    other.add_image(nuclei.image, rgb=True)
+    second.keeping.open_session(tmp_path / "field.sac")
+    wait(qtbot, second)
+    (opened,) = second.session.annotations
+    assert second.images.layer() is opened.plane.layer is other.layers["stack"]
+    assert second.images.first.currentText() == "1"
+    assert second.images.plane().channels == (1,)
+    assert "12 points" in second.count.text()
+    assert second.choices.folded
+    later = SegmentWidget(other)
+    qtbot.addWidget(later)
+    assert later.images.plane().channels == ()
+    later.images.choose(other.layers["stack"])
+    assert later.images.plane().channels == (1,)
+    later.leave()
+
+
 def test_a_session_that_is_open_elsewhere_is_read_only(
     qtbot: QtBot,
     dock: SegmentWidget,

@@ -17,6 +17,7 @@ from napari.layers import Image
 from napari_sac.core.errors import (
     Cancelled,
     LabelFormatError,
+    NapariSacError,
     OutputError,
     SessionError,
 )
@@ -28,6 +29,7 @@ from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import Prompts, PromptState
 from napari_sac.viewer import painting
 from napari_sac.viewer import prompts as edits
+from napari_sac.viewer.adapters import check_choice
 from napari_sac.viewer.live import Edit
 from napari_sac.viewer.planes import ImagePlane, pixel_size
 
@@ -83,7 +85,7 @@ class ReadSession:
     pixels : dict of int to (H, W, 3) uint8
         Of images that no layer shows, by number of the annotation.
     problems : tuple of str
-        Sentences about images that could not be read.
+        Sentences about images that could not be read, and a model that is not here.
     """
 
     journal: Journal
@@ -406,7 +408,10 @@ def read_session(
             try:
                 pixels[number] = journal.read_image(number, reference)
             except SessionError as error:
-                problems.append(str(error))
+                problems.append(
+                    f"{error} Prompts and labels can be corrected all the same."
+                )
+        problems += _model_problems(restored)
     except (SessionError, Cancelled):
         journal.close(clean=False)
         raise
@@ -430,7 +435,7 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
     session.journal.take(journal, restored.images)
     session.steps.history = restored.history
     for problem in read.problems:
-        session.told.emit(f"{problem} Prompts and labels can be corrected without it.")
+        session.told.emit(problem)
     for number, state in restored.states.items():
         reference = restored.images[number]
         view = restored.info.get(f"view-{number}", {})
@@ -439,11 +444,44 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
             plane = _load_plane(session, read, number, view)
         work = _read_work(restored.info.get(f"work-{number}"))
         session.restore(number, plane, state, reference.name, **work)
+    _choose_model_of(session, restored)
     if journal.read_only_reason is not None:
         session.told.emit(
             f"{journal.read_only_reason} Save it under another name to keep changes."
         )
     return list(session.annotations)
+
+
+def _model_problems(restored: Restored) -> list[str]:
+    """Say what is wrong with the model that drew the labels, if anything is."""
+    settings = _last_settings(restored.states)
+    if settings is None:
+        return []
+    try:
+        check_choice(settings.model, settings.adapter)
+    except NapariSacError as error:
+        return [
+            f"{error} The nuclei were drawn with it: until it is here they are not "
+            "drawn again as they are corrected, and Segment draws all of them anew."
+        ]
+    return []
+
+
+def _choose_model_of(session: AnnotationSession, restored: Restored) -> None:
+    """Choose the model that drew the labels: to segment again must not change it."""
+    settings = _last_settings(restored.states)
+    if settings is not None:
+        # what is wrong with it was told
+        with suppress(NapariSacError):
+            session.choose_model(settings.model, settings.adapter)
+
+
+def _last_settings(states: Mapping[int, AnnotationState]) -> Settings | None:
+    """Return the settings of the last image, if a model has looked at it."""
+    for state in list(states.values())[-1:]:
+        if state.settings.model_key is not None:
+            return state.settings
+    return None
 
 
 def check_labels(labels: AnyArray, shape: tuple[int, int]) -> npt.NDArray[np.uint32]:

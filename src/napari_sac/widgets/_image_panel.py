@@ -95,6 +95,23 @@ class ImagePanel(QWidget):
         self.keep()
         self.image.setCurrentIndex(self._layers.index(layer))
 
+    def look_at(self, plane: ImagePlane) -> None:
+        """Look at the image of a plane, and at the channels or the stain of it."""
+        self.keep()
+        for box in (self.image, self.first, self.second):
+            box.blockSignals(True)
+        self.image.setCurrentIndex(self._layers.index(plane.layer))
+        self._list_channels()
+        for box, channel in zip(
+            (self.first, self.second), plane.channels, strict=False
+        ):
+            box.setCurrentIndex(1 + channel)
+        for box in (self.image, self.first, self.second):
+            box.blockSignals(False)
+        self.show_stain(plane.stain)
+        self._show_channels()
+        self.changed.emit()
+
     def show_stain(self, stain: Stain | None) -> None:
         """Show which stain is looked at, and tell nobody."""
         blocked = self.stain.blockSignals(True)

@@ -124,6 +124,8 @@ class Keeping(QObject):
     worker : Worker
     shown : callable
         Gives the plane that is shown, or None.
+    look_at : callable
+        Shows what a session that was opened is about.
 
     Attributes
     ----------
@@ -141,6 +143,7 @@ class Keeping(QObject):
         status: StatusPanel,
         worker: Worker,
         shown: Callable[[], ImagePlane | None],
+        look_at: Callable[[Annotation], None],
     ) -> None:
         super().__init__(dock)
         self._dock = dock
@@ -151,6 +154,7 @@ class Keeping(QObject):
         self._status = status
         self._worker = worker
         self._shown = shown
+        self._look_at = look_at
         self._offered: list[Unclosed] = []
         self._window: FindWindow = no_window
         self._failure = ""
@@ -332,6 +336,8 @@ class Keeping(QObject):
             opened = self._session.annotations
             told = " ".join([describe_opened(opened, folder), *read.problems])
             self._status.say(told)
+            for annotation in opened[-1:]:
+                self._look_at(annotation)
         self._look_for_unclosed()
         self.refresh()
 

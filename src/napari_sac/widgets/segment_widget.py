@@ -122,6 +122,7 @@ class SegmentWidget(QWidget):
             self.status,
             self.worker,
             self.images.plane,
+            self._look_at,
         )
         self._lay_out()
         self._connect_inside()
@@ -139,6 +140,7 @@ class SegmentWidget(QWidget):
         self.session.changed.connect(self._refresh)
         self.correcting.join()
         self.keeping.join()
+        self._recall()
         self._refresh()
 
     def _leave(self) -> None:
@@ -257,15 +259,33 @@ class SegmentWidget(QWidget):
         plane = self.images.plane()
         position = () if plane is None else (plane.layer, plane.position)
         if position != self._position:
-            self._position = position
+            before, self._position = self._position, position
             if plane is not None:
                 self.session.follow(plane)
+            if position[:1] != before[:1]:
+                self._recall()
         self._suggest_adapter(plane)
         self._refresh()
 
     def _suggest_adapter(self, plane: ImagePlane | None) -> None:
         tissue = plane is not None and looks_like_he(sample_colours(plane.layer))
         self.models.suggest(tissue=tissue)
+
+    def _recall(self) -> None:
+        """Look at an image that was annotated before as it was looked at then."""
+        for annotation in self.session.annotations[::-1]:
+            plane = annotation.plane
+            if plane is not None and plane.layer is self.images.layer():
+                self.images.look_at(plane)
+                return
+
+    def _look_at(self, annotation: Annotation) -> None:
+        """Show what a session that was opened is about."""
+        plane = annotation.plane
+        if plane is not None and plane.layer in self._viewer.layers:
+            self.images.look_at(plane)
+        if annotation.labels is not None:
+            self.choices.suggest_fold()
 
     def _show_stain(self, annotation: Annotation | None) -> None:
         """Show the stain of an annotation that was not shown just before."""
