@@ -21,6 +21,7 @@ from napari_sac.cli.main import main
 from napari_sac.core.errors import Cancelled
 from napari_sac.core.inference.imports import prompts_from_labels
 from napari_sac.core.models.adapter import read_adapter_info
+from napari_sac.core.models.registry import get_spec
 from napari_sac.core.session.image import ImageReference, hash_pixels
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.state import AnnotationState
@@ -74,6 +75,7 @@ def test_quick_run_writes_adapter_and_report(
     assert len(validations) >= 2
     assert (folder / "mine" / "report.html").is_file()
     info = read_adapter_info(folder / "mine")
+    assert info.licence == get_spec("sac_tiny").licence
     assert info.tissue == "drawn"
     images = folder / "images"
     result = ["--adapter", folder / "mine", "--output", folder / "out"]

@@ -35,7 +35,7 @@ _FOLDERS = {
     "--reviewed": "masks of the same names: reviewed where they are not 0; by default "
     "all of every image",
     "--prompts": "STEM_prompts.csv files: nuclei still 'auto' count as unreviewed, "
-    "rejected candidates and negative points are learned from",
+    "rejected points and negative ones are learned from",
     "--val": "a folder with images and labels to compare on; by default a part of the "
     "training images is set aside",
     "--original": "a folder with images and labels that the model knows already: a "
@@ -72,7 +72,9 @@ def add_parser(subparsers: Subparsers) -> None:
         help="folder for the adapter and the report; give it to segment --adapter",
     )
     parser.add_argument(
-        "--model", metavar="NAME", help="base model; by default sac_tiny"
+        "--model",
+        metavar="NAME",
+        help="base model; by default the adapter's, or sac_tiny",
     )
     parser.add_argument("--adapter", metavar="NAME|DIR", help="go on from this adapter")
     for flag, words in _FOLDERS.items():
@@ -136,7 +138,7 @@ def _find_problem(args: argparse.Namespace) -> str | None:
 
 def _make_job(args: argparse.Namespace) -> Job:
     from napari_sac.core.models.adapter import find_adapter
-    from napari_sac.core.models.registry import DEFAULT_MODEL
+    from napari_sac.core.models.registry import DEFAULT_MODEL, licence_of
     from napari_sac.core.training.fine_tuning import Job
     from napari_sac.core.training.training_set import split, with_folder
 
@@ -157,6 +159,7 @@ def _make_job(args: argparse.Namespace) -> Job:
         original=() if args.original is None else _pairs(args.original),
         title=args.title,
         tissue=args.tissue,
+        licence=licence_of(model, args.adapter),
     )
 
 

@@ -42,8 +42,8 @@ TOOL_HINTS = {
     "split it. Shift-click where a nucleus reaches too far, Ctrl-click where it should "
     "be too.",
     "exclude": "Click where a nucleus reaches too far.",
-    "include": "Click where a nucleus should be too. The selected nucleus gets it if "
-    "that is near, else the nearest one.",
+    "include": "Click where a nucleus should be too. The nucleus whose colour is there "
+    "gets it, else the selected one if that is near, else the nearest.",
     "paint": "Draw a nucleus with the brush. What is painted stays as it is.",
     "select": "Click a point, or draw around many. Drag a point to move it.",
     "pan_zoom": "Drag the image to move it; the wheel zooms.",

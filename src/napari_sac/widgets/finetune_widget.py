@@ -20,7 +20,7 @@ from napari_sac.core.models.adapter import (
     new_adapter_folder,
     user_adapters,
 )
-from napari_sac.core.models.registry import get_spec
+from napari_sac.core.models.registry import get_spec, licence_of
 from napari_sac.core.training.run_folder import (
     RunRequest,
     find_runs,
@@ -208,7 +208,7 @@ class FinetuneWidget(QWidget):
             sources = self._chosen_sources()
             config = self.train.config()
             model, adapter = self.session.chosen_model
-            licence = _licence(model, adapter)
+            licence = licence_of(model, adapter)
         except NapariSacError as error:
             self.status.say_error(str(error), "")
             return
@@ -532,13 +532,6 @@ def _write_request(
         remove_run(folder)
         raise
     return folder
-
-
-def _licence(model: str, adapter: str | None) -> str:
-    """Return under what the weights are that the training starts from."""
-    if adapter is not None:
-        return find_adapter(adapter).licence
-    return get_spec(model).licence
 
 
 def _name_problem(name: str) -> str:

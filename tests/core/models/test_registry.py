@@ -26,6 +26,7 @@ from napari_sac.core.models.registry import (
     get_spec,
     import_model,
     is_downloaded,
+    licence_of,
     load_model,
     model_specs,
     weights_path,
@@ -105,6 +106,13 @@ def test_unknown_names_say_what_there_is():
         get_spec("vit_x")
     with pytest.raises(ModelNotFoundError, match="vit_x"):
         load_model("vit_x")
+
+
+def test_what_goes_on_from_weights_has_their_licence():
+    assert licence_of("sac_tiny", None) == get_spec("sac_tiny").licence
+    assert licence_of("sac_tiny", "he") == "CC-BY-NC-SA-4.0"
+    with pytest.raises(ModelNotFoundError, match="no adapter nothing"):
+        licence_of("sac_tiny", "nothing")
 
 
 def test_listing_leaves_torch_out():

@@ -226,6 +226,19 @@ def get_spec(name: str) -> ModelSpec:
     return specs[name]
 
 
+def licence_of(model: str, adapter: str | Path | None) -> str:
+    """Return the licence of the weights that a training starts from.
+
+    What is trained on from them has it too.
+
+    Raises
+    ------
+    ModelNotFoundError, IncompatibleAdapterError
+        As :func:`find_adapter`.
+    """
+    return get_spec(model).licence if adapter is None else find_adapter(adapter).licence
+
+
 def weights_path(spec: ModelSpec, shipped: Path = SHIPPED_WEIGHTS) -> Path:
     """Return where the model's weight file is, or will be once it is downloaded."""
     if spec.imported:
