@@ -21,6 +21,7 @@ from napari_sac.core.errors import (
 from napari_sac.core.geojson import read_geojson, write_geojson
 from napari_sac.core.inference.instances import overlap
 from napari_sac.core.io import read_labels, read_prompts
+from napari_sac.core.session import folder as session_folder
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.replay import replay
 from napari_sac.core.types import ObjectClass, Prompts
@@ -610,3 +611,52 @@ def test_a_session_dropped_in_is_left_to_who_can_read_it_beside_the_window(
     read_session(str(folder))
     assert len(session.annotations) == 1
     session.close(clean=True)
+
+
+def test_another_stain_of_the_image_is_noted(bench: Bench) -> None:
+    annotation = edit(bench)
+    assert annotation.embedding is not None
+    blue = replace(bench.plane, stain="haematoxylin")
+    assert bench.session.about(blue) is annotation
+    assert annotation.embedding is None
+    bench.session.accept(annotation, np.array([5]))
+    folder = bench.session.journal.folder
+    bench.session.close(clean=False)
+    journal = session_folder.open_session(folder)
+    (reference,) = journal.restore().images.values()
+    assert reference.stain == "haematoxylin"
+    np.testing.assert_array_equal(
+        journal.read_image(annotation.number, reference), blue.read()
+    )
+    journal.close(clean=True)
+
+
+def test_of_a_file_with_several_layers_it_is_the_one_of_that_name(
+    bench: Bench, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "channels.nd2")
+    pixels = bench.layer.data[..., 0]
+    bench.viewer.layers.clear()
+    with layer_source(path=file):
+        for name in ("DAPI", "GFP"):
+            bench.layer = bench.viewer.add_image(pixels, name=name)
+    edit(bench)
+    folder = bench.session.journal.folder
+    bench.session.close(clean=False)
+    viewer = ViewerModel()
+    with layer_source(path=file):
+        for name in ("DAPI", "GFP"):
+            viewer.add_image(pixels, name=name)
+    session = AnnotationSession.of(viewer)
+    session.open(folder)
+    (again,) = session.annotations
+    assert again.plane.layer is viewer.layers["GFP"]
+    session.close()
+
+
+def test_labels_go_out_as_zarr_whatever_comes_before(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = edit(bench)
+    bench.session.export_labels(annotation, tmp_path / "nuclei.zarr")
+    assert (tmp_path / "nuclei.zarr").is_dir()

@@ -15,6 +15,7 @@ from napari.layers import Labels, Points
 from napari_sac.core.types import NEGATIVE, POSITIVE, PromptState
 from napari_sac.viewer.prompts import STATE_COLOURS
 from napari_sac.viewer.session import AnnotationSession
+from napari_sac.viewer.strokes import take_stroke
 from napari_sac.viewer.view import SMALLEST
 
 if TYPE_CHECKING:
@@ -473,3 +474,62 @@ def test_a_session_is_freed_with_its_viewer(bench: Bench) -> None:
     gc.collect()
     assert session() is None
     assert viewer() is None
+
+
+def test_layers_that_were_deleted_leave_nothing_behind(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    bench.session.regions.show_reviewed(annotation)
+    for layer in (annotation.labels, annotation.points, annotation.regions):
+        bench.viewer.layers.remove(layer)
+    assert annotation.regions is None
+    bench.session.undo()
+    bench.session.regions.show_reviewed(annotation)
+    assert annotation.regions in bench.viewer.layers
+
+
+def test_pasted_points_are_part_of_the_next_stroke(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    count = len(annotation.prompts)
+    points = annotation.points
+    points.selected_data = {0}
+    points._copy_data()
+    points._paste_data()
+    drawn = annotation.state.labels[:8, :8].copy()
+    drawn[2:6, 2:6] = 500
+    take_stroke(bench.session, annotation, drawn, (0, 0, 8, 8))
+    assert len(annotation.prompts) == count + 2
+    assert len(points.data) == count + 2
+
+
+def test_given_outlines_with_a_low_score_outlive_finding(bench: Bench) -> None:
+    annotation = bench.session.import_labels(
+        bench.plane, np.pad(np.ones((20, 20), np.uint32), ((0, 140), (0, 180)))
+    )
+    annotation.prompts.score[:] = 0.1
+    assert bench.find(score_threshold=0.5) is annotation
+    assert (annotation.state.labels == 1).sum() == 400
+    assert annotation.painted == {1}
+
+
+def test_a_click_while_nuclei_are_looked_for_gets_its_mask(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    annotation.points.add([80.0, 100.0])
+    added = int(annotation.prompts.object_id[-1])
+    assert added not in annotation.masks
+    assert bench.find() is annotation
+    assert bench.decode() > 0
+    assert added in annotation.masks
+    drawn = set(np.unique(annotation.state.labels).tolist()) - {0}
+    assert drawn <= set(annotation.prompts.object_id.tolist())
+
+
+def test_one_mask_of_all_nuclei_is_not_cut_by_a_painted_one(bench: Bench) -> None:
+    annotation = bench.session.import_labels(
+        bench.plane, np.pad(np.ones((20, 20), np.uint32), ((0, 140), (0, 180)))
+    )
+    bench.find()
+    segmented = bench.segment(annotation, mode="semantic")
+    np.testing.assert_array_equal(annotation.state.labels, segmented.labels)

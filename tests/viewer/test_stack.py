@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sac.viewer.planes import look_at_plane
+
 if TYPE_CHECKING:
     from conftest import Bench
 
@@ -55,3 +57,37 @@ def test_the_layers_of_other_images_are_left_alone(bench: Bench) -> None:
     bench.session.follow(bench.plane)
     assert alone.points.visible
     assert open_image in bench.viewer.layers
+
+
+def test_sliders_move_to_a_plane(bench: Bench) -> None:
+    open_stack(bench)
+    bench.layer.scale = (2.0, 0.5, 0.5)
+    bench.layer.translate = (10.0, 0.0, 0.0)
+    bench.viewer.dims.set_current_step(0, 2)
+    there = bench.plane
+    bench.viewer.dims.set_current_step(0, 0)
+    look_at_plane(bench.viewer, there)
+    assert bench.plane.index == there.index == (2,)
+
+
+def test_the_tool_stays_where_layers_are_shown_already(bench: Bench) -> None:
+    annotation = bench.find()
+    annotation.points.mode = "add"
+    bench.session.follow(bench.plane)
+    assert annotation.points.visible
+    assert annotation.points.mode == "add"
+
+
+def test_the_preview_has_the_scale_of_its_image(bench: Bench) -> None:
+    first = bench.find()
+    bench.segment(first)
+    masks = list(first.masks.values())
+    bench.session.preview._draw(first, masks[0])
+    bench.layer = bench.viewer.add_image(
+        bench.layer.data, rgb=True, scale=(3, 3), units=("um", "um"), name="other"
+    )
+    second = bench.find()
+    bench.session.preview._draw(second, masks[0])
+    np.testing.assert_allclose(bench.session.preview.layer.scale, (3, 3))
+    names = [layer.name for layer in bench.viewer.layers]
+    assert names.count(bench.session.preview.layer.name) == 1

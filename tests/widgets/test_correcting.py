@@ -537,3 +537,13 @@ def test_a_dock_that_closes_leaves_masks_to_the_next(
     settle(qtbot, again)
     assert new in annotated.masks
     again.leave()
+
+
+def test_pasted_points_can_be_merged(dock: SegmentWidget, nuclei: Nuclei) -> None:
+    annotation = dock.session.import_labels(dock.images.plane(), nuclei.labels)
+    points = annotation.points
+    points.selected_data = {0, 1}
+    points._copy_data()
+    points._paste_data()
+    dock.correct.merge_requested.emit()
+    assert len(points.data) == len(annotation.prompts) == 14

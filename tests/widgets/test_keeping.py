@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from napari.components import ViewerModel
+from napari.utils._proxies import PublicOnlyProxy
 
 from napari_sac.core.io import read_labels, read_prompts, write_labels
 from napari_sac.core.session.journal import Journal
@@ -79,6 +80,60 @@ def test_a_saved_session_opens_in_another_window(
     assert "12 nuclei" in second.status.message.text() or (
         "11 nuclei" in second.status.message.text()
     )
+
+
+def test_a_session_opens_in_the_viewer_that_napari_hands_out(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation, tmp_path: Path
+) -> None:
+    dock.keeping.save_as(tmp_path / "field")
+    dock.session.close(clean=True)
+    viewer = ViewerModel()
+    # what comes out of it is wrapped too
+    second = SegmentWidget(PublicOnlyProxy(viewer))
+    qtbot.addWidget(second)
+    second.keeping.open_session(tmp_path / "field.sac")
+    wait(qtbot, second)
+    (opened,) = second.session.annotations
+    assert second.session.find(second.images.plane()) is opened
+    assert second.segment_button.isEnabled()
+    viewer.layers.remove(opened.plane.layer)
+    assert opened.plane is None
+    second.leave()
+    second.session.close(clean=True)
+
+
+def test_what_is_found_on_a_plane_is_shown_on_that_plane(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    viewer: ViewerModel,
+    second: SegmentWidget,
+    nuclei: Nuclei,
+    tmp_path: Path,
+) -> None:
+    grey = nuclei.image[..., 0]
+    file = tmp_path / "stack.tif"
+    tifffile.imwrite(file, np.stack([grey] * 5), photometric="minisblack")
+    (layer,) = viewer.open(file, plugin="napari")
+    dock.images.choose(layer)
+    viewer.dims.set_current_step(0, 3)
+    dock.diameter.setValue(20)
+    dock.find_button.click()
+    viewer.dims.set_current_step(0, 1)
+    wait(qtbot, dock)
+    (annotation,) = dock.session.annotations
+    assert annotation.plane.index == (3,)
+    assert not annotation.points.visible
+    dock.keeping.save_as(tmp_path / "field")
+    dock.session.close(clean=True)
+    other = second.session.viewer
+    other.open(file, plugin="napari")
+    other.dims.set_current_step(0, 0)
+    second.keeping.open_session(tmp_path / "field.sac")
+    wait(qtbot, second)
+    (opened,) = second.session.annotations
+    assert second.images.plane().index == (3,)
+    assert second.session.find(second.images.plane()) is opened
+    assert opened.points.visible
 
 
 def test_an_opened_session_is_shown_as_it_was_looked_at(

@@ -147,7 +147,9 @@ class Annotation:
     def set_visible(self, visible: bool) -> None:
         """Show or hide our layers."""
         for layer in self.layers:
-            layer.visible = visible
+            # napari puts the tool of a layer away also when it is shown already
+            if layer.visible != visible:
+                layer.visible = visible
 
     def let_go(self, layer: Layer) -> bool:
         """Forget a layer that was removed; return whether it was of use here."""

@@ -186,13 +186,14 @@ class Drawing:
     def _on_layer_removed(self, event: Event) -> None:
         session, layer = self._session, event.value
         session.preview.forget(layer)
-        for annotation in list(session.annotations):
+        for annotation in session.remembered:
             if not annotation.let_go(layer):
                 continue
             if annotation.plane is None:
                 session.live.forget(annotation)
             if annotation.points is None and annotation.labels is None:
                 # what was decided is kept for undo, and nothing large beside it
-                session.annotations.remove(annotation)
+                if annotation in session.annotations:
+                    session.annotations.remove(annotation)
                 annotation.embedding = None
         session.changed.emit()

@@ -153,6 +153,7 @@ def import_points(
     from napari_sac.core.inference.imports import prompts_from_points
 
     annotation = session.about(plane)
+    session.sync(annotation)
     state = annotation.state
     points = prompts_from_points(np.asarray(yx, np.float64))
     points = replace(
@@ -293,7 +294,7 @@ def show_outlines(
 
 
 def export_labels(annotation: Annotation, path: str | Path) -> None:
-    """Write the labels as TIFF, or as OME-Zarr where the name ends in ``.ome.zarr``.
+    """Write the labels as TIFF, or as OME-Zarr where the name ends in ``.zarr``.
 
     Raises
     ------
@@ -301,7 +302,7 @@ def export_labels(annotation: Annotation, path: str | Path) -> None:
         If it cannot be written, or the path is that of the image.
     """
     spare_image(annotation, path)
-    if str(path).lower().endswith(OME_ZARR_SUFFIX):
+    if Path(path).suffix.lower() == ".zarr":
         from napari_sac.core.ome_zarr import write_ome_zarr
 
         write_ome_zarr(path, annotation.state.labels, annotation.prompts)
@@ -531,6 +532,7 @@ def _replace_all(
     """Make labels the annotation of a plane, with given pixels for each nucleus."""
     fresh = Settings(diameter=typical_diameter(labels), decode=session.decode_config)
     annotation = session.about(plane, fresh)
+    session.live.take_back(annotation)
     state = annotation.state
     after = AnnotationState(
         prompts,
@@ -619,7 +621,11 @@ def _decided(before: Prompts, after: Prompts, outlines: Outlines) -> Prompts:
 def _find_plane(
     session: AnnotationSession, reference: ImageReference
 ) -> ImagePlane | None:
-    """Return the plane if a layer in the viewer is of the same file."""
+    """Return the plane if a layer in the viewer is of the same file.
+
+    Of a file that gives several layers it is the one of the same name.
+    """
+    found = []
     for layer in session.viewer.layers:
         path = getattr(layer.source, "path", None)
         if not isinstance(layer, Image) or path is None or reference.path is None:
@@ -636,8 +642,10 @@ def _find_plane(
             reference.stain,
         )
         if layer.ndim - 2 == len(reference.index) and plane.shape == reference.shape:
-            return plane
-    return None
+            found.append(plane)
+    if len(found) > 1:
+        found = [p for p in found if str(p.layer.name) == reference.name]
+    return found[0] if len(found) == 1 else None
 
 
 def _load_plane(

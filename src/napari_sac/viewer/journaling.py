@@ -61,6 +61,7 @@ class SessionJournal:
         self._told = False
         self._broken = False
         self._unwritten: set[int] = set()
+        self._changed: set[int] = set()
 
     @property
     def folder(self) -> Path | None:
@@ -82,11 +83,19 @@ class SessionJournal:
         self, annotation: Annotation, pixels: npt.NDArray[np.uint8]
     ) -> None:
         """Be told the pixels (H, W, 3) of an annotation's image, to not read them."""
-        if annotation.number not in self._numbers:
+        known = self._numbers.keys() - self._changed
+        if annotation.number not in known:
             self._pixels[annotation.number] = pixels
+
+    def image_changed(self, annotation: Annotation) -> None:
+        """Be told that an annotation is about other pixels at the same place."""
+        if annotation.number in self._numbers:
+            self._changed.add(annotation.number)
 
     def begin(self, annotation: Annotation) -> None:
         """Write where the steps of an annotation begin, if that was not done yet."""
+        if annotation.number in self._changed:
+            self._try(lambda: self._change_image(annotation))
         known = self._numbers.keys() | self._unwritten
         if annotation.number in known or self.read_only or self._broken:
             return
@@ -261,6 +270,23 @@ class SessionJournal:
         reference, keep = refer_to(plane, pixels)
         self._references[annotation.number] = reference
         return reference, pixels if keep else None
+
+    def _change_image(self, annotation: Annotation) -> None:
+        """Write which pixels an annotation is about now."""
+        journal, number = self._writable(), self._numbers.get(annotation.number)
+        if journal is None or number is None:
+            return
+        try:
+            reference, pixels = self._refer(annotation)
+        except NapariSacError as error:
+            self._tell(error)
+            return
+        if reference is not None:
+            journal.set_image(number, reference, pixels)
+            kept = replace(reference, kept=pixels is not None)
+            self._references[annotation.number] = kept
+        self._changed.discard(annotation.number)
+        self._pixels.pop(annotation.number, None)
 
     def _add(
         self,

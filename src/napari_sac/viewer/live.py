@@ -310,6 +310,18 @@ class LiveQueue:
             for step in [k for k, (n, _) in steps.items() if n == annotation.number]:
                 del steps[step]
 
+    def take_back(self, annotation: Annotation) -> Prompts | None:
+        """Let no step of an annotation wait any more, for all of it is replaced.
+
+        Returns
+        -------
+        Prompts or None
+            What the prompts were before the first step that waited.
+        """
+        mine = [k for k, (n, _) in self._waiting.items() if n == annotation.number]
+        steps = [self._waiting.pop(step) for step in sorted(mine)]
+        return steps[0][1].before if steps else None
+
     def ask_preview(self, request: PreviewRequest | None) -> None:
         """Show what a click would give, instead of the one asked for before."""
         self._preview = request

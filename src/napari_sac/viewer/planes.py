@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
+    from napari.components import ViewerModel
     from napari.layers import Image
 
     from napari_sac.core.config import Stain
@@ -63,6 +64,10 @@ class ImagePlane:
         if self.channel_axis is None or not self.channels:
             return self.index
         return self.index[: self.channel_axis] + self.index[self.channel_axis + 1 :]
+
+    def shows_as(self, other: ImagePlane) -> bool:
+        """Return whether another plane at this position has the same pixels."""
+        return (self.channels, self.stain) == (other.channels, other.stain)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -130,6 +135,14 @@ def current_plane(
     index = tuple(int(i) for i in np.clip(place, 0, np.maximum(limits, 0)))
     stain = stain if layer.rgb else None
     return ImagePlane(layer, data, index, channel_axis(layer), channels, stain)
+
+
+def look_at_plane(viewer: ViewerModel, plane: ImagePlane) -> None:
+    """Move a viewer's sliders to where it shows a plane of one of its images."""
+    layer, axes = plane.layer, len(plane.index)
+    place = layer.data_to_world([*plane.index, *(0.0,) * (layer.ndim - axes)])
+    first = viewer.dims.ndim - layer.ndim
+    viewer.dims.set_point(range(first, first + axes), place[:axes])
 
 
 def channel_axis(layer: Image) -> int | None:

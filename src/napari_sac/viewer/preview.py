@@ -228,6 +228,9 @@ class HoverPreview:
         origin = self._origin(annotation, mask.origin_yx, pixels.shape)
         window = np.zeros(self._size(annotation, pixels.shape), np.uint8)
         y, x = np.subtract(mask.origin_yx, origin)
+        if self._window is not None and self._window[0] != annotation.number:
+            # images differ in scale, which a layer gets when it is made
+            self._remove()
         window[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
         if self.layer is None:
             self.layer = self._add(annotation, window)
@@ -241,6 +244,11 @@ class HoverPreview:
         self._window = (annotation.number, *origin)
         if self.layer.opacity != _OPACITY:
             self.layer.opacity = _OPACITY
+
+    def _remove(self) -> None:
+        if self.layer is not None and self.layer in self._session.viewer.layers:
+            self._session.viewer.layers.remove(self.layer)
+        self.layer = self._window = None
 
     def _size(self, annotation: Annotation, mask: tuple[int, ...]) -> tuple[int, int]:
         """Return the shape of the window for a mask of some shape."""

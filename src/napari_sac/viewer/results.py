@@ -59,7 +59,9 @@ def show_proposals(
     everything = edits.add_proposals(
         known, found.prompts, found.diameter, first_id=first, kept=kept
     )
-    shown, hidden = edits.split_by_score(everything, Prompts.empty(), threshold)
+    shown, hidden = edits.split_by_score(
+        everything, Prompts.empty(), threshold, kept=kept
+    )
     settings = replace(
         _settings_of(found.loaded, state.settings),
         diameter=found.diameter,
@@ -81,7 +83,12 @@ def show_proposals(
     pixels = painting.erasure(state.labels, gone)
     masks = dict.fromkeys(gone)
     session.effort.start()
-    session.steps.record(annotation, title, after, pixels=pixels, masks=masks)
+    # a click while nuclei were looked for waits for its mask still
+    before = session.live.take_back(annotation)
+    edit = None if before is None else Edit(before, shown)
+    session.steps.record(
+        annotation, title, after, pixels=pixels, masks=masks, edit=edit
+    )
     return annotation
 
 
@@ -93,7 +100,7 @@ def show_labels(
 ) -> None:
     """Show the labels of a segmentation, and keep what the next one can use."""
     request, state = segmented.request, annotation.state
-    annotation.plane = plane
+    session.see(annotation, plane)
     annotation.embedding = segmented.embedding
     annotation.embedded_by = segmented.loaded.model.key
     annotation.recomputed = segmented.recomputed
@@ -105,7 +112,10 @@ def show_labels(
         decode=request.config,
         diameter=request.diameter,
     )
-    labels = _keep_painted(segmented.labels, state)
+    labels = segmented.labels
+    # semantic labels are one mask of all nuclei: 1 is no nucleus there
+    if request.config.mode == "instance":
+        labels = _keep_painted(labels, state)
     pixels = PixelChange.between(state.labels, labels)
     masks: dict[int, ObjectMask | None] = dict.fromkeys(annotation.masks)
     masks |= segmented.masks

@@ -114,7 +114,8 @@ class AnnotationSession:
     model_chosen = Signal(str, str)
 
     def __init__(self, viewer: ViewerModel) -> None:
-        self.viewer = viewer
+        # what comes through napari's proxy is wrapped too, and never "is" a layer
+        self.viewer = _unwrapped(viewer)
         self.annotations: list[Annotation] = []
         self.loaded: LoadedModel | None = None
         self.chosen_model: tuple[str, str | None] = (DEFAULT_MODEL, None)
@@ -148,7 +149,7 @@ class AnnotationSession:
             if isinstance(session, cls) and session.owner(layer) is not None:
                 return session
         same = _unwrapped(viewer)
-        alive = (s for s in cls._alive if _unwrapped(s.viewer) is same)
+        alive = (s for s in cls._alive if s.viewer is same)
         return next(alive, None) or cls(viewer)
 
     # -- which annotation -------------------------------------------------------
@@ -159,6 +160,11 @@ class AnnotationSession:
             if annotation.points is not None and annotation.is_about(plane):
                 return annotation
         return None
+
+    @property
+    def remembered(self) -> tuple[Annotation, ...]:
+        """All annotations that the history knows, also those without a layer."""
+        return tuple(self._numbered.values())
 
     def numbered(self, number: int) -> Annotation | None:
         """Return the annotation that the history knows by a number."""
@@ -199,8 +205,16 @@ class AnnotationSession:
         if annotation not in self.annotations:
             self.annotations.append(annotation)
             self.follow(plane)
-        annotation.plane = plane
+        self.see(annotation, plane)
         return annotation
+
+    def see(self, annotation: Annotation, plane: ImagePlane) -> None:
+        """Look at an annotation's plane, which may have another stain or channels."""
+        before, annotation.plane = annotation.plane, plane
+        if before is not None and not before.shows_as(plane):
+            # other pixels at the same place
+            annotation.embedding = None
+            self.journal.image_changed(annotation)
 
     def restore(
         self,

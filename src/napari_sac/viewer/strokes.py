@@ -33,6 +33,8 @@ def take_stroke(
     box : (int, int, int, int)
         y0, x0, y1, x1.
     """
+    # points that were pasted are told by nobody
+    session.sync(annotation)
     layer, state = annotation.labels, annotation.state
     if layer is None:
         return

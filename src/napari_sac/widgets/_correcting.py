@@ -260,6 +260,7 @@ class Correcting(QObject):
         annotation = self._chosen()
         if annotation is None or annotation.points is None:
             return
+        self._session.sync(annotation)
         rows = sorted(annotation.points.selected_data)
         if rows:
             edit(annotation, set(annotation.prompts.object_id[rows].tolist()))

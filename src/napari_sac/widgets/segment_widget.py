@@ -25,7 +25,7 @@ from napari_sac.viewer.inference import (
     find_nuclei,
     segment,
 )
-from napari_sac.viewer.planes import sample_colours
+from napari_sac.viewer.planes import look_at_plane, sample_colours
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._config_form import ConfigForm
@@ -192,6 +192,7 @@ class SegmentWidget(QWidget):
             return
         threshold = self.threshold.value()
         annotation = self.session.show_proposals(plane, found, threshold)
+        self._follow()
         self.status.say(describe_found(found, annotation))
 
     def _on_segment(self) -> None:
@@ -226,6 +227,7 @@ class SegmentWidget(QWidget):
             self.status.say_error(POINTS_GONE, "")
             return
         self.session.show_labels(annotation, request.plane, segmented)
+        self._follow()
         semantic = request.config.mode == "semantic"
         self.status.say(describe_segmented(segmented, semantic=semantic))
         # what comes next needs the place
@@ -271,6 +273,12 @@ class SegmentWidget(QWidget):
         tissue = plane is not None and looks_like_he(sample_colours(plane.layer))
         self.models.suggest(tissue=tissue)
 
+    def _follow(self) -> None:
+        """Show the layers about the plane that is seen, and not those of others."""
+        plane = self.images.plane()
+        if plane is not None:
+            self.session.follow(plane)
+
     def _recall(self) -> None:
         """Look at an image that was annotated before as it was looked at then."""
         for annotation in self.session.annotations[::-1]:
@@ -283,7 +291,9 @@ class SegmentWidget(QWidget):
         """Show what a session that was opened is about."""
         plane = annotation.plane
         if plane is not None and plane.layer in self._viewer.layers:
+            look_at_plane(self.session.viewer, plane)
             self.images.look_at(plane)
+        self._follow()
         if annotation.labels is not None:
             self.choices.suggest_fold()
 

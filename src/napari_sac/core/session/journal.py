@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_sac.core.errors import OutputError, SessionError
+from napari_sac.core.io import atomic_path
 from napari_sac.core.session.changes import (
     Change,
     add_pixels,
@@ -261,22 +262,59 @@ class Journal:
             number = 1 + self._one("SELECT coalesce(max(number), 0) FROM annotations")
             # what an earlier try left behind is replaced
             create_labels(labels_path(self._folder, number), state.labels)
-            if pixels is not None:
-                import tifffile
-
-                image = replace(image, kept=True)
-                tifffile.imwrite(
-                    image_path(self._folder, number),
-                    pixels,
-                    compression="zlib",
-                    # a little larger than by default, and several times as fast
-                    compressionargs={"level": 1},
-                    photometric="rgb",
-                )
+            image = self._keep(number, image, pixels)
             row = (number, image.to_json(), tables_to_bytes(state), self._last_entry())
             self._execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", row)
         self._shapes[number] = image.shape
         return number
+
+    def set_image(
+        self,
+        number: int,
+        image: ImageReference,
+        pixels: npt.NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Write that an annotation is about other pixels of the same place from now on.
+
+        Parameters
+        ----------
+        number : int
+        image : ImageReference
+            Of the same shape as before: other channels, another stain.
+        pixels : (H, W, 3) uint8, optional
+            Kept in the session, for an image that cannot be read again from a file.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written; the session is as before.
+        """
+        self._check_writable()
+        if image.shape != self._shapes.get(number, image.shape):
+            raise ValueError(f"an image {image.shape} for {self._shapes[number]}")
+        with writing(self._folder):
+            image = self._keep(number, image, pixels)
+            row = (image.to_json(), number)
+            self._execute("UPDATE annotations SET image = ? WHERE number = ?", row)
+
+    def _keep(
+        self, number: int, image: ImageReference, pixels: npt.NDArray[np.uint8] | None
+    ) -> ImageReference:
+        """Write pixels that can be read from nowhere else; return where they are."""
+        if pixels is None:
+            return replace(image, kept=False)
+        import tifffile
+
+        with atomic_path(image_path(self._folder, number)) as partial:
+            tifffile.imwrite(
+                partial,
+                pixels,
+                compression="zlib",
+                # a little larger than by default, and several times as fast
+                compressionargs={"level": 1},
+                photometric="rgb",
+            )
+        return replace(image, kept=True)
 
     def push(self, step: Step) -> None:
         """Write a step that was just done; it is on disk when this returns.
