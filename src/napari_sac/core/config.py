@@ -163,6 +163,8 @@ class TrainingConfig:
         0 for no limit. The learning rate falls with whichever is used up sooner.
     batch_size, prompts_per_crop : int
         Crops a step, and prompts on each at most.
+    mild : float
+        Part of the crops whose scale and colours stay near the image's own.
     learning_rate : float
         Highest rate, after ``warm_up_steps``; it falls along a cosine.
     weight_decay : float
@@ -179,6 +181,7 @@ class TrainingConfig:
     max_minutes: float = 0.0
     batch_size: int = 8
     prompts_per_crop: int = 16
+    mild: float = 0.0
     learning_rate: float = 8e-4
     warm_up_steps: int = 150
     weight_decay: float = 0.03

@@ -63,6 +63,21 @@ def test_generator_only_goes_on_from_what_is_shipped(
     assert changed > 10
 
 
+def test_the_generator_can_be_widened_first(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        base_model, "load_model", lambda name, device: build_tiny_model()
+    )
+    widths = [2 * width for width in build_tiny_model().generator.widths]
+    output = tmp_path / "run"
+    flags = ["--data", str(data), "--output", str(output), "--generator-only"]
+    wider = ["--widths", *map(str, widths), "--mild", "0.5", "--steps", "2"]
+    assert base_model.main([*flags, *wider]) == 0
+    generator = read_generator(output / "prompt_generator.safetensors")
+    assert list(generator.widths) == widths
+
+
 def test_what_learns_lies_on_the_device_that_was_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -15,8 +15,10 @@ from napari_sac.core.config import TrainingConfig
 from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.models.lora import inject_lora, set_trainable
 from napari_sac.core.models.registry import load_model
+from napari_sac.core.training import trainer
 from napari_sac.core.training.base_model import write_shipped_weights
 from napari_sac.core.training.sampling import (
+    Crops,
     TrainingImage,
     draw_crops,
     draw_prompts,
@@ -139,6 +141,28 @@ def test_the_generator_can_be_trained_alone(
     assert all(k.startswith("generator.") for k in changed)
     rows = rows_of(tmp_path)
     assert float(rows[-1]["maps"]) < float(rows[0]["maps"])
+
+
+def test_some_crops_are_altered_only_mildly(
+    images: list[TrainingImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def draw(
+        images: list[TrainingImage],
+        count: int,
+        size: int,
+        rng: np.random.Generator,
+        *,
+        mild: bool,
+    ) -> Crops:
+        drawn.append((count, mild))
+        return draw_crops(images, count, size, rng, mild=mild)
+
+    monkeypatch.setattr(trainer, "draw_crops", draw)
+    config = replace(CONFIG, steps=1, batch_size=4, mild=0.25)
+    train(base_state(), images, tmp_path, config, generator_step)
+    assert drawn == [(3, False), (1, True)]
 
 
 def test_shipped_weights_load_as_the_averages(

@@ -6,8 +6,9 @@
         --data ../shared/data/dsb2018 ../shared/data/nucls --output runs/sac_tiny
 
 With ``--generator-only`` the prompt generator alone learns on, from what is shipped,
-and only ``prompt_generator.safetensors`` is written. Started again, it goes on where it
-was stopped. The model card in ``docs/reference/models`` says what came out.
+and only ``prompt_generator.safetensors`` is written; ``--widths`` gives it more
+channels first. Started again, it goes on where it was stopped. The model card in
+``docs/reference/models`` says what came out.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from napari_sac.core.models.prompt_generator import PromptGenerator
 from napari_sac.core.models.registry import get_spec, load_model
 from napari_sac.core.models.sam import build_sam
 from napari_sac.core.models.weight_files import write_generator, write_weights
+from napari_sac.core.training.growth import widen_generator
 from napari_sac.core.training.trainer import (
     TrainingState,
     generator_step,
@@ -36,6 +38,8 @@ from napari_sac.core.training.trainer import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_sac.core.training.sampling import TrainingImage
 
 _GENERATOR_STEPS = 100_000
@@ -65,12 +69,21 @@ def build_state(
 
 
 def build_generator_state(
-    config: TrainingConfig, name: str = "sac_tiny", device: str = "cpu"
+    config: TrainingConfig,
+    name: str = "sac_tiny",
+    device: str = "cpu",
+    widths: Sequence[int] = (),
 ) -> TrainingState:
-    """Return a shipped model of which only the prompt generator will learn."""
+    """Return a shipped model of which only the prompt generator will learn.
+
+    With ``widths`` it is widened first, as
+    :func:`~napari_sac.core.training.growth.widen_generator` does.
+    """
     model = load_model(name, device="cpu")
     model.sam.requires_grad_(False).to(device)
-    generator = model.generator.requires_grad_(True).train()
+    torch.manual_seed(config.seed)
+    generator = widen_generator(model.generator, widths or model.generator.widths)
+    generator.requires_grad_(True).train()
     generator.to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer((generator,), config)
     return TrainingState(model.spec, model.sam, generator, None, optimizer)
@@ -93,6 +106,7 @@ def train_base(parsed: argparse.Namespace) -> None:
         steps=parsed.steps or TrainingConfig.steps,
         max_minutes=parsed.max_minutes,
         seed=parsed.seed,
+        mild=parsed.mild,
     )
     state = build_state(config, device=select_device(parsed.device).name)
     train(state, _load_images(parsed.data, state), parsed.output, config)
@@ -107,12 +121,14 @@ def train_generator(parsed: argparse.Namespace) -> None:
         max_minutes=parsed.max_minutes,
         seed=parsed.seed,
         prompts_per_crop=1,
+        mild=parsed.mild,
         learning_rate=6e-4,
         warm_up_steps=60,
         averaging=0.997,
         bfloat16=False,
     )
-    state = build_generator_state(config, device=select_device(parsed.device).name)
+    device = select_device(parsed.device).name
+    state = build_generator_state(config, device=device, widths=parsed.widths)
     images = _load_images(parsed.data, state)
     train(state, images, parsed.output, config, generator_step)
     state.use_averages()
@@ -133,12 +149,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="by default 6000")
     parser.add_argument("--max-minutes", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--mild",
+        type=float,
+        default=0.0,
+        help="part of the crops whose scale and colours stay near the image's own",
+    )
     parser.add_argument("--device", choices=DEVICE_NAMES, default="auto")
     parser.add_argument(
         "--generator-only",
         action="store_true",
         help="train the shipped prompt generator on, and nothing else; --max-minutes "
         "alone is kept to, however many steps that are",
+    )
+    parser.add_argument(
+        "--widths",
+        type=int,
+        nargs="+",
+        default=(),
+        help="channels that the prompt generator gets before it learns on alone",
     )
     parsed = parser.parse_args(arguments)
     (train_generator if parsed.generator_only else train_base)(parsed)

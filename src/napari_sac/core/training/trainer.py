@@ -151,7 +151,14 @@ def train(
             group["lr"] = rate
         size = state.spec.architecture.image_size
         rng = np.random.default_rng([config.seed, state.step])
-        crops = draw_crops(images, config.batch_size, size, rng)
+        mild = round(config.mild * config.batch_size)
+        crops = Crops.concatenate(
+            [
+                draw_crops(images, count, size, rng, mild=is_mild)
+                for count, is_mild in ((config.batch_size - mild, False), (mild, True))
+                if count
+            ]
+        )
         prompts = draw_prompts(crops, config.prompts_per_crop, rng)
         if (prompts.label > 0).any():
             recent.append((step or train_step)(state, crops, prompts, config))
