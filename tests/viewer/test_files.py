@@ -63,6 +63,17 @@ def reopened(folder: Path) -> AnnotationSession:
     return session
 
 
+def reopened_elsewhere(bench: Bench) -> tuple[AnnotationSession, list[str]]:
+    """Close the session, open it in another viewer; return what that one says, too."""
+    folder = bench.session.journal.folder
+    bench.session.close(clean=False)
+    session = AnnotationSession.of(ViewerModel())
+    told: list[str] = []
+    session.told.connect(told.append)
+    session.open(folder)
+    return session, told
+
+
 def test_a_journal_begins_with_the_first_change(bench: Bench) -> None:
     assert bench.session.journal.folder is None
     bench.find()
@@ -104,12 +115,7 @@ def test_a_saved_session_goes_on_elsewhere(bench: Bench, tmp_path: Path) -> None
 def test_an_opened_session_goes_on_with_its_own_model(bench: Bench) -> None:
     bench.loaded = replace(bench.loaded, choice=ModelChoice("sac_tiny", Path("he")))
     edit(bench)
-    folder = bench.session.journal.folder
-    bench.session.close(clean=False)
-    session = AnnotationSession.of(ViewerModel())
-    told: list[str] = []
-    session.told.connect(told.append)
-    session.open(folder)
+    session, told = reopened_elsewhere(bench)
     assert session.chosen_model == ("sac_tiny", "he")
     assert told == []
     session.close()
@@ -119,12 +125,7 @@ def test_a_model_that_is_gone_is_told(bench: Bench, tmp_path: Path) -> None:
     gone = ModelChoice("sac_tiny", tmp_path / "my stain")
     bench.loaded = replace(bench.loaded, choice=gone)
     edit(bench)
-    folder = bench.session.journal.folder
-    bench.session.close(clean=False)
-    session = AnnotationSession.of(ViewerModel())
-    told: list[str] = []
-    session.told.connect(told.append)
-    session.open(folder)
+    session, told = reopened_elsewhere(bench)
     (sentence,) = told
     assert "my stain" in sentence
     assert "Segment draws all of them anew" in sentence

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import numpy.typing as npt
     from pytestqt.qtbot import QtBot
     from synthetic import Nuclei
 
@@ -82,6 +83,20 @@ def test_a_saved_session_opens_in_another_window(
     )
 
 
+def show_stack(
+    dock: SegmentWidget,
+    viewer: ViewerModel,
+    folder: Path,
+    planes: list[npt.NDArray[np.uint8]],
+) -> Path:
+    """Write a stack, open it, and choose it in the dock."""
+    file = folder / "stack.tif"
+    tifffile.imwrite(file, np.stack(planes), photometric="minisblack")
+    (layer,) = viewer.open(file, plugin="napari")
+    dock.images.choose(layer)
+    return file
+
+
 def test_a_session_opens_in_the_viewer_that_napari_hands_out(
     qtbot: QtBot, dock: SegmentWidget, annotated: Annotation, tmp_path: Path
 ) -> None:
@@ -111,10 +126,7 @@ def test_what_is_found_on_a_plane_is_shown_on_that_plane(
     tmp_path: Path,
 ) -> None:
     grey = nuclei.image[..., 0]
-    file = tmp_path / "stack.tif"
-    tifffile.imwrite(file, np.stack([grey] * 5), photometric="minisblack")
-    (layer,) = viewer.open(file, plugin="napari")
-    dock.images.choose(layer)
+    file = show_stack(dock, viewer, tmp_path, [grey] * 5)
     viewer.dims.set_current_step(0, 3)
     dock.diameter.setValue(20)
     dock.find_button.click()
@@ -145,11 +157,7 @@ def test_an_opened_session_is_shown_as_it_was_looked_at(
     tmp_path: Path,
 ) -> None:
     grey = nuclei.image[..., 0]
-    file = tmp_path / "stack.tif"
-    planes = np.stack([0 * grey, grey, 0 * grey])
-    tifffile.imwrite(file, planes, photometric="minisblack")
-    (layer,) = viewer.open(file, plugin="napari")
-    dock.images.choose(layer)
+    file = show_stack(dock, viewer, tmp_path, [0 * grey, grey, 0 * grey])
     dock.images.first.setCurrentText("1")
     dock.session.import_labels(dock.images.plane(), nuclei.labels)
     dock.keeping.save_as(tmp_path / "field")

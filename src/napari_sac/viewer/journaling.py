@@ -152,6 +152,7 @@ class SessionJournal:
             self._try(lambda: self._flush(writable, annotations))
         journal, self._journal = self._journal, None
         self._numbers = {}
+        self._changed.clear()
         broken, self._broken = self._broken, False
         if journal is not None:
             self._try(lambda: journal.close(clean=clean and not broken))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from core.session.conftest import Edited
 from napari_sac.core.errors import OutputError, SessionError
 from napari_sac.core.session.changes import Change, backward, forward
 from napari_sac.core.session.history import History
+from napari_sac.core.session.image import hash_pixels
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.pixels import PixelChange
 
@@ -174,6 +176,7 @@ def test_a_second_opener_is_told_and_reads_only(edited: Edited) -> None:
 
 READ = """
 import os, sys
+from napari_sac.core.session.image import hash_pixels
 from napari_sac.core.session.journal import Journal
 if os.geteuid() == 0:
     # root may write anywhere
@@ -261,3 +264,16 @@ def test_no_folder_no_session(tmp_path: Path) -> None:
         Journal.open(tmp_path / "no.sac")
     with pytest.raises(SessionError, match="is not a session"):
         Journal.open(tmp_path)
+
+
+def test_an_image_may_become_another_stain_of_itself(edited: Edited) -> None:
+    reference = edited.journal.restore().images[edited.number]
+    pixels = 255 - edited.pixels
+    other = replace(reference, stain="haematoxylin", sha256=hash_pixels(pixels))
+    edited.journal.set_image(edited.number, other, pixels)
+    with pytest.raises(ValueError, match="an image"):
+        edited.journal.set_image(edited.number, replace(other, shape=(1, 1)))
+    again = reopen(edited).images[edited.number]
+    assert again.stain == "haematoxylin"
+    kept = edited.journal.read_image(edited.number, again)
+    np.testing.assert_array_equal(kept, pixels)

@@ -287,7 +287,9 @@ class Journal:
         Raises
         ------
         OutputError
-            If it cannot be written; the session is as before.
+            If it cannot be written. Labels and prompts are as before; kept pixels are
+            the new ones where only the reference could not be written, and are then
+            told to be another image.
         """
         self._check_writable()
         if image.shape != self._shapes.get(number, image.shape):
