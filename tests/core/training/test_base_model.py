@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from skimage.io import imsave
 from synthetic import build_tiny_model, draw_nuclei
 
@@ -61,6 +62,33 @@ def test_generator_only_goes_on_from_what_is_shipped(
             torch.testing.assert_close(tensor, average, rtol=1e-3, atol=1e-3)
             changed += not torch.equal(tensor, before.generator.state_dict()[name])
     assert changed > 10
+
+
+def test_masks_only_leaves_the_generator_as_it_is(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = build_tiny_model()
+    monkeypatch.setattr(
+        base_model, "load_model", lambda name, device: build_tiny_model()
+    )
+    output = tmp_path / "run"
+    flags = ["--data", str(data), "--output", str(output), "--masks-only"]
+    assert base_model.main([*flags, "--steps", "2"]) == 0
+    written = {file.name for file in output.iterdir()}
+    name = f"{before.spec.name}.safetensors"
+    assert written == {name, "checkpoint.pt"}, "no curve of fewer than 20 steps"
+    saved = torch.load(output / "checkpoint.pt", weights_only=True)["networks"]
+    for key, tensor in before.generator.state_dict().items():
+        assert torch.equal(saved[f"generator.{key}"], tensor), key
+    learned = before.sam.state_dict()
+    for part in ("image_encoder.patch_embed", "image_encoder.neck", "mask_decoder"):
+        keys = [key for key in learned if key.startswith(part)]
+        assert any(not torch.equal(saved[f"sam.{k}"], learned[k]) for k in keys), part
+    shipped = load_file(output / name)
+    assert all(
+        value.dtype in (torch.float16, torch.int64) for value in shipped.values()
+    )
+    assert any("attn.qkv" in key for key in shipped), "SAM's own names"
 
 
 def test_the_generator_can_be_widened_first(

@@ -15,8 +15,9 @@ from napari_sac.core.config import TrainingConfig
 from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.models.lora import inject_lora, set_trainable
 from napari_sac.core.models.registry import load_model
+from napari_sac.core.models.weight_files import write_generator
 from napari_sac.core.training import trainer
-from napari_sac.core.training.base_model import write_shipped_weights
+from napari_sac.core.training.base_model import write_sam
 from napari_sac.core.training.sampling import (
     Crops,
     TrainingImage,
@@ -170,7 +171,9 @@ def test_shipped_weights_load_as_the_averages(
 ) -> None:
     state = base_state()
     train(state, images, tmp_path / "run", replace(CONFIG, steps=3))
-    write_shipped_weights(state, tmp_path)
+    state.use_averages()
+    write_sam(state, tmp_path)
+    write_generator(tmp_path / "prompt_generator.safetensors", state.generator)
     monkeypatch.setattr(
         "napari_sac.core.models.registry.get_spec", lambda _: state.spec
     )

@@ -1,4 +1,4 @@
-"""Train the shipped base model and its prompt generator from scratch.
+"""Train the shipped base model and its prompt generator, from scratch or on.
 
 ::
 
@@ -7,8 +7,9 @@
 
 With ``--generator-only`` the prompt generator alone learns on, from what is shipped,
 and only ``prompt_generator.safetensors`` is written; ``--widths`` gives it more
-channels first. Started again, it goes on where it was stopped. The model card in
-``docs/reference/models`` says what came out.
+channels first. With ``--masks-only`` it is SAM that learns on beside the generator as
+it is, and only ``sac_tiny.safetensors`` is written. Started again, it goes on where it
+was stopped. The model card in ``docs/reference/models`` says what came out.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from napari_sac.core.training.sampling import TrainingImage
 
-_GENERATOR_STEPS = 100_000
+_MANY_STEPS = 100_000
 """More than fit into the minutes, which then decide."""
 
 _GENERATOR_FILE = "prompt_generator.safetensors"
@@ -89,35 +90,64 @@ def build_generator_state(
     return TrainingState(model.spec, model.sam, generator, None, optimizer)
 
 
-def write_shipped_weights(state: TrainingState, folder: Path) -> None:
-    """Write the averaged weights in half precision, with SAM's names, as they ship."""
-    state.use_averages()
+def build_masks_state(
+    config: TrainingConfig, name: str = "sac_tiny", device: str = "cpu"
+) -> TrainingState:
+    """Return a shipped model of which all but the prompt generator will learn."""
+    model = load_model(name, device="cpu")
+    model.sam.requires_grad_(True).train().to(device)
+    model.sam.image_encoder.patch_embed.to(memory_format=torch.channels_last)
+    model.generator.requires_grad_(False).to(device)
+    optimizer = make_optimizer((model.sam,), config)
+    return TrainingState(model.spec, model.sam, model.generator, None, optimizer)
+
+
+def write_sam(state: TrainingState, folder: Path) -> None:
+    """Write SAM in half precision, with its own names, as it ships."""
     sam = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in fuse_qkv(state.sam.state_dict()).items()
     }
     write_weights(folder / f"{state.spec.name}.safetensors", sam)
-    write_generator(folder / _GENERATOR_FILE, state.generator)
 
 
 def train_base(parsed: argparse.Namespace) -> None:
     """Train all networks from scratch."""
     config = TrainingConfig(
-        steps=parsed.steps or TrainingConfig.steps,
+        steps=_steps(parsed),
         max_minutes=parsed.max_minutes,
         seed=parsed.seed,
         mild=parsed.mild,
     )
     state = build_state(config, device=select_device(parsed.device).name)
     train(state, _load_images(parsed.data, state), parsed.output, config)
-    write_shipped_weights(state, parsed.output)
+    state.use_averages()
+    write_sam(state, parsed.output)
+    write_generator(parsed.output / _GENERATOR_FILE, state.generator)
+
+
+def train_masks(parsed: argparse.Namespace) -> None:
+    """Train the shipped image encoder and mask decoder on, and write the averages."""
+    config = TrainingConfig(
+        steps=_steps(parsed),
+        max_minutes=parsed.max_minutes,
+        seed=parsed.seed,
+        mild=parsed.mild,
+        prompts_per_crop=32,
+        learning_rate=3e-4,
+        warm_up_steps=60,
+        averaging=0.995,
+    )
+    state = build_masks_state(config, device=select_device(parsed.device).name)
+    train(state, _load_images(parsed.data, state), parsed.output, config)
+    state.use_averages()
+    write_sam(state, parsed.output)
 
 
 def train_generator(parsed: argparse.Namespace) -> None:
     """Train the shipped prompt generator on, and write the averages."""
-    most = _GENERATOR_STEPS if parsed.max_minutes else TrainingConfig.steps
     config = TrainingConfig(
-        steps=parsed.steps or most,
+        steps=_steps(parsed),
         max_minutes=parsed.max_minutes,
         seed=parsed.seed,
         prompts_per_crop=1,
@@ -135,6 +165,12 @@ def train_generator(parsed: argparse.Namespace) -> None:
     write_generator(parsed.output / _GENERATOR_FILE, state.generator)
 
 
+def _steps(parsed: argparse.Namespace) -> int:
+    if parsed.steps:
+        return int(parsed.steps)
+    return _MANY_STEPS if parsed.max_minutes else TrainingConfig.steps
+
+
 def _load_images(folders: list[Path], state: TrainingState) -> list[TrainingImage]:
     images = load_training_images(folders, state.spec.nucleus_diameter)
     sys.stderr.write(f"{len(images)} images\n")
@@ -143,10 +179,12 @@ def _load_images(folders: list[Path], state: TrainingState) -> list[TrainingImag
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line of this module."""
-    parser = argparse.ArgumentParser(description="Train sac_tiny from scratch.")
+    parser = argparse.ArgumentParser(description="Train sac_tiny, from scratch or on.")
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, help="by default 6000")
+    parser.add_argument(
+        "--steps", type=int, help="by default 6000, or as many as fit into the minutes"
+    )
     parser.add_argument("--max-minutes", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -156,11 +194,20 @@ def main(arguments: list[str] | None = None) -> int:
         help="part of the crops whose scale and colours stay near the image's own",
     )
     parser.add_argument("--device", choices=DEVICE_NAMES, default="auto")
-    parser.add_argument(
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument(
+        "--masks-only",
+        dest="train",
+        action="store_const",
+        const=train_masks,
+        help="train the shipped image encoder and mask decoder on, and nothing else",
+    )
+    part.add_argument(
         "--generator-only",
-        action="store_true",
-        help="train the shipped prompt generator on, and nothing else; --max-minutes "
-        "alone is kept to, however many steps that are",
+        dest="train",
+        action="store_const",
+        const=train_generator,
+        help="train the shipped prompt generator on, and nothing else",
     )
     parser.add_argument(
         "--widths",
@@ -169,8 +216,9 @@ def main(arguments: list[str] | None = None) -> int:
         default=(),
         help="channels that the prompt generator gets before it learns on alone",
     )
+    parser.set_defaults(train=train_base)
     parsed = parser.parse_args(arguments)
-    (train_generator if parsed.generator_only else train_base)(parsed)
+    parsed.train(parsed)
     return 0
 
 

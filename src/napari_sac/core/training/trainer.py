@@ -179,7 +179,7 @@ def train(
 def train_step(
     state: TrainingState, crops: Crops, prompts: PromptBatch, config: TrainingConfig
 ) -> dict[str, float]:
-    """Do one step of all networks and return the parts of the loss."""
+    """Do one step of all that may learn and return the parts of the loss."""
     architecture, device = state.spec.architecture, state.device
     # every fourth step sees the larger window that a large nucleus grows into
     wide = state.step % 4 == 3 and 2 * state.spec.window <= architecture.grid_size
@@ -210,11 +210,9 @@ def train_step(
     of_whole, _ = mask_loss(
         whole_logits, whole_iou, *whole_crop_targets(crops, whole, patch // 4)
     )
-    parts = {
-        "maps": generator_loss(maps, crops),
-        "masks": of_masks,
-        "semantic": SEMANTIC_WEIGHT * of_whole,
-    }
+    parts = {"masks": of_masks, "semantic": SEMANTIC_WEIGHT * of_whole}
+    if maps.requires_grad:
+        parts["maps"] = generator_loss(maps, crops)
     if state.auxiliary is not None:
         dense = F.pixel_shuffle(state.auxiliary(features.float()), 4)
         parts["auxiliary"] = auxiliary_loss(dense, crops, state.spec.nucleus_diameter)
