@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from skimage.io import imsave
 from synthetic import build_tiny_model, draw_nuclei
 
 from napari_sac.core.models.registry import Model
@@ -13,6 +15,7 @@ from napari_sac.core.training.training_set import ReviewedImage, review_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 SHA256 = "ab" * 32
 
@@ -24,6 +27,21 @@ def reviewed() -> tuple[ReviewedImage, ...]:
     return tuple(
         review_image(f"field_{i}", d.image, d.labels) for i, d in enumerate(drawn)
     )
+
+
+@pytest.fixture
+def labelled_folder(tmp_path: Path) -> Path:
+    """A folder with two drawn images and their labels, all for training."""
+    folder = tmp_path / "data"
+    for seed in range(2):
+        drawn = draw_nuclei((80, 90), 5, 8, seed)
+        for part, pixels in (
+            ("images", drawn.image),
+            ("labels", drawn.labels.astype(np.uint16)),
+        ):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            imsave(folder / part / f"{seed}.png", pixels, check_contrast=False)
+    return folder
 
 
 @pytest.fixture

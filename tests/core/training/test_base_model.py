@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pytest
 import torch
 from safetensors.torch import load_file
-from skimage.io import imsave
-from synthetic import build_tiny_model, draw_nuclei
+from synthetic import build_tiny_model
 
 from napari_sac.core.config import TrainingConfig
 from napari_sac.core.models.weight_files import read_generator
@@ -18,23 +15,11 @@ from napari_sac.core.training import base_model
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    for seed in range(2):
-        drawn = draw_nuclei((80, 90), 5, 8, seed)
-        for part, pixels in (
-            ("images", drawn.image),
-            ("labels", drawn.labels.astype(np.uint16)),
-        ):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-            imsave(folder / part / f"{seed}.png", pixels, check_contrast=False)
-    return folder
+    import pytest
 
 
 def test_generator_only_goes_on_from_what_is_shipped(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    labelled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = []
 
@@ -44,7 +29,13 @@ def test_generator_only_goes_on_from_what_is_shipped(
 
     monkeypatch.setattr(base_model, "load_model", load)
     output = tmp_path / "run"
-    flags = ["--data", str(data), "--output", str(output), "--generator-only"]
+    flags = [
+        "--data",
+        str(labelled_folder),
+        "--output",
+        str(output),
+        "--generator-only",
+    ]
     assert base_model.main([*flags, "--steps", "20"]) == 0
     assert loaded == [("sac_tiny", "cpu")]
     written = {file.name for file in output.iterdir()}
@@ -65,14 +56,14 @@ def test_generator_only_goes_on_from_what_is_shipped(
 
 
 def test_masks_only_leaves_the_generator_as_it_is(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    labelled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = build_tiny_model()
     monkeypatch.setattr(
         base_model, "load_model", lambda name, device: build_tiny_model()
     )
     output = tmp_path / "run"
-    flags = ["--data", str(data), "--output", str(output), "--masks-only"]
+    flags = ["--data", str(labelled_folder), "--output", str(output), "--masks-only"]
     assert base_model.main([*flags, "--steps", "2"]) == 0
     written = {file.name for file in output.iterdir()}
     name = f"{before.spec.name}.safetensors"
@@ -92,14 +83,20 @@ def test_masks_only_leaves_the_generator_as_it_is(
 
 
 def test_the_generator_can_be_widened_first(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    labelled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         base_model, "load_model", lambda name, device: build_tiny_model()
     )
     widths = [2 * width for width in build_tiny_model().generator.widths]
     output = tmp_path / "run"
-    flags = ["--data", str(data), "--output", str(output), "--generator-only"]
+    flags = [
+        "--data",
+        str(labelled_folder),
+        "--output",
+        str(output),
+        "--generator-only",
+    ]
     wider = ["--widths", *map(str, widths), "--mild", "0.5", "--steps", "2"]
     assert base_model.main([*flags, *wider]) == 0
     generator = read_generator(output / "prompt_generator.safetensors")

@@ -5,6 +5,8 @@
     python -m napari_sac.core.training.adapter \
         --data ../shared/data/monuseg2018 --output runs/he --name he
 
+With ``--start`` it learns on from an adapter that is here, also where the base has
+learned on since; with ``--masks-only`` that adapter's prompt generator stays as it is.
 Started again, it goes on where it was stopped.
 """
 
@@ -15,9 +17,16 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from napari_sac.core.config import TrainingConfig
 from napari_sac.core.device import DEVICE_NAMES, select_device
-from napari_sac.core.models.adapter import AdapterInfo, save_adapter
+from napari_sac.core.models.adapter import (
+    AdapterInfo,
+    find_adapter,
+    restore_adapter,
+    save_adapter,
+)
 from napari_sac.core.models.lora import inject_lora, set_trainable
 from napari_sac.core.models.registry import load_model, weights_sha256
 from napari_sac.core.training.trainer import (
@@ -29,21 +38,36 @@ from napari_sac.core.training.trainer import (
 
 
 def build_adapter_state(
-    model_name: str, config: TrainingConfig, rank: int, device: str = "cpu"
+    model_name: str,
+    config: TrainingConfig,
+    rank: int,
+    device: str = "cpu",
+    start: AdapterInfo | None = None,
 ) -> TrainingState:
-    """Return a base model with a fresh LoRA, ready to train.
+    """Return a base model with LoRA, fresh or as in ``start``, ready to train.
 
     The batch normalisations keep the statistics of the base: crops of a few slides are
-    too much alike to replace them.
+    too much alike to replace them. The base need not be the one that ``start`` was
+    trained on, if only the sizes are the same: it learns on either way.
+
+    Raises
+    ------
+    IncompatibleAdapterError
+        If ``start`` is damaged or of other sizes.
     """
     model = load_model(model_name, device="cpu")
-    inject_lora(model.sam, rank)
+    torch.manual_seed(config.seed)
+    if start is None:
+        inject_lora(model.sam, rank)
+        generator = model.generator
+    else:
+        generator = restore_adapter(model.sam, start)
     set_trainable(model.sam)
-    model.generator.requires_grad_(True)
-    for module in (model.sam, model.generator):
+    generator.requires_grad_(True)
+    for module in (model.sam, generator):
         module.to(device)
-    optimizer = make_optimizer((model.sam, model.generator), config)
-    return TrainingState(model.spec, model.sam, model.generator, None, optimizer)
+    optimizer = make_optimizer((model.sam, generator), config)
+    return TrainingState(model.spec, model.sam, generator, None, optimizer)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,9 +80,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--title", default="")
     parser.add_argument("--description", default="")
     parser.add_argument("--licence", default="")
-    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--rank", type=int, default=8, help="of a fresh LoRA")
+    parser.add_argument(
+        "--start", help="name or folder of the adapter to learn on from"
+    )
+    parser.add_argument(
+        "--masks-only",
+        action="store_true",
+        help="leave the prompt generator as it is",
+    )
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--max-minutes", type=float, default=0.0)
+    parser.add_argument("--rate", type=float, default=8e-4, help="the highest")
+    parser.add_argument("--prompts", type=int, default=16, help="on each crop, at most")
+    parser.add_argument(
+        "--mild",
+        type=float,
+        default=0.0,
+        help="part of the crops whose scale and colours stay near the image's own",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=DEVICE_NAMES, default="auto")
     parsed = parser.parse_args(arguments)
@@ -66,11 +106,17 @@ def main(arguments: list[str] | None = None) -> int:
         steps=parsed.steps,
         max_minutes=parsed.max_minutes,
         seed=parsed.seed,
+        mild=parsed.mild,
+        prompts_per_crop=parsed.prompts,
+        learning_rate=parsed.rate,
         warm_up_steps=50,
         averaging=0.99,
     )
     device = select_device(parsed.device).name
-    state = build_adapter_state(parsed.model, config, parsed.rank, device)
+    start = find_adapter(parsed.start) if parsed.start else None
+    state = build_adapter_state(parsed.model, config, parsed.rank, device, start)
+    if parsed.masks_only:
+        state.generator.requires_grad_(False)
     images = load_training_images(parsed.data, state.spec.nucleus_diameter)
     sys.stderr.write(f"{len(images)} images\n")
     train(state, images, parsed.output, config)
@@ -79,12 +125,13 @@ def main(arguments: list[str] | None = None) -> int:
     info = AdapterInfo(
         name=parsed.name,
         path=folder,
-        title=parsed.title or parsed.name,
-        description=parsed.description,
+        title=parsed.title or (start.title if start else parsed.name),
+        description=parsed.description or (start.description if start else ""),
         base=parsed.model,
         base_sha256=weights_sha256(state.spec),
-        licence=parsed.licence,
+        licence=parsed.licence or (start.licence if start else ""),
         versions={p: version(p) for p in ("torch", "peft")},
+        parent=start.name if start and start.name != parsed.name else "",
     )
     save_adapter(folder, state.sam, state.generator, info)
     return 0

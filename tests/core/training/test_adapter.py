@@ -1,0 +1,81 @@
+"""The command line that trains the shipped adapter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from synthetic import build_tiny_model
+
+from napari_sac.core.models.adapter import read_adapter_info
+from napari_sac.core.training import adapter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari_sac.core.models.adapter import AdapterInfo
+
+Weights = dict[str, dict[str, torch.Tensor]]
+PARTS = ("adapter_model", "mask_decoder", "prompt_generator")
+
+
+def weights_of(folder: Path) -> Weights:
+    return {part: load_file(folder / f"{part}.safetensors") for part in PARTS}
+
+
+def differs(one: Weights, other: Weights, part: str) -> bool:
+    assert one[part].keys() == other[part].keys()
+    return any(not torch.equal(one[part][key], other[part][key]) for key in one[part])
+
+
+@pytest.fixture
+def command(
+    labelled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., AdapterInfo]:
+    """Train ``name``, two steps, and return what is known of it."""
+    monkeypatch.setattr(adapter, "load_model", lambda name, device: build_tiny_model())
+    monkeypatch.setattr(adapter, "weights_sha256", lambda spec: "ab" * 32)
+
+    def run(name: str, *flags: str) -> AdapterInfo:
+        output = tmp_path / f"{name}_run"
+        fixed = ["--data", str(labelled_folder), "--output", str(output)]
+        assert adapter.main([*fixed, "--name", name, "--steps", "2", *flags]) == 0
+        return read_adapter_info(output / name)
+
+    return run
+
+
+def test_a_fresh_adapter_says_what_it_is(command: Callable[..., AdapterInfo]) -> None:
+    info = command("mine", "--rank", "3", "--licence", "CC0-1.0", "--title", "Mine")
+    assert (info.name, info.title, info.licence) == ("mine", "Mine", "CC0-1.0")
+    assert (info.base, info.base_sha256, info.parent) == ("sac_tiny", "ab" * 32, "")
+    lora = weights_of(info.path)["adapter_model"]
+    assert {len(t) for name, t in lora.items() if "lora_A" in name} == {3}
+    assert any(t.any() for name, t in lora.items() if "lora_B" in name), "it learned"
+
+
+def test_an_adapter_learns_on_from_another(
+    command: Callable[..., AdapterInfo],
+) -> None:
+    first = command("first", "--rank", "3", "--licence", "CC0-1.0")
+    start = weights_of(first.path)
+    # a rate of nothing: what comes out is what it started from
+    same = command("same", "--start", str(first.path), "--rate", "0")
+    assert (same.licence, same.parent) == ("CC0-1.0", "first")
+    assert not any(differs(weights_of(same.path), start, part) for part in PARTS)
+    after = weights_of(command("on", "--start", str(first.path)).path)
+    assert all(differs(after, start, part) for part in PARTS)
+
+
+def test_masks_only_keeps_the_generator_of_the_adapter(
+    command: Callable[..., AdapterInfo],
+) -> None:
+    first = command("first")
+    second = command("second", "--start", str(first.path), "--masks-only")
+    before, after = weights_of(first.path), weights_of(second.path)
+    assert not differs(before, after, "prompt_generator")
+    assert differs(before, after, "adapter_model")
+    assert differs(before, after, "mask_decoder")
