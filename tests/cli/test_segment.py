@@ -11,6 +11,7 @@ from PIL import Image
 from napari_sac.cli.main import main
 from napari_sac.core.geojson import read_geojson
 from napari_sac.core.io import read_labels, read_prompts, separate_haematoxylin
+from napari_sac.core.models.adapter import SHIPPED_ADAPTERS
 
 
 @pytest.fixture(autouse=True)
@@ -105,13 +106,55 @@ def test_what_is_left_out_of_a_folder_is_told(folder, output, capsys):
     (folder / ".hidden").write_text("")
     (folder / "old").mkdir()
     shutil.copy(folder / "b.tif", folder / "a_labels.tif")
-    assert segment(folder, "--output", folder) == 0
+    assert segment(folder / "b.tif", "--output", folder) == 0
     assert segment(folder, "--output", output) == 0
     err = capsys.readouterr().err
-    for name in ("notes.txt", "old", "a_labels.tif", "a_prompts.csv"):
+    for name in ("notes.txt", "old", "a_labels.tif", "b_prompts.csv"):
         assert f"left out {folder / name}: " in err
     assert ".hidden" not in err
     assert len(names(output)) == 4
+
+
+def test_what_lies_beside_the_images_is_not_written_over(folder, output, capsys):
+    for name in ("a_labels.tif", "a_prompts.csv", "a.geojson"):
+        (folder / name).write_text("a week of work")
+        assert segment(folder / "a.png", "--output", folder) == (
+            0 if name == "a.geojson" else 2
+        ), "asked for no outlines, it writes none"
+        assert (folder / name).read_text() == "a week of work"
+        error = capsys.readouterr().err
+        assert name == "a.geojson" or (name in error and "--overwrite" in error)
+        (folder / name).unlink()
+    assert segment(folder / "a.png", "--output", folder, "--overwrite") == 0
+
+
+def test_what_is_read_is_never_written_over(folder, output, capsys):
+    shutil.copy(folder / "b.tif", folder / "a_labels.tif")
+    given = (folder / "a.png", folder / "a_labels.tif")
+    before = given[1].read_bytes()
+    assert segment(*given, "--output", folder, "--overwrite") == 2
+    assert given[1].read_bytes() == before
+    points = output / "a_prompts.csv"
+    output.mkdir(parents=True)
+    points.write_text("y,x\n5,5\n")
+    flags = ("--points", points, "--output", output, "--overwrite")
+    assert segment(folder / "a.png", *flags) == 2
+    assert points.read_text() == "y,x\n5,5\n"
+    assert "given to read" in capsys.readouterr().err
+
+
+def test_a_name_that_is_a_folder_too_is_asked_back(
+    folder, output, capsys, tmp_path, monkeypatch
+):
+    shutil.copytree(SHIPPED_ADAPTERS / "he", tmp_path / "work" / "he")
+    monkeypatch.chdir(tmp_path / "work")
+    with pytest.raises(SystemExit) as left:
+        segment(folder / "a.png", "--output", output, "--adapter", "he")
+    assert left.value.code == 2
+    assert str(tmp_path / "work" / "he") in capsys.readouterr().err
+    (tmp_path / "work" / "he").rename(tmp_path / "work" / "mine")
+    assert segment(folder / "a.png", "--output", output, "--adapter", "mine") == 0
+    assert "sac_tiny with mine" in capsys.readouterr().err
 
 
 def test_images_without_nuclei_have_empty_results(tmp_path, output):

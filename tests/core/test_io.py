@@ -2,6 +2,7 @@
 
 import struct
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -257,6 +258,61 @@ def test_channels_come_last(tmp_path, rng):
         np.testing.assert_array_equal(
             read_image(tmp_path / name), np.moveaxis(stack, 0, -1)
         )
+
+
+def test_four_channels_are_no_colours_with_transparency(tmp_path, rng):
+    stack = rng.integers(0, 9, (4, 5, 8), dtype=np.uint16)
+    path = tmp_path / "four.ome.tif"
+    tifffile.imwrite(path, stack, metadata={"axes": "CYX"})
+    with pytest.raises(ImageFormatError, match="has 4 channels"):
+        read_image(path)
+    np.testing.assert_array_equal(
+        read_image(path, separate=True), np.moveaxis(stack, 0, -1)
+    )
+
+
+def test_several_images_in_one_file_are_refused(tmp_path):
+    path = tmp_path / "fields.tif"
+    with tifffile.TiffWriter(path) as file:
+        for height in (40, 80):
+            file.write(np.zeros((height, 50), np.uint8))
+    with pytest.raises(ImageFormatError, match="2 images"):
+        read_image(path)
+    with pytest.raises(LabelFormatError, match="2 images"):
+        read_labels(path)
+
+
+def test_a_preview_beside_the_image_is_passed_over(tmp_path):
+    path = tmp_path / "preview.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.full((40, 50), 7, np.uint8))
+        file.write(np.zeros((10, 12), np.uint8), subfiletype=1)
+    assert read_image(path).shape == (40, 50)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_sixteen_bits_of_colour_are_kept(tmp_path, rng, channels):
+    pixels = rng.integers(0, 65_535, (5, 8, channels), dtype=np.uint16)
+    path = tmp_path / "deep.png"
+    path.write_bytes(imagecodecs.png_encode(pixels))
+    expected = pixels[..., 0] if channels == 2 else pixels
+    np.testing.assert_array_equal(read_image(path), expected)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ImageFormatError, match="deep"):
+        read_image(path)
+
+
+def test_a_palette_of_a_tiff_is_resolved_but_for_labels(tmp_path):
+    path = tmp_path / "palette.tif"
+    colours = np.zeros((3, 256), np.uint16)
+    colours[:, 1], colours[:, 2] = (10 << 8, 20 << 8, 30 << 8), (65535, 0, 0)
+    pixels = np.array([[1, 2]], np.uint8)
+    tifffile.imwrite(path, pixels, photometric="palette", colormap=colours)
+    np.testing.assert_array_equal(read_image(path), [[[10, 20, 30], [255, 0, 0]]])
+    np.testing.assert_array_equal(read_labels(path), pixels)
+    # ImageJ's palettes are for the eye
+    tifffile.imwrite(path, pixels, imagej=True, colormap=colours)
+    np.testing.assert_array_equal(read_image(path), pixels)
 
 
 def test_stacks_are_refused_with_their_axes(tmp_path):
@@ -540,6 +596,18 @@ def test_points_of_people_and_of_other_tools(tmp_path, text, pixel_size):
     file.write_text(text, encoding="utf-8")
     points = read_points(file, pixel_size=pixel_size)
     np.testing.assert_array_equal(points, [[3.5, 10], [7, 6.5]])
+
+
+def test_of_a_table_of_prompts_each_nucleus_gives_one_point(tmp_path):
+    file = tmp_path / "a_prompts.csv"
+    prompts = Prompts.from_points(
+        [(9, 9), (1, 2), (3, 4), (5, 6), (7, 8)],
+        object_id=[4, 1, 1, 2, 3],
+        sign=[1, 1, 1, -1, 1],
+        state=["added", "auto", "added", "added", "rejected"],
+    )
+    write_prompts(file, prompts)
+    np.testing.assert_array_equal(read_points(file), [[9, 9], [1, 2]])
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from napari_sac.cli._options import adapter_or_folder, add_option, add_view_options
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import TrainingDataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import argparse
 
     from napari_sac.core.training.fine_tuning import Event, Job
     from napari_sac.core.training.training_set import ReviewedImage
@@ -34,8 +33,8 @@ _OPTIONS = {
 _FOLDERS = {
     "--reviewed": "masks of the same names: reviewed where they are not 0; by default "
     "all of every image",
-    "--prompts": "STEM_prompts.csv files: nuclei still 'auto' count as unreviewed, "
-    "rejected points and negative ones are learned from",
+    "--prompts": "STEM_prompts.csv for every image: nuclei still 'auto' count as "
+    "unreviewed, rejected points and negative ones are learned from",
     "--val": "a folder with images and labels to compare on; by default a part of the "
     "training images is set aside",
     "--original": "a folder with images and labels that the model knows already: a "
@@ -76,7 +75,13 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="NAME",
         help="base model; by default the adapter's, or sac_tiny",
     )
-    parser.add_argument("--adapter", metavar="NAME|DIR", help="go on from this adapter")
+    parser.add_argument(
+        "--adapter",
+        type=adapter_or_folder,
+        metavar="NAME|DIR",
+        help="go on from this adapter",
+    )
+    add_view_options(parser)
     for flag, words in _FOLDERS.items():
         parser.add_argument(flag, type=Path, metavar="DIR", help=words)
     parser.add_argument(
@@ -96,7 +101,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--title", default="", help="name of the adapter, for people")
     parser.add_argument("--tissue", default="", help="what the images show")
     for name, flag in _OPTIONS.items():
-        _add_option(parser, flag, name)
+        add_option(parser, flag, FinetuneConfig, name)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -119,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(f"{verdict}: {report['reason']}\n")
         sys.stderr.write(
             f"The adapter, report.html and report.json are in {args.output}. Use it "
-            f"by: napari-sac segment --adapter {args.output} ...\n"
+            f"by: napari-sac segment --adapter {args.output.resolve()} ...\n"
         )
     return 0
 
@@ -143,7 +148,11 @@ def _make_job(args: argparse.Namespace) -> Job:
     from napari_sac.core.training.training_set import split, with_folder
 
     images = _read_images(args)
-    data = split(images) if args.val is None else with_folder(images, _pairs(args.val))
+    data = (
+        split(images)
+        if args.val is None
+        else with_folder(images, _pairs(args.val, args))
+    )
     model = args.model
     if model is None:
         model = DEFAULT_MODEL
@@ -156,7 +165,7 @@ def _make_job(args: argparse.Namespace) -> Job:
         data=data,
         output=args.output,
         config=FinetuneConfig(quick=args.quick, **values),
-        original=() if args.original is None else _pairs(args.original),
+        original=() if args.original is None else _pairs(args.original, args),
         title=args.title,
         tissue=args.tissue,
         licence=licence_of(model, args.adapter),
@@ -170,14 +179,19 @@ def _read_images(args: argparse.Namespace) -> tuple[ReviewedImage, ...]:
     images: list[ReviewedImage] = []
     if args.images is not None:
         images += read_reviewed(
-            args.images, args.labels, reviewed=args.reviewed, prompts=args.prompts
+            args.images,
+            args.labels,
+            reviewed=args.reviewed,
+            prompts=args.prompts,
+            channels=args.channels,
+            stain=args.stain,
         )
     for session in args.session:
         images += read_session(session)
     return tuple(images)
 
 
-def _pairs(folder: Path) -> tuple[ReviewedImage, ...]:
+def _pairs(folder: Path, args: argparse.Namespace) -> tuple[ReviewedImage, ...]:
     from napari_sac.core.training.training_set import read_reviewed
 
     if not (folder / "images").is_dir() or not (folder / "labels").is_dir():
@@ -185,7 +199,9 @@ def _pairs(folder: Path) -> tuple[ReviewedImage, ...]:
             f"{folder} needs the subfolders images and labels, with files of the same "
             "names. Nothing was changed."
         )
-    return read_reviewed(folder / "images", folder / "labels")
+    return read_reviewed(
+        folder / "images", folder / "labels", channels=args.channels, stain=args.stain
+    )
 
 
 def _say(event: Event) -> None:
@@ -209,31 +225,3 @@ def _say(event: Event) -> None:
             f"{event.seconds_left:.0f} s left{clear}\r"
         )
     sys.stderr.flush()
-
-
-def _add_option(parser: argparse.ArgumentParser, flag: str, name: str) -> None:
-    """Add a flag with the default, the range and the words of the config's field."""
-    field = next(f for f in dataclasses.fields(FinetuneConfig) if f.name == name)
-    words = f"{field.metadata['tooltip']} Default: {field.default}."
-    parser.add_argument(
-        flag,
-        dest=name,
-        default=field.default,
-        type=_checked(name, type(field.default)),
-        metavar="N",
-        help=words.replace("%", "%%"),
-    )
-
-
-def _checked(name: str, convert: type[Any]) -> Callable[[str], Any]:
-    """Return a parser of one field's values, which the config itself checks."""
-
-    def parse(text: str) -> Any:
-        try:
-            value = convert(text)
-            FinetuneConfig(**{name: value})
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-        return value
-
-    return parse

@@ -106,6 +106,6 @@ def _format_adapters() -> str:
 
 def _show(stage: str, done: int, total: int) -> None:
     if sys.stderr.isatty():
-        end = "\n" if done == total else ""
+        end = "\n" if total and done == total else ""
         sys.stderr.write(f"\r{stage} {done / max(total, 1):.0%}\x1b[K{end}")
         sys.stderr.flush()

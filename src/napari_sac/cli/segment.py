@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from napari_sac.core.config import STAINS, DecodeConfig, ProposalConfig
+from napari_sac.cli._options import adapter_or_folder, add_option, add_view_options
+from napari_sac.core.config import DecodeConfig, ProposalConfig
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import (
     ImageFormatError,
@@ -21,7 +21,7 @@ from napari_sac.core.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     # What add_subparsers returns; the class has no public name.
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-_EXPORTS = ("geojson", "ome-zarr")
+_EXPORTS = {"geojson": ".geojson", "ome-zarr": ".ome.zarr"}
 _POINTS_ENDINGS = ("_points.csv", ".csv")
 _DECODE_OPTIONS = {"mode": "--mode"}
 _PROPOSAL_OPTIONS = {"strategy": "--strategy", "score_threshold": "--threshold"}
@@ -62,13 +62,22 @@ def add_parser(subparsers: Subparsers) -> None:
         help="folder for the results; it is made if need be",
     )
     parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace results that lie beside the images; in a folder of their own "
+        "they are replaced anyway",
+    )
+    parser.add_argument(
         "--model",
         metavar="NAME",
         help="as 'napari-sac models' lists them; by default the one that the adapter "
         "was trained on, or sac_tiny",
     )
     parser.add_argument(
-        "--adapter", metavar="NAME|DIR", help="a fine-tuned adapter, such as he"
+        "--adapter",
+        type=adapter_or_folder,
+        metavar="NAME|DIR",
+        help="a fine-tuned adapter, such as he",
     )
     parser.add_argument(
         "--device",
@@ -82,19 +91,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="PIXELS",
         help="typical diameter of a nucleus; by default estimated from each image",
     )
-    shown = parser.add_mutually_exclusive_group()
-    shown.add_argument(
-        "--channels",
-        type=_channels,
-        metavar="N[,N]",
-        help="the channels, counted from 0, that show nuclei; by default all of grey "
-        "and colour images",
-    )
-    shown.add_argument(
-        "--stain",
-        choices=STAINS,
-        help="look at this stain of tissue alone, such as the blue beside a brown one",
-    )
+    add_view_options(parser)
     parser.add_argument(
         "--export",
         action="append",
@@ -111,15 +108,15 @@ def add_parser(subparsers: Subparsers) -> None:
         "STEM.csv for every image: segment the nuclei at these points, find no others",
     )
     for name, flag in _DECODE_OPTIONS.items():
-        _add_option(parser, flag, DecodeConfig, name)
+        add_option(parser, flag, DecodeConfig, name)
     for name, flag in _PROPOSAL_OPTIONS.items():
-        _add_option(parser, flag, ProposalConfig, name)
+        add_option(parser, flag, ProposalConfig, name)
 
 
 def run(args: argparse.Namespace) -> int:
     """Segment every image; return 1 if one failed, 2 if the arguments make no sense."""
     files = _list_files(args.inputs)
-    problem = _find_problem(files, args.points)
+    problem = _find_problem(files, args)
     if problem:
         _say(f"napari-sac segment: {problem}")
         return 2
@@ -175,7 +172,8 @@ def _segment_file(
     )
 
     start = time.perf_counter()
-    image = normalise_image(read_image(file), args.channels, stain=args.stain)
+    pixels = read_image(file, separate=args.channels is not None)
+    image = normalise_image(pixels, args.channels, stain=args.stain)
     found = _segment(image, file.stem, args, model, progress)
     _export(args.output / file.stem, image, found, args.export)
     # the labels last: where they are, the prompts are too
@@ -236,19 +234,21 @@ def _export(
     if "geojson" in formats:
         from napari_sac.core.geojson import write_geojson
 
-        file = path.with_name(f"{path.name}.geojson")
+        file = path.with_name(f"{path.name}{_EXPORTS['geojson']}")
         write_geojson(file, found.labels, found.prompts)
     if "ome-zarr" in formats:
         from napari_sac.core.ome_zarr import write_ome_zarr
 
-        folder = path.with_name(f"{path.name}.ome.zarr")
+        folder = path.with_name(f"{path.name}{_EXPORTS['ome-zarr']}")
         write_ome_zarr(folder, found.labels, found.prompts, image=image)
 
 
 def _describe(found: Segmentation, mode: str) -> str:
     if mode == "semantic":
         return f"{(found.labels > 0).mean():.1%} of the image is nuclei"
-    count = len(set(found.labels[found.labels > 0].tolist()))
+    import numpy as np
+
+    count = len(np.setdiff1d(found.labels, 0))
     return f"{count} nuclei of about {found.diameter:.0f} pixels"
 
 
@@ -291,8 +291,9 @@ def _why_no_image(file: Path) -> str | None:
     return "labels by its name" if file.stem.endswith(LABELS_ENDING) else None
 
 
-def _find_problem(files: Sequence[Path], points: Path | None) -> str | None:
+def _find_problem(files: Sequence[Path], args: argparse.Namespace) -> str | None:
     """Return why these files cannot be segmented together, or None."""
+    points = args.points
     if not files:
         return "there is no image in the folders given"
     if points is not None and not points.is_dir() and len(files) > 1:
@@ -309,6 +310,33 @@ def _find_problem(files: Sequence[Path], points: Path | None) -> str | None:
                 f"{other} and {file} would both be written as {file.stem}_labels.tif. "
                 "Rename one, or segment them into different folders."
             )
+    return _find_precious(files, args)
+
+
+def _find_precious(files: Sequence[Path], args: argparse.Namespace) -> str | None:
+    """Return what would be written over that may be a person's work, or None.
+
+    Results in a folder of their own are replaced by newer ones; beside images, files of
+    these names are as likely what somebody drew or decided.
+    """
+    given = {file.resolve() for file in files}
+    if args.points is not None:
+        given.add(args.points.resolve())
+    endings = ["_labels.tif", "_prompts.csv", *(_EXPORTS[name] for name in args.export)]
+    beside = args.output.resolve() in {file.parent for file in given}
+    for file in files:
+        for ending in endings:
+            target = args.output / f"{file.stem}{ending}"
+            if target.resolve() in given:
+                return (
+                    f"{target} is given to read and would be written over. Choose "
+                    "another --output."
+                )
+            if beside and not args.overwrite and target.exists():
+                return (
+                    f"{target} is there already, beside what is given to read. Choose "
+                    "another --output, or --overwrite if it may be replaced."
+                )
     return None
 
 
@@ -342,47 +370,8 @@ def _say(line: str) -> None:
     sys.stderr.write(f"{line}{clear}\n")
 
 
-def _add_option(
-    parser: argparse.ArgumentParser, flag: str, kind: type[Any], name: str
-) -> None:
-    """Add a flag with the default, the range and the words of a config's field."""
-    field = next(f for f in dataclasses.fields(kind) if f.name == name)
-    choices = field.metadata.get("choices")
-    words = f"{field.metadata['tooltip']} Default: {field.default}."
-    parser.add_argument(
-        flag,
-        dest=name,
-        default=field.default,
-        choices=choices,
-        type=str if choices else _checked(kind, name, type(field.default)),
-        metavar=None if choices else field.metadata["label"].upper().replace(" ", "_"),
-        help=words.replace("%", "%%"),
-    )
-
-
-def _checked(kind: type[Any], name: str, convert: type[Any]) -> Callable[[str], Any]:
-    """Return a parser of one field's values, which the config itself checks."""
-
-    def parse(text: str) -> Any:
-        try:
-            value = convert(text)
-            kind(**{name: value})
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-        return value
-
-    return parse
-
-
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
-
-
-def _channels(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.isdecimal() for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not like 0 or 0,2")
-    return [int(part) for part in parts]

@@ -100,13 +100,16 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("napari-sac", False)
 
 
-def read_image(path: str | Path) -> AnyArray:
+def read_image(path: str | Path, *, separate: bool = False) -> AnyArray:
     """Return the pixels of one 2-D image file, with their stored type and range.
 
     Parameters
     ----------
     path : str or Path
         A TIFF (also OME and ImageJ), PNG, JPEG, BMP, GIF or WebP file.
+    separate : bool, optional
+        Whether channels are to be chosen from. If not, a file with four that are stored
+        apart is refused: as pixels they look like colours with transparency.
 
     Returns
     -------
@@ -121,7 +124,7 @@ def read_image(path: str | Path) -> AnyArray:
     """
     file = Path(path)
     try:
-        return _read_pixels(file, palette_as_rgb=True)
+        return _read_pixels(file, as_labels=False, separate=separate)
     except ImageFormatError:
         raise
     except _DECODE_ERRORS as error:
@@ -146,7 +149,7 @@ def read_labels(path: str | Path) -> IntArray:
     """
     file = Path(path)
     try:
-        labels = _read_pixels(file, palette_as_rgb=False)
+        labels = _read_pixels(file, as_labels=True)
     except (ImageFormatError, *_DECODE_ERRORS) as error:
         raise LabelFormatError(
             f"{file} could not be read as labels ({_reason(error)}). "
@@ -307,7 +310,9 @@ def read_points(
     path : str or Path
         CSV or TSV text whose first line names the columns: ``y`` and ``x``; napari's
         ``axis-0`` and ``axis-1``; or QuPath's ``Centroid Y`` and ``Centroid X`` in
-        ``px`` or ``µm``. Other columns are passed over.
+        ``px`` or ``µm``. Other columns are passed over. Of a table of prompts, as
+        :func:`write_prompts` writes it, the first point in each nucleus that was not
+        rejected.
     pixel_size : float, optional
         Micrometres of a pixel, for a table in micrometres.
 
@@ -333,6 +338,8 @@ def read_points(
             f"{file} could not be read as a table of points ({_reason(error)}). "
             "Check that the file is there and is CSV text."
         ) from error
+    if tuple(names) == PROMPT_COLUMNS:
+        return _nuclei_of(read_prompts(file))
     columns, scale, shift = _point_columns(file, names, pixel_size)
     points = [
         _parse_point(file, i, row, columns)
@@ -340,6 +347,13 @@ def read_points(
         if any(cell.strip() for cell in row)
     ]
     return np.array(points, np.float64).reshape(-1, 2) / scale - shift
+
+
+def _nuclei_of(prompts: Prompts) -> npt.NDArray[np.float64]:
+    kept = (prompts.sign == POSITIVE) & (prompts.state != PromptState.REJECTED.value)
+    _, first = np.unique(prompts.object_id[kept], return_index=True)
+    yx: npt.NDArray[np.float64] = prompts.yx[kept][np.sort(first)].astype(np.float64)
+    return yx
 
 
 def _point_columns(
@@ -582,16 +596,17 @@ def _finite(values: AnyArray) -> AnyArray:
     return values[np.isfinite(values)]
 
 
-def _read_pixels(file: Path, *, palette_as_rgb: bool) -> AnyArray:
+def _read_pixels(file: Path, *, as_labels: bool, separate: bool = False) -> AnyArray:
+    """Return the pixels; of labels, the numbers of a palette and not its colours."""
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "is not there"
         raise ImageFormatError(f"{file} {what}. Choose an image file.")
     if file.suffix.lower() in TIFF_SUFFIXES:
-        return _read_tiff(file)
-    return _read_pillow(file, palette_as_rgb=palette_as_rgb)
+        return _read_tiff(file, as_labels=as_labels, separate=separate)
+    return _read_pillow(file, as_labels=as_labels)
 
 
-def _read_tiff(file: Path) -> AnyArray:
+def _read_tiff(file: Path, *, as_labels: bool, separate: bool) -> AnyArray:
     import tifffile
 
     with tifffile.TiffFile(file) as tiff:
@@ -599,6 +614,13 @@ def _read_tiff(file: Path) -> AnyArray:
             raise ImageFormatError(f"{file} has no image in it. Choose another file.")
         series = tiff.series[0]
         axes = series.axes
+        # previews and labels of slides are smaller copies, and say so
+        others = [s for s in tiff.series[1:] if not s.keyframe.is_reduced]
+        if others and not tiff.is_svs:
+            raise ImageFormatError(
+                f"{file} holds {1 + len(others)} images. "
+                "Save the one to segment as its own file."
+            )
         stacks = [
             f"{n} along {a}"
             for a, n in zip(axes, series.shape, strict=True)
@@ -616,14 +638,24 @@ def _read_tiff(file: Path) -> AnyArray:
                 f"{file} claims {series.nbytes:,} bytes of pixels, more than it can "
                 "hold: it is damaged. Save the image again."
             )
+        channels = dict(zip(axes, series.shape, strict=True)).get("C", 1)
+        if channels == 4 and not separate and not as_labels:
+            raise ImageFormatError(
+                f"{file} has 4 channels. Say which one or two of them, counted from 0, "
+                "show nuclei, or save those as their own file."
+            )
         pixels = np.asarray(series.asarray())
+        # ImageJ's palettes colour intensities for the eye
+        palette = None if as_labels or tiff.is_imagej else series.keyframe.colormap
     kept = [a for a in axes if a in "YXCS"]
     plane = pixels.reshape([pixels.shape[axes.index(a)] for a in kept])
+    if palette is not None:
+        return (np.asarray(palette)[:, plane] >> 8).astype(np.uint8).transpose(1, 2, 0)
     order = ["Y", "X", *(a for a in kept if a in "CS")]
     return plane.transpose([kept.index(a) for a in order])
 
 
-def _read_pillow(file: Path, *, palette_as_rgb: bool) -> AnyArray:
+def _read_pillow(file: Path, *, as_labels: bool) -> AnyArray:
     with warnings.catch_warnings():
         # about large images (twice that size is refused) and odd metadata
         warnings.simplefilter("ignore")
@@ -633,12 +665,25 @@ def _read_pillow(file: Path, *, palette_as_rgb: bool) -> AnyArray:
                     f"{file} holds {image.n_frames} pictures. "  # type: ignore[attr-defined]
                     "Save the one to segment as its own file."
                 )
-            return np.asarray(_as_plain_mode(image, palette_as_rgb=palette_as_rgb))
+            if image.format == "PNG" and _loses_bits(image):
+                import imagecodecs
+
+                pixels = imagecodecs.png_decode(file.read_bytes())
+                return np.asarray(pixels[..., 0] if pixels.shape[2] == 2 else pixels)
+            return np.asarray(_as_plain_mode(image, as_labels=as_labels))
 
 
-def _as_plain_mode(image: Image.Image, *, palette_as_rgb: bool) -> Image.Image:
+def _loses_bits(image: Image.Image) -> bool:
+    """Return whether Pillow would cut 16 bits down to 8, as it does for colours."""
+    # what the decoder is told of the file: the mode does not say it any more
+    tile = getattr(image, "tile", None)
+    stored = str(tile[0][3]) if tile else ""
+    return stored.endswith(";16B") and image.mode in ("RGB", "RGBA", "LA")
+
+
+def _as_plain_mode(image: Image.Image, *, as_labels: bool) -> Image.Image:
     if image.mode == "P":
-        return image.convert("RGB") if palette_as_rgb else image
+        return image if as_labels else image.convert("RGB")
     if image.mode in ("LA", "La"):
         return image.convert("L")
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "PA", "RGBX"):

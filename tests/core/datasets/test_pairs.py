@@ -53,6 +53,21 @@ def test_an_image_that_is_itself_called_labels_pairs_with_its_own_name(folders):
     ]
 
 
+def test_one_folder_of_both_pairs_no_image_with_itself(folders):
+    both, labels = folders
+    for name in ("a", "b"):
+        _save_image(both / f"{name}.tif")
+        write_labels(both / f"{name}_labels.tif", np.zeros((4, 6), int))
+    pairs = find_pairs(both, labels.parent / "images")
+    assert [(p.image.name, p.labels.name) for p in pairs] == [
+        ("a.tif", "a_labels.tif"),
+        ("b.tif", "b_labels.tif"),
+    ]
+    (both / "b_labels.tif").unlink()
+    with pytest.raises(LabelFormatError, match=r"no labels for b\.tif"):
+        find_pairs(both, both)
+
+
 def test_other_files_are_passed_over(folders):
     images, labels = folders
     _save_image(images / "a.png")

@@ -9,7 +9,7 @@ import pytest
 from skimage.io import imsave
 from synthetic import draw_nuclei
 
-from napari_sac.core.errors import LabelFormatError, TrainingDataError
+from napari_sac.core.errors import ImageFormatError, LabelFormatError, TrainingDataError
 from napari_sac.core.io import write_prompts
 from napari_sac.core.training.preparation import prepare
 from napari_sac.core.training.sampling import PointKind, draw_crops, draw_prompts
@@ -233,12 +233,20 @@ def test_folders_of_unequal_images(tmp_path: Path) -> None:
     assert all(one.image.dtype == np.uint8 for one in whole)
     partial = read_reviewed(*places, reviewed=tmp_path / "masks")
     assert not partial[0].known[50:].any()
-    write_prompts(
-        tmp_path / "prompts" / "a_prompts.csv",
-        Prompts.from_points([(1, 1)], object_id=[99], state="accepted"),
-    )
+    for name, ids in (("a_prompts.csv", [99]), ("b.csv", [1])):
+        write_prompts(
+            tmp_path / "prompts" / name,
+            Prompts.from_points([(1, 1)], object_id=ids, state="accepted"),
+        )
     sparse = read_reviewed(*places, prompts=tmp_path / "prompts")
-    assert [one.count for one in sparse] == [0, 3]
+    assert [one.count for one in sparse] == [0, 1]
+    with pytest.raises(ImageFormatError, match="no channel 1"):
+        read_reviewed(*places, channels=[1])
+    # a table that is missing would make every mask count as right
+    (tmp_path / "prompts" / "b.csv").unlink()
+    for wrong in (tmp_path / "prompts", tmp_path / "misspelt"):
+        with pytest.raises(LabelFormatError, match="no table of prompts"):
+            read_reviewed(*places, prompts=wrong)
     imsave(
         tmp_path / "masks" / "a.png", np.zeros((5, 5), np.uint8), check_contrast=False
     )

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import pooch
 
 from napari_sac.core.errors import DownloadError, OutputError
+from napari_sac.core.io import cache_folder
 from napari_sac.core.progress import Progress, ignore_progress
 
 MAX_MEMBERS = 200_000
@@ -56,7 +57,7 @@ class RemoteArchive:
 
 def dataset_cache() -> Path:
     """Return the folder of this user where downloaded collections are kept."""
-    return Path(pooch.os_cache("napari-sac")) / "datasets"
+    return cache_folder() / "datasets"
 
 
 def fetch_archive(

@@ -66,10 +66,15 @@ def find_pairs(
         If ``images_dir`` is not a folder with images in it.
     LabelFormatError
         If ``labels_dir`` is not a folder with labels in it, an image or a label file
-        has no partner, or more than one file claims to be it.
+        has no partner, or more than one file claims to be it. Where both folders are
+        the same, labels are the files whose name ends in ``_labels``.
     """
     images = _files(images_dir, IMAGE_SUFFIXES, "images", ImageFormatError)
     labels = label_files(labels_dir)
+    if Path(images_dir).resolve() == Path(labels_dir).resolve():
+        # else each image would be taken for its own labels
+        labels = tuple(p for p in labels if p.stem.endswith(LABELS_ENDING))
+        images = tuple(p for p in images if p not in labels)
     return tuple(
         ImageLabelPair(image.stem, image, found)
         for image, found in pair_by_stem(images, labels, ("image", "labels"))

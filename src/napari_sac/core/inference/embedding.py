@@ -121,7 +121,10 @@ def embed_image(
         columns=columns,
         features=torch.cat(features),
         foreground=foreground_logits(
-            image, model, scale * GENERATOR_DIAMETER / model.spec.nucleus_diameter
+            image,
+            model,
+            scale * GENERATOR_DIAMETER / model.spec.nucleus_diameter,
+            progress=progress,
         ),
     )
 

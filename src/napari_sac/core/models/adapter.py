@@ -150,6 +150,14 @@ def list_adapters(shipped: Path = SHIPPED_ADAPTERS) -> tuple[AdapterInfo, ...]:
 def find_adapter(name: str | Path, shipped: Path = SHIPPED_ADAPTERS) -> AdapterInfo:
     """Return the adapter of that name, or in that folder.
 
+    Parameters
+    ----------
+    name : str or Path
+        A path is a folder. A text is a name where there is an adapter of that name,
+        else a folder.
+    shipped : Path, optional
+        Where the adapters of the package are.
+
     Raises
     ------
     ModelNotFoundError
@@ -157,10 +165,11 @@ def find_adapter(name: str | Path, shipped: Path = SHIPPED_ADAPTERS) -> AdapterI
     IncompatibleAdapterError
         If it is damaged.
     """
-    is_name = Path(name).name == str(name)
-    places = [shipped / name, user_adapters() / name] if is_name else []
+    places = []
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        places = [shipped / name, user_adapters() / name]
     for folder in (*places, Path(name)):
-        if folder.is_dir():
+        if name != "" and folder.is_dir():
             return read_adapter_info(folder)
     known = ", ".join(info.name for info in list_adapters(shipped)) or "none"
     raise ModelNotFoundError(

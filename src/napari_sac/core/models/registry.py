@@ -22,6 +22,7 @@ from napari_sac.core.errors import (
 )
 from napari_sac.core.io import data_folder
 from napari_sac.core.models.adapter import (
+    CONFIG_FILE,
     WEIGHT_NAMES,
     AdapterInfo,
     apply_adapter,
@@ -458,7 +459,9 @@ def _load_generator(
         path = shipped / "prompt_generator.safetensors"
         return read_generator(path), [file_hash(path)]
     generator = apply_adapter(sam, info)
-    return generator, [file_hash(info.path / name) for name in WEIGHT_NAMES]
+    # its config holds the scale of LoRA
+    names = (CONFIG_FILE, *WEIGHT_NAMES)
+    return generator, [file_hash(info.path / name) for name in names]
 
 
 def _move(

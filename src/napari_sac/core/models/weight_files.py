@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SAFETENSORS_SUFFIX = ".safetensors"
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 
+_MOST_LEVELS = 4
+"""Of a prompt generator: ``GENERATOR_STRIDE`` is that of four."""
+
 MAXIMUM_FILE_BYTES = 16 << 30
 """A training checkpoint of the largest SAM, with its optimiser, is about 8 GiB."""
 
@@ -147,7 +150,7 @@ def read_generator(path: str | Path) -> PromptGenerator:
         raise _damaged(file, ValueError("it does not tell its widths")) from error
     if (
         not isinstance(widths, list)
-        or not 2 <= len(widths) <= 8
+        or not 2 <= len(widths) <= _MOST_LEVELS
         or not all(isinstance(n, int) and 1 <= n <= 4096 for n in widths)
     ):
         raise _damaged(file, ValueError(f"its widths are {widths!r:.80}"))

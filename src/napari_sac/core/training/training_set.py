@@ -18,6 +18,7 @@ from scipy import ndimage
 from skimage.draw import disk, polygon2mask
 
 from napari_sac.core.datasets.pairs import (
+    ImageLabelPair,
     find_pairs,
     label_files,
     load_pair,
@@ -26,6 +27,7 @@ from napari_sac.core.datasets.pairs import (
 from napari_sac.core.errors import LabelFormatError, TrainingDataError
 from napari_sac.core.inference.instances import decided_objects
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
+from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.training.targets import typical_diameter
 from napari_sac.core.types import (
     NEGATIVE,
@@ -38,6 +40,8 @@ from napari_sac.core.types import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from napari_sac.core.config import Stain
 
 HELD_OUT_PART = 0.2
 """Part of the reviewed nuclei that is set aside, about."""
@@ -267,6 +271,9 @@ def read_reviewed(
     *,
     reviewed: str | Path | None = None,
     prompts: str | Path | None = None,
+    channels: Sequence[int] | None = None,
+    stain: Stain | None = None,
+    progress: Progress = ignore_progress,
 ) -> tuple[ReviewedImage, ...]:
     """Return the image and label pairs of two folders.
 
@@ -277,8 +284,13 @@ def read_reviewed(
     reviewed : str or Path, optional
         Folder of masks of the same names: reviewed where they are not 0.
     prompts : str or Path, optional
-        Folder of ``STEM_prompts.csv``, as ``segment`` and the dock write them; images
-        without one are reviewed as a whole.
+        Folder of ``STEM_prompts.csv``, as ``segment`` and the dock write them, one for
+        each image.
+    channels, stain : optional
+        What of the pixels is looked at, as
+        :func:`~napari_sac.core.io.normalise_image` has it.
+    progress : Progress, optional
+        Told before each pair.
 
     Raises
     ------
@@ -286,13 +298,15 @@ def read_reviewed(
         ``ImageFormatError`` or ``LabelFormatError``, naming the file.
     """
     pairs = find_pairs(images, labels)
+    tables = {} if prompts is None else _prompt_tables(pairs, Path(prompts))
     masks = {}
     if reviewed is not None:
         files = [pair.image for pair in pairs]
         found = pair_by_stem(files, label_files(reviewed), ("image", "reviewed mask"))
         masks = {image.stem: mask for image, mask in found}
     result = []
-    for pair in pairs:
+    for i, pair in enumerate(pairs):
+        progress(f"reading {pair.name}", i, len(pairs))
         loaded = load_pair(pair)
         known = None
         if pair.name in masks:
@@ -305,23 +319,32 @@ def read_reviewed(
         result.append(
             review_image(
                 pair.name,
-                normalise_image(loaded.image),
+                normalise_image(loaded.image, channels, stain=stain),
                 loaded.labels,
-                prompts=_prompts_of(pair.name, prompts),
+                prompts=read_prompts(tables[pair.name]) if tables else None,
                 known=known,
             )
         )
     return tuple(result)
 
 
-def _prompts_of(name: str, folder: str | Path | None) -> Prompts | None:
-    if folder is None:
-        return None
-    for ending in _PROMPT_ENDINGS:
-        file = Path(folder) / f"{name}{ending}"
-        if file.is_file():
-            return read_prompts(file)
-    return None
+def _prompt_tables(pairs: Sequence[ImageLabelPair], folder: Path) -> dict[str, Path]:
+    """Return the table of prompts of each image, by the image's name."""
+    tables = {}
+    for pair in pairs:
+        names = [f"{pair.name}{ending}" for ending in _PROMPT_ENDINGS]
+        file = next(
+            (folder / name for name in names if (folder / name).is_file()), None
+        )
+        if file is None:
+            # without it every mask would count as right, and all else as background
+            raise LabelFormatError(
+                f"There is no table of prompts for {pair.image.name}: {folder} has "
+                f"neither {' nor '.join(names)}. Nothing was changed; choose the "
+                "folder that segment or the dock wrote, or move the image away."
+            )
+        tables[pair.name] = file
+    return tables
 
 
 def split(images: Sequence[ReviewedImage]) -> TrainingSet:
