@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,6 +64,7 @@ def imported(bench: Bench, nuclei: Nuclei) -> Annotation:
 def write_report(folder: Path, **changes: object) -> Path:
     (folder / "run").mkdir(parents=True)
     (folder / "report.json").write_text(json.dumps(REPORT | changes))
+    (folder / "napari_sac.json").write_text("{}")
     return folder
 
 
@@ -92,6 +94,23 @@ def test_a_region_makes_all_in_it_reviewed(bench: Bench, nuclei: Nuclei) -> None
     whole = np.array([[-1, -1], [-1, 200], [160, 200], [160, -1]], float)
     bench.session.set_reviewed(annotation, (whole,))
     assert count_reviewed(annotation) == Counts(nuclei=12, regions=1)
+
+
+def test_a_region_without_masks_teaches_nothing(bench: Bench) -> None:
+    annotation = bench.find()
+    whole = np.array([[-1, -1], [-1, 200], [160, 200], [160, -1]], float)
+    bench.session.set_reviewed(annotation, (whole,))
+    bench.session.accept(annotation, np.array([0]))
+    assert count_reviewed(annotation).problem is Problem.NOT_SEGMENTED
+    (one,) = gather((copy_annotation(annotation),), ignore_progress)
+    assert not one.known.any()
+
+
+def test_one_mask_of_all_nuclei_teaches_no_nucleus(imported: Annotation) -> None:
+    settings = imported.state.settings
+    decode = replace(settings.decode, mode="semantic")
+    imported.state = replace(imported.state, settings=replace(settings, decode=decode))
+    assert count_reviewed(imported) == Counts(problem=Problem.SEMANTIC)
 
 
 def test_an_annotation_without_its_image_cannot_be_used(
@@ -192,6 +211,9 @@ def test_results_are_new_until_they_were_seen(tmp_path: Path) -> None:
     mark_seen(first)
     assert new_results(tmp_path) == (second,)
     assert new_results(tmp_path / "nothing") == ()
+    # the disk was full: a report, and no adapter
+    (second / "napari_sac.json").unlink()
+    assert new_results(tmp_path) == ()
 
 
 def test_names_are_suggested_that_are_free() -> None:

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from napari.components import ViewerModel
 from PIL import Image
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEventLoop, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QMainWindow
 
 from napari_sac.core.config import FinetuneConfig
@@ -25,6 +25,7 @@ from napari_sac.core.training.run_folder import (
     RunStatus,
     hold,
     load_request,
+    log_path,
     read_wish,
     save_request,
     write_status,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytestqt.qtbot import QtBot
+    from qtpy.QtGui import QCloseEvent
     from synthetic import Nuclei
 
     from napari_sac.viewer.annotation import Annotation
@@ -379,7 +381,7 @@ def test_a_run_that_was_killed_is_said_and_goes_on(
         tuner.watch.watch(folder)
         tuner.run.pause.click()
     qtbot.waitUntil(lambda: tuner.watch.stage is RunStage.LOST, timeout=10_000)
-    assert "ended from outside" in tuner.run.problem.text()
+    assert "ended without a word" in tuner.run.problem.text()
     assert "step 20 of 80" in tuner.run.problem.text()
     assert tuner.run.pause.isHidden()
     tuner.run.go_on.click()
@@ -390,13 +392,41 @@ def test_a_run_that_was_killed_is_said_and_goes_on(
     assert tuner.run.problem.isHidden()
 
 
+def test_what_a_lost_run_said_last_can_be_copied(
+    tuner: FinetuneWidget, folder: Path
+) -> None:
+    write_status(folder, TRAINING)
+    log_path(folder).write_text("OSError: No space left on device")
+    tuner.watch.watch(folder)
+    assert tuner.watch.stage is RunStage.LOST
+    assert not tuner.run.copy.isHidden()
+    tuner.run.copy.click()
+    clipboard = QApplication.clipboard()
+    assert clipboard is not None
+    assert "No space left" in clipboard.text()
+
+
+def test_what_goes_on_elsewhere_is_not_discarded(
+    tuner: FinetuneWidget, folder: Path
+) -> None:
+    write_status(folder, TRAINING)
+    tuner.watch.watch(folder)
+    tuner.run.discard.click()
+    with hold(folder):
+        # another window took it up meanwhile
+        tuner.run.discard.click()
+        assert (folder / "run" / "data.npz").exists()
+        assert "goes on" in tuner.status.sentence
+        assert tuner.watch.is_going
+
+
 def test_discarding_asks_first(tuner: FinetuneWidget, folder: Path) -> None:
     write_status(folder, TRAINING)
     tuner.watch.watch(folder)
     tuner.run.discard.click()
     assert "for good" in tuner.run.problem.text()
     tuner.run.keep.click()
-    assert "ended from outside" in tuner.run.problem.text()
+    assert "ended without a word" in tuner.run.problem.text()
     tuner.run.discard.click()
     assert folder.exists()
     tuner.run.discard.click()
@@ -574,6 +604,27 @@ def test_a_dock_that_is_closed_and_opened_again_offers_its_run(
 # -- the window is closed ---------------------------------------------------------
 
 
+class Window(QMainWindow):
+    """Asks whether to close, as napari does where there are layers."""
+
+    def __init__(self, *, asks: bool) -> None:
+        super().__init__()
+        self.asks = asks
+        self.stays = False
+        # napari's is deleted when it is closed
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+
+    def closeEvent(self, event: QCloseEvent | None) -> None:
+        if self.asks:
+            # a dialog: everything that waits happens before it is answered
+            loop = QEventLoop()
+            QTimer.singleShot(50, loop.quit)
+            loop.exec()
+        if event is not None and self.stays:
+            event.ignore()
+
+
+@pytest.mark.parametrize("asks", [False, True])
 @pytest.mark.parametrize(
     ("answer", "wish"),
     [
@@ -588,9 +639,9 @@ def test_closing_asks_and_tells_the_run(
     folder: Path,
     answer: Closing,
     wish: Request,
+    asks: bool,
 ) -> None:
-    window = QMainWindow()
-    qtbot.addWidget(window)
+    window = Window(asks=asks)
     dock = FinetuneWidget(viewer)
     window.setCentralWidget(dock)
     window.show()
@@ -608,11 +659,14 @@ def test_closing_asks_and_tells_the_run(
         assert window.isVisible()
         qtbot.wait(10)
         assert read_wish(folder) is Request.GO
+        window.stays = True
         window.close()
-        assert not window.isVisible()
+        qtbot.wait(60)
+        assert read_wish(folder) is Request.GO, "the window asked too, and stayed"
+        window.stays = False
+        window.close()
         qtbot.waitUntil(lambda: read_wish(folder) is wish)
-    assert asked == ["mine", "mine"]
-    dock.leave()
+    assert asked == ["mine"] * 3
 
 
 def test_without_a_run_closing_asks_nothing(

@@ -17,10 +17,10 @@ from napari_sac.core.errors import (
 )
 from napari_sac.core.io import atomic_path
 from napari_sac.core.models.adapter import (
-    INFO_FILE,
     SHIPPED_ADAPTERS,
     WEIGHT_NAMES,
     AdapterInfo,
+    adapter_folders,
     add_adapter,
     check_base,
     export_merged,
@@ -75,12 +75,14 @@ class ListedAdapter:
 
 def every_adapter() -> tuple[ListedAdapter, ...]:
     """Return the user's adapters, the newest first, then those of the package."""
-    own = [_look_at(folder, own=True) for folder in _folders(user_adapters())]
+    own = [_look_at(folder, own=True) for folder in adapter_folders(user_adapters())]
     # of one day in order of the name
     own.sort(
         key=lambda listed: listed.info.created if listed.info else "", reverse=True
     )
-    shipped = [_look_at(folder, own=False) for folder in _folders(SHIPPED_ADAPTERS)]
+    shipped = [
+        _look_at(folder, own=False) for folder in adapter_folders(SHIPPED_ADAPTERS)
+    ]
     return (*own, *shipped)
 
 
@@ -163,10 +165,6 @@ def write_merged(info: AdapterInfo, file: Path, progress: Progress) -> Path:
         export_merged(info, partial)
         progress("writing the file", 0, 0)
     return file
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(file.parent for file in folder.glob(f"*/{INFO_FILE}"))
 
 
 def _look_at(folder: Path, *, own: bool) -> ListedAdapter:

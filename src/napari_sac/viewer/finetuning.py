@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sac.core.errors import OutputError, TrainingDataError
+from napari_sac.core.models.adapter import INFO_FILE
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
 from napari_sac.viewer.regions import inside_polygon
 
@@ -51,6 +52,7 @@ class Problem(StrEnum):
     NO_IMAGE = "no image"
     NOT_SEGMENTED = "not segmented"
     NOT_REVIEWED = "not reviewed"
+    SEMANTIC = "semantic"
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,8 @@ def count_reviewed(annotation: Annotation) -> Counts:
     if annotation.plane is None:
         return Counts(images=0, problem=Problem.NO_IMAGE)
     prompts, state = annotation.prompts, annotation.state
+    if state.settings.decode.mode == "semantic" and state.labels.any():
+        return Counts(problem=Problem.SEMANTIC)
     masked = _masked_ids(prompts, state.labels)
     reviewed = _reviewed_ids(annotation) & masked
     rejected = (prompts.state == PromptState.REJECTED.value) & (
@@ -181,6 +185,10 @@ def count_reviewed(annotation: Annotation) -> Counts:
         int(negative.sum()),
         len(annotation.reviewed),
     )
+    wanted = (prompts.sign == POSITIVE) & (prompts.state != PromptState.REJECTED.value)
+    if wanted.any() and not masked and not annotation.painted:
+        # what lies in a region would be learned as background
+        return Counts(problem=Problem.NOT_SEGMENTED)
     if counts.nuclei or counts.rejected or counts.regions:
         return counts
     problem = Problem.NOT_REVIEWED if masked else Problem.NOT_SEGMENTED
@@ -255,7 +263,7 @@ def gather(sources: Sequence[Source], progress: Progress) -> tuple[ReviewedImage
     found: list[ReviewedImage] = []
     for i, source in enumerate(sources):
         progress("reading what was reviewed", i, len(sources))
-        found += _read(source)
+        found += _read(source, progress)
     progress("reading what was reviewed", len(sources), len(sources))
     return _named_apart(found)
 
@@ -293,7 +301,9 @@ def new_results(root: Path) -> tuple[Path, ...]:
         sorted(
             report.parent
             for report in root.glob(f"*/{REPORT}")
-            if (report.parent / RUN).is_dir() and not _seen(report.parent).exists()
+            if (report.parent / INFO_FILE).exists()
+            and (report.parent / RUN).is_dir()
+            and not _seen(report.parent).exists()
         )
     )
 
@@ -346,17 +356,17 @@ def _scores(values: dict[str, Any]) -> tuple[Score, ...]:
     )
 
 
-def _read(source: Source) -> tuple[ReviewedImage, ...]:
+def _read(source: Source, progress: Progress) -> tuple[ReviewedImage, ...]:
     # imported late: they take long, which opening a dock need not
     from napari_sac.core.training.training_set import read_reviewed, review_image
 
     if isinstance(source, PairFolders):
-        return read_reviewed(source.images, source.labels)
+        return read_reviewed(source.images, source.labels, progress=progress)
     if isinstance(source, SavedSession):
         from napari_sac.core.training.session_data import read_session
 
         return read_session(source.folder)
-    image = source.plane.read()
+    image, layer = source.plane.read(), source.plane.layer
     if image.shape[:2] != source.labels.shape:
         raise TrainingDataError(
             f"The image of {source.name} has another size than its labels. Nothing "
@@ -369,6 +379,7 @@ def _read(source: Source) -> tuple[ReviewedImage, ...]:
         prompts=source.prompts,
         regions=source.regions,
         painted=source.painted,
+        group=str(layer.source.path or f"layer {id(layer)}"),
     )
     return (one,)
 

@@ -104,6 +104,15 @@ def outermost(widget: QWidget) -> QWidget:
     return widget
 
 
+def is_hidden_by(event: QEvent | None) -> bool:
+    """Return whether a window is hidden, and not by its minimising."""
+    return (
+        event is not None
+        and event.type() == QEvent.Type.Hide
+        and not event.spontaneous()
+    )
+
+
 def is_closed(find_window: FindWindow) -> bool:
     """Return whether a window is gone or hidden; napari may ask, and keep it open."""
     window = find_window()

@@ -15,6 +15,7 @@ from napari_sac.core.training.events import Request
 from napari_sac.core.training.run_folder import ask_for
 from napari_sac.widgets._docking import (
     is_closed,
+    is_hidden_by,
     no_window,
     outermost,
     watch_window,
@@ -107,9 +108,13 @@ class ClosingGuard(QObject):
         if closing and event is not None and not self._may_close():
             event.ignore()
             return True
+        if is_hidden_by(event):
+            _tell(self._wishes)
         return super().eventFilter(watched, event)
 
     def _may_close(self) -> bool:
+        # of a closing before, which napari's own question may have stopped
+        self._wishes = {}
         folder, window = self._watch.folder, self._window()
         if folder is None or window is None or not self._watch.is_going:
             return True
@@ -118,7 +123,8 @@ class ClosingGuard(QObject):
             return False
         wishes = {Closing.STOP: Request.STOP, Closing.CANCEL: Request.CANCEL}
         self._wishes = {folder: wishes[answer]} if answer in wishes else {}
-        # napari may ask whether to close too, and stay open
+        # napari may ask whether to close too, and stay open: so they are told when the
+        # window hides, or, where it never was shown, when it is gone
         QTimer.singleShot(0, partial(_tell_if_gone, self._window, self._wishes))
         return True
 

@@ -22,6 +22,8 @@ from napari_sac.widgets._finetune_wording import FULL, QUICK
 from napari_sac.widgets._panel import fold, form, note
 
 _LONGEST_TEXT = 64
+# a dock gives no original data to mix in
+_ELSEWHERE = ("quick", "max_minutes", "original_part")
 
 
 class NewAdapterPanel(QWidget):
@@ -104,7 +106,7 @@ class TrainPanel(QWidget):
             button.setToolTip(options["quick"].metadata["tooltip"])
         (self.quick if FinetuneConfig().quick else self.full).setChecked(True)
         self.minutes = _minutes_box(options["max_minutes"])
-        self.advanced = ConfigForm(FinetuneConfig, without=("quick", "max_minutes"))
+        self.advanced = ConfigForm(FinetuneConfig, without=_ELSEWHERE)
         self.fold = fold("Advanced", self.advanced.native)
         self.start = QPushButton("Fine-tune")
         self.why_not = note()

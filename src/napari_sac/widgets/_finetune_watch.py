@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from napari_sac.core.training.run_folder import (
     is_running,
     log_path,
     read_curve,
+    read_log_end,
     read_status,
     read_validation,
     read_wish,
@@ -151,6 +152,10 @@ class RunWatch(QObject):
             # said by the process before this one
             status = None
         stage = self._find_stage(folder, status, running)
+        if stage is RunStage.LOST:
+            # it did not come to say why: what it printed may tell
+            known = status or RunStatus(Phase.STARTING)
+            status = replace(known, report=read_log_end(folder))
         before = self.status, self.stage
         self.status, self.stage = status, stage
         if stage is not RunStage.GOING:

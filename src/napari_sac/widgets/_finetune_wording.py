@@ -38,6 +38,7 @@ FULL = "The image encoder learns too (LoRA): minutes to an hour."
 EXAMPLE = "An example of what is held out:"
 CONFIDENCE = "Below each score: where it lies with 95 % confidence."
 NOTHING_YET = "The curves begin with the first steps."
+GOES_ON_ELSEWHERE = "It was taken up again elsewhere and goes on. Nothing was deleted."
 DISCARD_RUN = "Delete this training for good? What it has learned goes."
 NOT_ADAPTED = "without adapter"
 
@@ -50,6 +51,7 @@ _PROBLEMS = {
     Problem.NO_IMAGE: "its image was deleted",
     Problem.NOT_SEGMENTED: "no masks yet: press Segment",
     Problem.NOT_REVIEWED: "nothing reviewed yet",
+    Problem.SEMANTIC: "one mask of all nuclei: Segment in instance mode",
 }
 _PHASES = {
     Phase.STARTING: "Getting ready: looks at the held-out part, measures one step ...",
@@ -106,7 +108,10 @@ def describe_phase(status: RunStatus | None) -> str:
 
 def describe_lost(status: RunStatus | None) -> str:
     """Return that a run was ended from outside, and what is left of it."""
-    ended = "The training was ended from outside: killed, or the computer went off. "
+    ended = (
+        "The training ended without a word: killed, the computer went off, or the disk "
+        "is full. Copy report has what it said last. "
+    )
     if status is None or status.step == 0:
         return ended + "It had learned nothing yet; Go on starts it again."
     return (

@@ -20,7 +20,12 @@ from napari_sac.core.session.recovery import discard, find_unclosed, is_unsaved
 from napari_sac.viewer import exchange
 from napari_sac.viewer.planes import pixel_size
 from napari_sac.widgets._alive import is_alive
-from napari_sac.widgets._docking import is_closed, no_window, watch_window
+from napari_sac.widgets._docking import (
+    is_closed,
+    is_hidden_by,
+    no_window,
+    watch_window,
+)
 from napari_sac.widgets._files import ask_folder, ask_open, ask_save, safe_name
 from napari_sac.widgets._offer_bar import OfferBar
 from napari_sac.widgets._panel import narrow_button
@@ -157,6 +162,7 @@ class Keeping(QObject):
         self._look_at = look_at
         self._offered: list[Unclosed] = []
         self._window: FindWindow = no_window
+        self._closing = False
         self._failure = ""
         self._flush_timer = QTimer(self)
         self._flush_timer.setInterval(_FLUSH_SECONDS * 1000)
@@ -184,9 +190,13 @@ class Keeping(QObject):
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Close the session with the window."""
         if event is not None and event.type() == QEvent.Type.Close:
-            # napari may ask whether to close, and stay open
+            # napari may ask whether to close, and stay open: so the session is closed
+            # when the window hides, or, where it never was shown, when it is gone
+            self._closing = True
             closing = partial(_close_if_gone, self._window, self._session)
             QTimer.singleShot(0, closing)
+        if self._closing and is_hidden_by(event):
+            _close(self._session)
         return super().eventFilter(watched, event)
 
     def refresh(self) -> None:

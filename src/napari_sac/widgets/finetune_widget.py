@@ -27,6 +27,7 @@ from napari_sac.core.training.run_folder import (
     is_running,
     remove_run,
     save_request,
+    sweep_runs,
 )
 from napari_sac.viewer.adapters import adapter_path
 from napari_sac.viewer.finetuning import (
@@ -57,6 +58,7 @@ from napari_sac.widgets._finetune_watch import RunStage, RunWatch
 from napari_sac.widgets._finetune_wording import (
     DISCARD_RUN,
     FEW_NUCLEI,
+    GOES_ON_ELSEWHERE,
     NO_NUCLEUS,
     NOTHING_CHECKED,
     NOTHING_LISTED,
@@ -261,8 +263,17 @@ class FinetuneWidget(QWidget):
         folder = self.watch.folder
         if folder is not None:
             self.watch.leave()
-            remove_run(folder)
-            self._show_form()
+            if self._discard(folder):
+                self._show_form()
+
+    def _discard(self, folder: Path) -> bool:
+        """Delete a run, unless another window has taken it up: then show it."""
+        if is_running(folder):
+            self._show_run(folder, self.watch.watch)
+            self.status.say(GOES_ON_ELSEWHERE)
+            return False
+        remove_run(folder)
+        return True
 
     def _on_run_changed(self) -> None:
         watch = self.watch
@@ -339,7 +350,9 @@ class FinetuneWidget(QWidget):
     def _look_for_runs(self) -> None:
         if is_alive(self) and self.watch.folder is None:
             root = user_adapters()
-            self._offer((*find_runs(root), *new_results(root)))
+            sweep_runs(root)
+            # one that was killed as its last word was due is in both
+            self._offer(tuple(dict.fromkeys((*find_runs(root), *new_results(root)))))
 
     def _offer(self, folders: Sequence[Path]) -> None:
         self._offered = list(folders)
@@ -369,8 +382,8 @@ class FinetuneWidget(QWidget):
         self._show_run(self._offered[0], self.watch.start)
 
     def _on_offer_discard(self) -> None:
-        remove_run(self._offered[0])
-        self._look_for_runs()
+        if self._discard(self._offered[0]):
+            self._look_for_runs()
 
     def _on_later(self) -> None:
         self._offer(self._offered[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import zipfile
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
@@ -26,12 +27,15 @@ from napari_sac.core.training.run_folder import (
     hold,
     is_running,
     load_request,
+    log_path,
     read_curve,
+    read_log_end,
     read_status,
     read_validation,
     read_wish,
     remove_run,
     save_request,
+    sweep_runs,
     write_status,
 )
 from napari_sac.core.training.training_set import ReviewedImage
@@ -249,6 +253,31 @@ def test_unfinished_runs_are_found(folder: Path, request_: RunRequest) -> None:
         write_status(root / name, RunStatus(phase))
     assert find_runs(root) == (root / "c", folder)
     assert find_runs(root / "nowhere") == ()
+
+
+def test_what_is_left_of_runs_is_swept_away(folder: Path, request_: RunRequest) -> None:
+    root = folder.parent
+    write_status(folder, RunStatus(Phase.TRAINING))
+    save_request(root / "cancelled", request_)
+    write_status(root / "cancelled", RunStatus(Phase.CANCELLED))
+    for name in ("logged", "begun"):
+        (root / name / "run").mkdir(parents=True)
+        (root / name / "run" / "log.txt").write_text("")
+    os.utime(root / "logged" / "run" / "log.txt", (0, 0))
+    with hold(root / "cancelled"):
+        sweep_runs(root)
+        assert (root / "cancelled").exists(), "it is about to clean up itself"
+    sweep_runs(root)
+    assert {place.name for place in root.iterdir()} == {"mine", "begun"}
+    sweep_runs(root / "nowhere")
+
+
+def test_the_end_of_the_log_is_read(folder: Path) -> None:
+    assert read_log_end(folder) == ""
+    log_path(folder).write_text("x" * 9000 + "\nNo space left on device\n")
+    end = read_log_end(folder)
+    assert end.endswith("No space left on device")
+    assert len(end) < 5000
 
 
 def test_the_command_names_the_folder(folder: Path) -> None:

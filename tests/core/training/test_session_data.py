@@ -89,6 +89,17 @@ def test_a_reviewed_region_is_known_ground(tmp_path: Path, drawn: Nuclei) -> Non
     assert one.known.mean() > 0.9
 
 
+def test_one_mask_of_all_nuclei_is_refused(tmp_path: Path, drawn: Nuclei) -> None:
+    corners = np.array([[0, 0], [0, 99], [89, 99], [89, 0.0]])
+    state = replace(as_proposed(drawn), reviewed=(corners,))
+    settings = replace(
+        state.settings, decode=replace(state.settings.decode, mode="semantic")
+    )
+    folder = save(tmp_path / "cells.sac", drawn, replace(state, settings=settings))
+    with pytest.raises(TrainingDataError, match="one mask of all nuclei"):
+        read_session(folder)
+
+
 def test_an_image_is_found_by_its_reference(tmp_path: Path, drawn: Nuclei) -> None:
     accepted = dict.fromkeys(range(1, 7), PromptState.ACCEPTED)
     state = as_proposed(drawn)

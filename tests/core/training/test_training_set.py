@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -198,9 +200,96 @@ def test_several_regions_give_a_whole_one() -> None:
         known[:, 100 * i : 100 * i + 90] = True
     data = split([review_image("a", drawn.image, drawn.labels, known=known)])
     assert data.kind == "regions"
-    assert len(data.training) == 3
-    together = sum(one.known.astype(int) for one in (*data.training, *data.held_out))
-    assert together.max() == 1
+    (kept,), (aside,) = data.training, data.held_out
+    assert aside.labels.shape[1] < 200, "cut out: an image may be very large"
+    (i,) = (i for i in range(4) if not kept.known[:, 100 * i + 20].any())
+    assert all(kept.known[:, 100 * k + 20].any() for k in range(4) if k != i)
+    assert kept.count + aside.count <= len(np.unique(drawn.labels)) - 1
+    held = aside.image[:, aside.known.any(0)]
+    assert any(
+        np.array_equal(held, drawn.image[:, x : x + held.shape[1]])
+        for x in range(100 * i, 100 * i + 90)
+    )
+
+
+def test_many_regions_are_told_apart_in_little_time() -> None:
+    tile = draw_nuclei((60, 60), 5, 6)
+    labels = np.zeros((1200, 1200), np.int32)
+    known = np.zeros(labels.shape, bool)
+    for n in range(400):
+        y, x = 60 * (n // 20), 60 * (n % 20)
+        block = tile.labels[:58, :58]
+        labels[y : y + 58, x : x + 58] = np.where(block > 0, block + 10 * n, 0)
+        known[y : y + 58, x : x + 58] = True
+    pixels = np.random.default_rng(0).integers(0, 255, (1200, 1200, 3), np.uint8)
+    one = review_image("large", pixels, labels, known=known)
+    started = time.monotonic()
+    data = split([one])
+    # one look at the image for each of 400 regions took a minute
+    assert time.monotonic() - started < 15
+    assert data.kind == "regions"
+    assert len(data.held_out) == 80
+    assert len(data.training) == 1
+    assert max(one.labels.size for one in data.held_out) < 30_000, "cut out"
+
+
+def test_an_image_that_comes_twice_is_one(reviewed: tuple[ReviewedImage, ...]) -> None:
+    first, second = reviewed[0], reviewed[1]
+    half = np.zeros(first.known.shape, bool)
+    half[:, :50] = True
+    left = review_image("left", first.image, first.labels, known=half)
+    right = review_image("right", first.image, first.labels, known=~half)
+    data = split([left, second, right, second])
+    assert data.kind == "block", "two images, not four"
+    assert [one.name for one in data.training] == ["left", second.name]
+    names = {one.name for one in (*data.training, *data.held_out)}
+    assert names == {"left", second.name}
+    both = data.training[0].known | data.held_out[0].known
+    assert both[:, :40].any()
+    assert both[:, 60:].any()
+    found = data.training[0].count + data.held_out[0].count
+    assert max(left.count, right.count) < found <= first.count
+
+
+def test_planes_of_a_stack_are_set_aside_together(
+    reviewed: tuple[ReviewedImage, ...],
+) -> None:
+    planes = [replace(one, group="stack.tif") for one in reviewed]
+    data = split(planes)
+    assert data.kind == "block"
+    aside = np.logical_or.reduce([one.known for one in data.held_out])
+    for one in data.training:
+        assert not (one.known & aside).any(), "the plane above shows the same nuclei"
+    others = [
+        replace(one, name=f"{one.name} b", image=255 - one.image) for one in reviewed
+    ]
+    data = split([*planes, *others])
+    assert data.kind == "images"
+    assert len({one.group for one in data.held_out}) == 1
+
+
+def test_a_wanted_nucleus_without_a_mask_is_no_background(
+    image: np.ndarray, labels: np.ndarray
+) -> None:
+    everywhere = [np.array([[-1, -1], [-1, 100], [40, 100], [40, -1]], float)]
+    prompts = Prompts.concatenate(
+        [
+            prompts_of(n3="accepted", n5="auto", n9="auto"),
+            Prompts.from_points([(30, 30)], object_id=[77], state="added"),
+        ]
+    )
+    one = review_image("a", image, labels, prompts=prompts, regions=everywhere)
+    assert one.count == 3
+    assert not one.known[30, 30]
+    assert not one.known[24, 30], "as far as a nucleus may reach"
+    assert one.known[30, 60]
+    # found but never segmented: nothing says where the nuclei are
+    empty = np.zeros_like(labels)
+    one = review_image("a", image, empty, prompts=prompts, regions=everywhere)
+    assert not one.known.any()
+    rejected = prompts_of(n3="rejected", n5="rejected", n9="rejected")
+    one = review_image("a", image, empty, prompts=rejected, regions=everywhere)
+    assert one.known.all(), "nothing but false candidates"
 
 
 def test_nothing_to_learn_from_is_an_error(reviewed: tuple[ReviewedImage, ...]) -> None:

@@ -131,6 +131,15 @@ def user_adapters() -> Path:
     return data_folder() / "adapters"
 
 
+def adapter_folders(root: Path) -> list[Path]:
+    """Return the folders in ``root`` that hold an adapter, by name.
+
+    What a killed copy left is not among them.
+    """
+    files = root.glob(f"*/{INFO_FILE}")
+    return sorted(file.parent for file in files if _NAME.fullmatch(file.parent.name))
+
+
 def list_adapters(shipped: Path = SHIPPED_ADAPTERS) -> tuple[AdapterInfo, ...]:
     """Return the adapters in the package, then the user's own, each by name.
 
@@ -138,9 +147,9 @@ def list_adapters(shipped: Path = SHIPPED_ADAPTERS) -> tuple[AdapterInfo, ...]:
     """
     found: dict[str, AdapterInfo] = {}
     for folder in (shipped, user_adapters()):
-        for info_file in sorted(folder.glob(f"*/{INFO_FILE}")):
+        for place in adapter_folders(folder):
             try:
-                info = read_adapter_info(info_file.parent)
+                info = read_adapter_info(place)
             except IncompatibleAdapterError:
                 continue
             found.setdefault(info.name, info)
@@ -577,7 +586,7 @@ def _copy_files(source: Path, target: Path) -> None:
     partial = target.with_name(f".{secrets.token_hex(6)}.part")
     try:
         partial.mkdir(parents=True)
-        for name in (INFO_FILE, CONFIG_FILE, *WEIGHT_NAMES):
+        for name in (CONFIG_FILE, *WEIGHT_NAMES, INFO_FILE):
             shutil.copyfile(source / name, partial / name)
         os.replace(partial, target)
     except OSError as error:

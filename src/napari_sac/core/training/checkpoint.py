@@ -17,6 +17,7 @@ from napari_sac.core.training.run import adapter_parameters, learn_in_last
 from napari_sac.core.training.run_folder import RUN
 from napari_sac.core.training.stepping import rates_of
 from napari_sac.core.training.tables import drop_rows_after
+from napari_sac.core.training.training_set import digest
 
 if TYPE_CHECKING:
     from napari_sac.core.training.run import Job, Run
@@ -50,6 +51,8 @@ def check_settings(run: Run) -> None:
         "adapter": job.adapter or "",
         "base_sha256": run.base_sha256,
         "data_sha256": job.data.digest(),
+        "held_out_sha256": digest(job.data.held_out),
+        "original_sha256": digest(job.original),
         "config": asdict(job.config),
     }
     file = run.folder / _SETTINGS
@@ -59,7 +62,9 @@ def check_settings(run: Run) -> None:
         return
     before = json.loads(file.read_text(encoding="utf-8"))
     before["config"]["max_minutes"] = settings["config"]["max_minutes"]  # type: ignore[index]
-    different = [name for name in settings if settings[name] != before.get(name)]
+    # a run that an older version began lacks some of them
+    known = [name for name in settings if name in before]
+    different = [name for name in known if settings[name] != before[name]]
     if different:
         raise OutputError(
             f"The run in {job.output} was begun with another "
@@ -117,6 +122,7 @@ def take_up(run: Run) -> None:
     state.seconds = saved["seconds"]
     run.best, run.best_score = saved["best"], saved["best_score"]
     run.best_step = saved["best_step"]
+    run.notes = list(dict.fromkeys([*saved["notes"], *run.notes]))
     run.validate_every = saved["validate_every"]
     run.rates = rates_of(run, saved["steps"])
     run.train_seconds += state.seconds

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from napari_sac.core.device import select_device
-from napari_sac.core.errors import Cancelled, NapariSacError
+from napari_sac.core.errors import Cancelled, NapariSacError, OutputError
 from napari_sac.core.io import atomic_path
 from napari_sac.core.models.adapter import INFO_FILE
 from napari_sac.core.training.events import (
@@ -82,10 +82,12 @@ class _Reporter:
         self._written = time.monotonic()
 
     def _write_now_and_then(self, **changes: Any) -> None:
-        if time.monotonic() - self._written > _STATUS_SECONDS:
-            self.write(**changes)
-        else:
+        if time.monotonic() - self._written <= _STATUS_SECONDS:
             self._status = replace(self._status, **changes)
+            return
+        # a training does not end because nobody can be told how far it is
+        with suppress(OutputError):
+            self.write(**changes)
 
     def listen(self, event: Event) -> None:
         """Write what happens, for whoever looks at the folder."""
@@ -125,7 +127,10 @@ class _Reporter:
         from napari_sac.core.training.report import draw_example
 
         picture = Image.fromarray(draw_example(event.image, event.labels, event.truth))
-        with atomic_path(example_path(self._folder)) as partial:
+        with (
+            suppress(OutputError),
+            atomic_path(example_path(self._folder)) as partial,
+        ):
             picture.save(partial, format="PNG")
 
 
@@ -159,9 +164,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     if phase is Phase.CANCELLED:
-        # not while it is held: Windows deletes no file that is open
+        # not while it is held: Windows deletes no file that is open, as our log is
+        if sys.platform == "win32":
+            _stop_logging()
         remove_run(folder)
     return int(phase is Phase.FAILED)
+
+
+def _stop_logging() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
 
 
 def _step_back() -> None:

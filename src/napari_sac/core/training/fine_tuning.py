@@ -169,6 +169,9 @@ def _prepare(job: Job, team: Team, listen: Listen, ask: Ask, begun: float) -> Ru
         run.folder.mkdir(parents=True, exist_ok=True)
         checkpoint.check_settings(run)
     run.tell(_describe_start(run))
+    rank = state.sam.peft_config["default"].r
+    if parent is not None and rank != job.config.rank:
+        run.tell(f"The rank stays {rank}, as {parent.name} has it.")
     seconds = time.monotonic()
     if team.leads:
         predict_before(run)

@@ -7,6 +7,7 @@ said beside it, in JSON.
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ def describe_image(one: ReviewedImage) -> dict[str, Any]:
     """Return what the file will hold of an image, for :func:`read_images`."""
     return {
         "name": one.name,
+        "group": one.group,
         "shape": list(one.labels.shape),
         "rejected": len(one.rejected),
         "negatives": len(one.negatives),
@@ -96,7 +98,9 @@ def read_images(file: Path, described: object) -> list[ReviewedImage]:
                 name: _read_array(archive, f"{i}_{name}.npy", *expected)
                 for name, expected in layout.items()
             }
-            result.append(_checked_image(check_text(one["name"]), arrays))
+            group = check_text(one.get("group", ""))
+            image = _checked_image(check_text(one["name"]), arrays)
+            result.append(replace(image, group=group))
     return result
 
 
@@ -146,7 +150,14 @@ def _checked_image(name: str, arrays: dict[str, npt.NDArray[Any]]) -> ReviewedIm
     # imported late: it takes half a second, and a dock that opens reads no images
     from napari_sac.core.training.training_set import ReviewedImage
 
-    return ReviewedImage(name, **arrays)
+    return ReviewedImage(
+        name,
+        image=arrays["image"],
+        labels=labels,
+        known=known,
+        rejected=arrays["rejected"],
+        negatives=arrays["negatives"],
+    )
 
 
 def check_text(value: object) -> str:

@@ -57,6 +57,8 @@ _REPORTS = ("report.html", "report.json")
 _MOST_JSON_BYTES = 1 << 22
 _PROBE_SECONDS = 0.03
 _TRIES = 5
+_LOG_END_BYTES = 4000
+_LEFT_SECONDS = 3600.0
 _TEXTS = ("model", "device", "title", "description", "tissue", "licence")
 
 
@@ -102,11 +104,6 @@ class Phase(StrEnum):
     FINISHED = "finished"
     CANCELLED = "cancelled"
     FAILED = "failed"
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen by itself."""
-        return self in (Phase.FINISHED, Phase.CANCELLED, Phase.FAILED)
 
 
 @dataclass(frozen=True)
@@ -411,6 +408,16 @@ def log_path(folder: Path) -> Path:
     return folder / RUN / LOG_FILE
 
 
+def read_log_end(folder: Path) -> str:
+    """Return what the process wrote last; empty if nothing can be read."""
+    try:
+        with log_path(folder).open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_END_BYTES))
+            return file.read(_LOG_END_BYTES).decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def command(folder: Path) -> list[str]:
     """Return the command of the process that runs it, from where it was ended."""
     return [sys.executable, "-m", "napari_sac.core.training.child", str(folder)]
@@ -432,6 +439,34 @@ def find_runs(root: Path) -> tuple[Path, ...]:
 def _is_over(folder: Path) -> bool:
     status = read_status(folder)
     return status is not None and status.phase in (Phase.FINISHED, Phase.CANCELLED)
+
+
+def sweep_runs(root: Path) -> None:
+    """Delete what is left of runs in ``root`` that were cancelled, or never begun.
+
+    Their names would be taken for ever, by nothing that anybody can see.
+    """
+    try:
+        folders = [place.parent for place in root.glob(f"*/{RUN}")]
+    except OSError:
+        return
+    for folder in folders:
+        if not (folder / INFO_FILE).exists() and _is_left(folder):
+            remove_run(folder)
+
+
+def _is_left(folder: Path) -> bool:
+    status = read_status(folder)
+    if status is not None and status.phase is Phase.CANCELLED:
+        return not is_running(folder)
+    if (folder / RUN / _REQUEST).exists() or is_running(folder):
+        return False
+    try:
+        newest = max(file.stat().st_mtime for file in (folder / RUN).iterdir())
+    except (OSError, ValueError):
+        return False
+    # the request comes last: somebody may be writing the images
+    return time.time() - newest > _LEFT_SECONDS
 
 
 def clear_request(folder: Path) -> None:

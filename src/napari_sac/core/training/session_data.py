@@ -33,8 +33,8 @@ def read_session(folder: str | Path) -> tuple[ReviewedImage, ...]:
     Raises
     ------
     TrainingDataError
-        If an image that was reviewed is missing or another one, or if nothing was
-        reviewed at all.
+        If an image that was reviewed is missing, another one, or segmented in semantic
+        mode, or if nothing was reviewed at all.
     SessionError
         If the session is damaged, or is from a newer version.
     """
@@ -46,6 +46,12 @@ def read_session(folder: str | Path) -> tuple[ReviewedImage, ...]:
             if not _was_reviewed(state):
                 continue
             image = restored.images[number]
+            if state.settings.decode.mode == "semantic":
+                raise TrainingDataError(
+                    f"{image.name} in the session {folder} has one mask of all nuclei, "
+                    "from which no nucleus can be learned. Open the session, segment "
+                    "it in instance mode and save it. Nothing was changed."
+                )
             try:
                 pixels = journal.read_image(number, image)
             except SessionError as error:
@@ -60,6 +66,7 @@ def read_session(folder: str | Path) -> tuple[ReviewedImage, ...]:
                 prompts=state.prompts,
                 regions=state.reviewed,
                 painted=state.painted,
+                group=image.path or f"{folder}: {image.name}",
             )
             if one.known.any():
                 found.append(one)

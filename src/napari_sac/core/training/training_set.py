@@ -8,6 +8,7 @@ it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -57,6 +58,11 @@ RING = 0.5
 
 _PROMPT_ENDINGS = ("_prompts.csv", ".csv")
 
+_MARGIN = 4.0
+"""What stays to be seen around a region that is set aside, in diameters."""
+
+_Box = tuple[slice, slice]
+
 HeldOutKind = Literal["images", "regions", "block", "folder", "none"]
 
 
@@ -78,6 +84,9 @@ class ReviewedImage:
         Candidates (y, x) that were rejected, and lie on known background.
     negatives : (K, 3) float64
         Negative points that a person set: y, x, and the label of their nucleus.
+    group : str
+        Images of one group, such as the planes of a stack, may show the same nuclei;
+        empty for an image by itself.
     """
 
     name: str
@@ -86,6 +95,7 @@ class ReviewedImage:
     known: BoolArray
     rejected: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
     negatives: FloatArray = field(default_factory=lambda: np.empty((0, 3)))
+    group: str = ""
 
     @property
     def count(self) -> int:
@@ -120,12 +130,17 @@ class TrainingSet:
 
     def digest(self) -> str:
         """Return a hash of all that is learned from, as adapters note it."""
-        sha256 = hashlib.sha256()
-        for one in self.training:
-            for array in (one.image, one.labels, one.known):
-                sha256.update(f"{array.shape}".encode())
-                sha256.update(np.ascontiguousarray(array).data)
-        return sha256.hexdigest()
+        return digest(self.training)
+
+
+def digest(images: Sequence[ReviewedImage]) -> str:
+    """Return a hash of images, of their labels and of what is known of them."""
+    sha256 = hashlib.sha256()
+    for one in images:
+        for array in (one.image, one.labels, one.known):
+            sha256.update(f"{array.shape}".encode())
+            sha256.update(np.ascontiguousarray(array).data)
+    return sha256.hexdigest()
 
 
 _NOTHING = (
@@ -143,6 +158,7 @@ def review_image(
     regions: Sequence[FloatArray] = (),
     painted: frozenset[int] = frozenset(),
     known: BoolArray | None = None,
+    group: str = "",
 ) -> ReviewedImage:
     """Return what of an image's labels may be learned from.
 
@@ -161,7 +177,10 @@ def review_image(
         Ids drawn by hand, which are reviewed.
     known : (H, W) bool, optional
         What was reviewed, instead of all that.
+    group : str, optional
+        As :class:`ReviewedImage` has it.
 
+    Around nuclei that were accepted, added or moved and have no mask nothing is known.
     Without prompts, regions and ``known``, all of the image is reviewed.
 
     Raises
@@ -192,9 +211,32 @@ def review_image(
     unreviewed = ~reviewed[dense]
     # its outline is as unsure as itself
     trusted &= ~(ndimage.binary_dilation(unreviewed, iterations=2) & (dense == 0))
+    if prompts is not None:
+        trusted &= ~_around_unmasked(dense, ids, prompts)
     kept, _ = _consecutive(np.where(unreviewed, 0, dense))
-    result = ReviewedImage(name, image, kept, trusted)
+    result = ReviewedImage(name, image, kept, trusted, group=group)
     return result if prompts is None else _with_points(result, dense, ids, prompts)
+
+
+def _around_unmasked(
+    dense: npt.NDArray[np.int32], ids: IntArray, prompts: Prompts
+) -> BoolArray:
+    """Return the surroundings of nuclei that a person wants and that have no mask.
+
+    Where and how large they are is not known, only that they are no background.
+    """
+    wanted = (prompts.sign == 1) & (prompts.state != PromptState.REJECTED.value)
+    radius = typical_diameter(dense)
+    if radius is None:
+        # nothing was segmented yet: nothing tells how far a nucleus reaches
+        return np.full(dense.shape, bool(wanted.any()))
+    wanted &= np.isin(prompts.object_id, list(decided_objects(prompts)))
+    wanted &= ~np.isin(prompts.object_id, ids)
+    found = np.zeros(dense.shape, bool)
+    for y, x in prompts.yx[wanted]:
+        found[disk((y, x), radius, shape=dense.shape)] = True
+    found &= dense == 0
+    return found
 
 
 def _consecutive(labels: IntArray) -> tuple[npt.NDArray[np.int32], IntArray]:
@@ -352,25 +394,32 @@ def split(images: Sequence[ReviewedImage]) -> TrainingSet:
 
     Whole images if there are four or more, else whole reviewed regions, else of each
     image a block at one end; nuclei that lie on the cut are in neither part. With fewer
-    than four nuclei nothing is set aside.
+    than four nuclei nothing is set aside. What is set aside is learned from nowhere: an
+    image that comes twice is one image, and those of one group are set aside together.
 
     Raises
     ------
     TrainingDataError
         If there is no nucleus at all.
     """
-    everything = tuple(images)
-    total = sum(one.count for one in everything)
-    if total == 0:
+    groups = _grouped(_merged(images))
+    counts = [sum(one.count for one in group) for group in groups]
+    if sum(counts) == 0:
         raise TrainingDataError(_NOTHING)
-    if total < _FEWEST_TO_SPLIT:
-        return TrainingSet(everything, (), "none")
-    if sum(one.count > 0 for one in everything) >= _SEVERAL:
-        return _split_units(everything, everything, "images")
-    regions = [part for one in everything for part in _regions(one)]
-    if len(regions) >= _SEVERAL:
-        return _split_units(tuple(regions), tuple(regions), "regions")
-    return _split_blocks(everything)
+    if sum(counts) < _FEWEST_TO_SPLIT:
+        return TrainingSet(tuple(itertools.chain(*groups)), (), "none")
+    if sum(count > 0 for count in counts) >= _SEVERAL:
+        chosen = _set_aside(counts)
+        training = [group for i, group in enumerate(groups) if i not in chosen]
+        return TrainingSet(
+            tuple(itertools.chain(*training)),
+            tuple(itertools.chain(*(groups[i] for i in sorted(chosen)))),
+            "images",
+        )
+    regions = [_find_regions(group) for group in groups]
+    if sum(len(found.counts) for found in regions) >= _SEVERAL:
+        return _split_regions(groups, regions)
+    return _split_blocks(groups)
 
 
 def with_folder(
@@ -393,39 +442,105 @@ def with_folder(
     return TrainingSet(tuple(images), tuple(held_out), "folder")
 
 
-def _split_units(
-    units: tuple[ReviewedImage, ...],
-    all_images: tuple[ReviewedImage, ...],
-    kind: HeldOutKind,
-) -> TrainingSet:
-    """Set whole images or regions aside, neither the fullest nor the emptiest."""
-    full = [i for i, one in enumerate(units) if one.count > 0]
-    full.sort(key=lambda i: units[i].count)
+def _merged(images: Sequence[ReviewedImage]) -> tuple[ReviewedImage, ...]:
+    """Return the images, those with the same pixels as one."""
+    found: dict[bytes, ReviewedImage] = {}
+    for one in images:
+        sha256 = hashlib.sha256(f"{one.image.shape}".encode())
+        sha256.update(np.ascontiguousarray(one.image).data)
+        key = sha256.digest()
+        found[key] = _both(found[key], one) if key in found else one
+    return tuple(found.values())
+
+
+def _both(first: ReviewedImage, second: ReviewedImage) -> ReviewedImage:
+    """Return what was reviewed in either; where both were, what the first says."""
+    rest = _limited(second, ~first.known)
+    highest = int(first.labels.max(initial=0))
+    shift = np.array([0, 0, highest])
+    return replace(
+        first,
+        labels=np.where(rest.labels > 0, rest.labels + highest, first.labels),
+        known=first.known | rest.known,
+        rejected=np.concatenate([first.rejected, rest.rejected]),
+        negatives=np.concatenate([first.negatives, rest.negatives + shift]),
+    )
+
+
+def _grouped(images: Sequence[ReviewedImage]) -> list[list[ReviewedImage]]:
+    groups: dict[object, list[ReviewedImage]] = {}
+    for i, one in enumerate(images):
+        key = (one.group, one.labels.shape) if one.group else i
+        groups.setdefault(key, []).append(one)
+    return list(groups.values())
+
+
+def _set_aside(counts: Sequence[int]) -> set[int]:
+    """Return which of some units are set aside, neither the fullest nor the emptiest.
+
+    Parameters
+    ----------
+    counts : sequence of int
+        Nuclei in each.
+    """
+    full = sorted((i for i, n in enumerate(counts) if n), key=lambda i: counts[i])
     wanted = max(1, round(HELD_OUT_PART * len(full)))
     places = np.linspace(0, len(full) - 1, wanted + 2)[1:-1]
-    chosen = {full[round(p)] for p in places}
-    training = tuple(one for i, one in enumerate(all_images) if i not in chosen)
-    return TrainingSet(training, tuple(units[i] for i in sorted(chosen)), kind)
+    return {full[round(p)] for p in places}
 
 
-def _regions(one: ReviewedImage) -> list[ReviewedImage]:
-    """Return the image once for each connected reviewed region with enough nuclei.
+@dataclass(frozen=True, eq=False)
+class _Regions:
+    """The connected reviewed regions of an image or a group.
 
-    Smaller regions stay with the first.
+    Parameters
+    ----------
+    parts : (H, W) int32
+        The number of the region that each pixel is in, from 1; 0 for none.
+    counts : dict of int to int
+        Nuclei in each region that has enough to be set aside.
     """
-    parts, count = ndimage.label(one.known)
-    sizes = [
-        len(np.unique(one.labels[(parts == i) & (one.labels > 0)]))
-        for i in range(1, count + 1)
-    ]
-    large = [i + 1 for i, n in enumerate(sizes) if n >= _FEWEST_TO_SPLIT]
-    if len(large) <= 1:
-        return [one]
-    small = ~np.isin(parts, large)
-    return [
-        _limited(one, (parts == k) | (small & one.known if k == large[0] else False))
-        for k in large
-    ]
+
+    parts: npt.NDArray[np.int32]
+    counts: dict[int, int]
+
+
+def _find_regions(group: Sequence[ReviewedImage]) -> _Regions:
+    known = np.logical_or.reduce([one.known for one in group])
+    parts, number = ndimage.label(known)
+    counts = np.zeros(number + 1, np.int64)
+    for one in group:
+        nuclei = one.labels > 0
+        pairs = np.unique(np.stack([parts[nuclei], one.labels[nuclei]]), axis=1)
+        counts += np.bincount(pairs[0], minlength=number + 1)
+    large = np.flatnonzero(counts >= _FEWEST_TO_SPLIT).tolist()
+    return _Regions(parts, {k: int(counts[k]) for k in large})
+
+
+def _split_regions(
+    groups: Sequence[Sequence[ReviewedImage]], regions: Sequence[_Regions]
+) -> TrainingSet:
+    """Set whole regions aside, each cut out of its image."""
+    units = [(i, k) for i, found in enumerate(regions) for k in found.counts]
+    chosen = _set_aside([regions[i].counts[k] for i, k in units])
+    margin = round(_MARGIN * (pooled_diameter(list(itertools.chain(*groups))) or 0.0))
+    training: list[ReviewedImage] = []
+    held_out: list[ReviewedImage] = []
+    for i, (group, found) in enumerate(zip(groups, regions, strict=True)):
+        numbers = [k for j, k in (units[c] for c in sorted(chosen)) if j == i]
+        if not numbers:
+            training += group
+            continue
+        aside = np.isin(found.parts, numbers)
+        training += [_limited(one, ~aside) for one in group]
+        boxes = ndimage.find_objects(found.parts)
+        for k in numbers:
+            box = _widened(boxes[k - 1], margin, found.parts.shape)
+            area = found.parts[box] == k
+            held_out += [_limited(_cut(one, box), area) for one in group]
+    return TrainingSet(
+        tuple(training), tuple(one for one in held_out if one.count), "regions"
+    )
 
 
 def _limited(one: ReviewedImage, area: BoolArray) -> ReviewedImage:
@@ -451,45 +566,55 @@ def _holds(area: BoolArray, yx: FloatArray) -> bool:
     return pixel is not None and bool(area[pixel])
 
 
-def _split_blocks(images: tuple[ReviewedImage, ...]) -> TrainingSet:
+def _split_blocks(groups: Sequence[Sequence[ReviewedImage]]) -> TrainingSet:
     """Set the end of each image aside that has enough nuclei to share."""
-    training, held_out = [], []
-    for one in images:
-        if one.count < _FEWEST_TO_SPLIT:
-            training.append(one)
+    training: list[ReviewedImage] = []
+    held_out: list[ReviewedImage] = []
+    for group in groups:
+        if sum(one.count for one in group) < _FEWEST_TO_SPLIT:
+            training += group
             continue
-        middles = np.array(
-            ndimage.center_of_mass(
-                one.labels > 0, one.labels, range(1, int(one.labels.max()) + 1)
-            )
-        )
+        middles = np.concatenate([_middles(one) for one in group if one.count])
         spread = np.ptp(middles, axis=0)
         axis = int(np.argmax(spread))
         cut = float(np.quantile(middles[:, axis], 1 - HELD_OUT_PART))
-        place = np.arange(one.labels.shape[axis])
+        shape = group[0].labels.shape
+        place = np.arange(shape[axis])
         beyond = np.broadcast_to(
-            (place > cut)[:, None] if axis == 0 else (place > cut)[None],
-            one.labels.shape,
+            (place > cut)[:, None] if axis == 0 else (place > cut)[None], shape
         )
-        kept, aside = _limited(one, ~beyond), _limited(one, beyond)
-        if kept.count == 0 or aside.count == 0:
-            training.append(one)
+        kept = [_limited(one, ~beyond) for one in group]
+        aside = [_limited(one, beyond) for one in group]
+        if not any(one.count for one in kept) or not any(one.count for one in aside):
+            training += group
             continue
-        training.append(kept)
-        held_out.append(aside)
+        training += kept
+        held_out += [one for one in aside if one.count]
     kind: HeldOutKind = "block" if held_out else "none"
     return TrainingSet(tuple(training), tuple(held_out), kind)
+
+
+def _middles(one: ReviewedImage) -> npt.NDArray[np.float64]:
+    """Return the middle (y, x) of each nucleus."""
+    numbers = range(1, int(one.labels.max()) + 1)
+    return np.array(ndimage.center_of_mass(one.labels > 0, one.labels, numbers))
 
 
 def crop_to_known(one: ReviewedImage, margin: int) -> ReviewedImage:
     """Return the image cut to what is known, with a margin to see around it."""
     found = ndimage.find_objects(one.known.astype(np.int32))
-    if not found:
-        return one
-    box = tuple(
+    return _cut(one, _widened(found[0], margin, one.known.shape)) if found else one
+
+
+def _widened(box: _Box, margin: int, shape: tuple[int, ...]) -> _Box:
+    rows, columns = (
         slice(max(0, s.start - margin), min(n, s.stop + margin))
-        for s, n in zip(found[0], one.known.shape, strict=True)
+        for s, n in zip(box, shape, strict=True)
     )
+    return rows, columns
+
+
+def _cut(one: ReviewedImage, box: _Box) -> ReviewedImage:
     corner = np.array([s.start for s in box])
     return replace(
         one,
