@@ -41,7 +41,7 @@ def data_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> Model:
-    """A model of 32 pixels a side with random weights, built in milliseconds."""
+    """A model of 64 pixels a side with random weights, built in milliseconds."""
     return build_tiny_model()
 
 

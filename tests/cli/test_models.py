@@ -24,7 +24,7 @@ def test_all_models_are_listed_with_licence_and_state(capsys, arguments):
         assert f"\n{spec.name}  (" in out
         assert spec.description in out
         assert spec.licence in out
-    assert "vit_b  (not downloaded, 357 MB)" in out
+    assert "vit_b  (not downloaded, 375 MB)" in out
     assert "\nAdapters\n" in out
 
 
@@ -34,7 +34,7 @@ def test_imported_model_is_listed_as_ready(capsys, tmp_path):
     assert main(["models", "import", str(file), "--name", "mine"]) == 0
     assert capsys.readouterr().out == "mine is built like sac_tiny and ready to use.\n"
     assert main(["models"]) == 0
-    assert "mine  (ready)" in capsys.readouterr().out
+    assert "mine  (ready, " in capsys.readouterr().out
 
 
 class RunsWhenUnpickled:
@@ -64,7 +64,7 @@ def test_downloaded_model_is_not_downloaded_again(capsys):
     assert main(["models", "download", "vit_b"]) == 0
     assert capsys.readouterr().out == f"vit_b is at {path}\n"
     assert main(["models"]) == 0
-    assert "vit_b  (ready)" in capsys.readouterr().out
+    assert "vit_b  (ready, " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

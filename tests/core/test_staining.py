@@ -65,6 +65,7 @@ def test_photographs_and_brown_stain_are_not_taken_for_it() -> None:
         assert not looks_like_he(sample(image))
 
 
+@pytest.mark.data
 def test_real_tissue_is_taken_for_it(data_folder: Path) -> None:
     files = sorted((data_folder / "monuseg2018" / "images").glob("*.png"))
     assert files

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from napari_sac.core.progress import format_bytes
+
 if TYPE_CHECKING:
     import argparse
 
@@ -82,13 +84,13 @@ def _format_models() -> str:
 
 def describe_state(spec: ModelSpec) -> str:
     """Return in words whether the model's weights are here."""
-    from napari_sac.core.models.registry import is_downloaded
+    from napari_sac.core.models.registry import is_downloaded, weights_path
 
     if is_downloaded(spec):
-        return "ready"
+        return f"ready, {format_bytes(weights_path(spec).stat().st_size)}"
     if spec.url is None:
         return "MISSING: install napari-sac again"
-    return f"not downloaded, {(spec.size_bytes or 0) >> 20} MB"
+    return f"not downloaded, {format_bytes(spec.size_bytes or 0)}"
 
 
 def _format_adapters() -> str:

@@ -13,3 +13,8 @@ Progress = Callable[[str, int, int], None]
 
 def ignore_progress(stage: str, done: int, total: int) -> None:
     """Do nothing: the default of every ``progress`` parameter."""
+
+
+def format_bytes(count: int) -> str:
+    """Return a number of bytes in GB or MB, for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

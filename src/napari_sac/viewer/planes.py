@@ -13,6 +13,7 @@ import numpy as np
 
 from napari_sac.core.errors import ImageFormatError
 from napari_sac.core.io import normalise_image
+from napari_sac.core.session.layout import MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
     from napari_sac.core.config import Stain
     from napari_sac.core.types import AnyArray, FloatArray
-
-MAX_PIXELS = 400_000_000
-"""Largest plane that is read into memory; four times 10,000 x 10,000."""
 
 _CHANNEL_LABELS = ("c", "ch", "channel", "channels")
 _MOST_CHANNELS = 16

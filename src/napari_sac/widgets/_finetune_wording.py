@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_sac.core.progress import format_bytes
 from napari_sac.core.training.run_folder import Phase
 from napari_sac.viewer.finetuning import Problem
-from napari_sac.widgets._wording import describe_time
+from napari_sac.widgets._wording import count, describe_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,7 +138,7 @@ def describe_machine(status: RunStatus) -> str:
         return ""
     if status.memory_bytes <= 0:
         return f"{status.device}."
-    return f"{status.device}, {format_memory(status.memory_bytes)} of memory."
+    return f"{status.device}, {format_bytes(status.memory_bytes)} of memory."
 
 
 def describe_wish(*, stopping: bool) -> str:
@@ -194,18 +195,6 @@ def describe_cancelled_run(name: str) -> str:
 def describe_started(folder: Path) -> str:
     """Return what is said when a run has started."""
     return f"{folder.name} learns in a program of its own. Go on working meanwhile."
-
-
-def count(number: int, one: str, many: str | None = None) -> str:
-    """Return a number of things: "2 images"."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def format_memory(size: int) -> str:
-    """Return bytes in MB or GB."""
-    if size < 1 << 30:
-        return f"{size / (1 << 20):.0f} MB"
-    return f"{size / (1 << 30):.1f} GB"
 
 
 def _are(more: int) -> str:

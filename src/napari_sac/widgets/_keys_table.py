@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 # Napari's own tools, and modifiers that Preferences cannot change.
 _MOUSE = (
     ("2, then click", "Add a nucleus; inside one, split it"),
-    ("Shift-click", "Not this: the nearest one shrinks"),
-    ("Ctrl-click", "Here too: the nearest one grows"),
+    ("Shift-click", "Not this: what is drawn there shrinks"),
+    ("Ctrl-click", "Here too: the selected one or the nearest grows"),
     ("3, then drag", "Move a point, or select those around"),
     ("Del", "Delete the selected points"),
 )

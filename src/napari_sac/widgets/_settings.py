@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from napari.settings import get_plugin_settings
 
+from napari_sac.viewer.session import DEFAULT_CACHE_BYTES
+
 _PLUGIN = "napari-sac"
 
 
@@ -22,7 +24,7 @@ class ComputeSettings:
     """
 
     device: str = "auto"
-    cache_mb: int = 2048
+    cache_mb: int = DEFAULT_CACHE_BYTES >> 20
 
 
 def compute_settings() -> ComputeSettings:

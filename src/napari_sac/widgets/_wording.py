@@ -112,7 +112,7 @@ def name_step(title: str) -> str:
 
 def describe_step(title: str, annotation: Annotation, *, undone: bool) -> str:
     """Return what was just done or undone, and how many nuclei there are now."""
-    nuclei = _count(count_nuclei(annotation.prompts), "nucleus", "nuclei")
+    nuclei = count(count_nuclei(annotation.prompts), "nucleus", "nuclei")
     return f"{'Undone' if undone else 'Done'}: {title}. Now {nuclei}."
 
 
@@ -143,7 +143,7 @@ def describe_progress(rejected: int) -> str:
 
 def describe_effort(annotation: Annotation, reviewed: int) -> str:
     """Return how much work it was, for so many reviewed nuclei, and what counts."""
-    text = f"{describe_time(annotation.worked)}, {_count(annotation.clicks, 'step')}"
+    text = f"{describe_time(annotation.worked)}, {count(annotation.clicks, 'step')}"
     if reviewed:
         text += f": {annotation.clicks / reviewed:.1f} per nucleus"
     return f"{text}. {WHAT_COUNTS}"
@@ -157,7 +157,7 @@ def describe_unsaved(unclosed: Sequence[Unclosed], now: datetime) -> str:
     more = f" and {len(newest.images) - 1} more" if len(newest.images) > 1 else ""
     text = f"Unsaved work from {_day(when, now)} {when:%H:%M} on {image}{more}."
     others = len(unclosed) - 1
-    return f"{text} And {_count(others, 'older one')}." if others else text
+    return f"{text} And {count(others, 'older one')}." if others else text
 
 
 def describe_place(folder: Path | None, *, saved: bool) -> str:
@@ -177,13 +177,13 @@ def describe_read_only(reason: str) -> str:
 def describe_opened(opened: Sequence[Annotation], folder: Path) -> str:
     """Return what a session that was opened has."""
     nuclei = sum(count_nuclei(a.prompts) for a in opened)
-    images = _count(len(opened), "image")
-    return f"{folder.name}: {_count(nuclei, 'nucleus', 'nuclei')} on {images}."
+    images = count(len(opened), "image")
+    return f"{folder.name}: {count(nuclei, 'nucleus', 'nuclei')} on {images}."
 
 
 def describe_imported(annotation: Annotation) -> str:
     """Return what an import came to."""
-    nuclei = _count(count_nuclei(annotation.prompts), "nucleus", "nuclei")
+    nuclei = count(count_nuclei(annotation.prompts), "nucleus", "nuclei")
     return f"{nuclei} are there now. Undo takes the import back."
 
 
@@ -215,8 +215,8 @@ def describe_count(annotation: Annotation) -> str:
     """Return how many points are shown, and how many the slider hides."""
     shown, hidden = len(annotation.prompts), len(annotation.hidden)
     if not hidden:
-        return f"{_count(shown, 'point')} shown."
-    return f"{_count(shown, 'point')} shown; {hidden:,} of a lower score are hidden."
+        return f"{count(shown, 'point')} shown."
+    return f"{count(shown, 'point')} shown; {hidden:,} of a lower score are hidden."
 
 
 def describe_found(found: Found, annotation: Annotation) -> str:
@@ -227,7 +227,7 @@ def describe_found(found: Found, annotation: Annotation) -> str:
             "or add points by hand."
         )
     return (
-        f"{_count(count_nuclei(annotation.prompts), 'nucleus', 'nuclei')} found "
+        f"{count(count_nuclei(annotation.prompts), 'nucleus', 'nuclei')} found "
         f"({_seconds(found.seconds)}). Press Segment, then correct."
     )
 
@@ -237,7 +237,7 @@ def describe_segmented(segmented: Segmented, *, semantic: bool) -> str:
     took = _seconds(segmented.seconds)
     if semantic:
         return f"One mask of all nuclei ({took})."
-    nuclei = _count(segmented.nuclei, "nucleus", "nuclei")
+    nuclei = count(segmented.nuclei, "nucleus", "nuclei")
     total = len(segmented.masks)
     text = f"{nuclei} segmented ({took})."
     if segmented.recomputed != total:
@@ -246,10 +246,11 @@ def describe_segmented(segmented: Segmented, *, semantic: bool) -> str:
             f"{total - segmented.recomputed} unchanged ({took})."
         )
     without = count_nuclei(segmented.request.prompts) - segmented.nuclei
-    return f"{text} {_count(without, 'point')} got no mask." if without > 0 else text
+    return f"{text} {count(without, 'point')} got no mask." if without > 0 else text
 
 
-def _count(number: int, one: str, many: str | None = None) -> str:
+def count(number: int, one: str, many: str | None = None) -> str:
+    """Return a number of things: "2 images"."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 

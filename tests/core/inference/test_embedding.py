@@ -11,6 +11,7 @@ from synthetic import Nuclei, build_tiny_model
 
 from napari_sac.core.errors import Cancelled
 from napari_sac.core.inference.embedding import embed_image, embedding_key
+from napari_sac.core.inference.generator_maps import GENERATOR_DIAMETER, generator_maps
 
 if TYPE_CHECKING:
     from napari_sac.core.models.registry import Model
@@ -37,6 +38,37 @@ def test_every_tile_is_the_encoding_of_its_part(
     torch.testing.assert_close(
         embedding.features[-1], alone.features[0], rtol=1e-4, atol=1e-5
     )
+
+
+def test_maps_that_are_there_are_not_computed_again(
+    tiny_model: Model, nuclei: Nuclei, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finer = GENERATOR_DIAMETER / tiny_model.spec.nucleus_diameter
+    maps = generator_maps(nuclei.image, tiny_model, 1.5 * finer)
+    expected = embed_image(nuclei.image, tiny_model, scale=1.5)
+    other = embed_image(nuclei.image, tiny_model, scale=1.0)
+    scales = []
+
+    def count(image: object, model: object, scale: float, **_: object) -> object:
+        scales.append(scale)
+        return generator_maps(nuclei.image, tiny_model, scale)
+
+    place = "napari_sac.core.inference.embedding.generator_maps"
+    monkeypatch.setattr(place, count)
+    again = embed_image(nuclei.image, tiny_model, scale=1.5, maps=maps)
+    assert scales == []
+    np.testing.assert_array_equal(again.foreground.logits, expected.foreground.logits)
+    again = embed_image(nuclei.image, tiny_model, scale=1.0, maps=maps)
+    assert scales == [finer], "they are of another scale"
+    np.testing.assert_array_equal(again.foreground.logits, other.foreground.logits)
+
+
+def test_looking_for_nuclei_can_be_cancelled(tiny_model: Model, nuclei: Nuclei) -> None:
+    stages = []
+    embed_image(
+        nuclei.image, tiny_model, scale=1.0, progress=lambda *r: stages.append(r[0])
+    )
+    assert stages[-1] == "finding nuclei", "told, so it can be stopped"
 
 
 def test_positions_scale_about_pixel_edges(tiny_model: Model) -> None:

@@ -12,7 +12,7 @@ from napari_sac.core.inference.embedding import embed_image
 from napari_sac.core.inference.generator_maps import (
     SUREST,
     ForegroundLogits,
-    foreground_logits,
+    as_logits,
     generator_maps,
 )
 from napari_sac.core.inference.predictor import decode_prompts, decode_semantic
@@ -46,8 +46,9 @@ def test_logits_are_read_at_the_pixels_of_the_image() -> None:
 def test_logits_are_those_of_the_maps_up_to_a_bound() -> None:
     model = build_tiny_model()
     image = draw_nuclei().image
-    found = foreground_logits(image, model, 1.0)
-    foreground = generator_maps(image, model, 1.0).foreground.astype(np.float64)
+    maps = generator_maps(image, model, 1.0)
+    found = as_logits(maps, (image.shape[0], image.shape[1]))
+    foreground = maps.foreground.astype(np.float64)
     expected = np.clip(np.log(foreground / (1 - foreground)), -SUREST, SUREST)
     assert np.abs(found.logits - expected).max() < 0.01
     assert found.image_shape == image.shape[:2]

@@ -17,6 +17,7 @@ from napari_sac.core.errors import (
     ModelNotFoundError,
     WeightsError,
 )
+from napari_sac.core.models import registry
 from napari_sac.core.models.adapter import AdapterInfo, save_adapter
 from napari_sac.core.models.lora import inject_lora
 from napari_sac.core.models.prompt_generator import PromptGenerator
@@ -286,6 +287,32 @@ def test_imported_model_is_listed_and_loads(shipped, tiny_file):
     for name, tensor in original.sam.state_dict().items():
         assert torch.equal(mine.sam.state_dict()[name], tensor)
     assert mine.key != original.key
+
+
+def test_a_file_that_would_be_downloaded_is_known_by_its_hash(
+    home, tmp_path, monkeypatch
+):
+    file = tmp_path / "carried_over.pth"
+    file.write_bytes(b"weights of Meta")
+    known = replace(
+        get_spec("vit_b"), sha256=file_hash(file), size_bytes=file.stat().st_size
+    )
+    monkeypatch.setattr(registry, "_REGISTERED", (get_spec("sac_tiny"), known))
+    assert not is_downloaded(known)
+    assert import_model(file) == known
+    assert weights_path(known).read_bytes() == b"weights of Meta"
+    assert is_downloaded(known)
+    assert not any(spec.imported for spec in model_specs())
+    file.write_bytes(b"other bytes abc")
+    with pytest.raises(WeightsError):
+        import_model(file)
+
+
+@pytest.mark.weights
+def test_what_meta_offers_is_what_we_expect():
+    model = load_model("vit_b", device="cpu")
+    assert is_downloaded(get_spec("vit_b"))
+    assert model.sam.image_encoder.img_size == 1024
 
 
 def test_name_is_the_stem_unless_given(tiny_file):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,9 @@ from torch.nn import functional as F
 from napari_sac.core.inference.generator_maps import (
     GENERATOR_DIAMETER,
     ForegroundLogits,
-    foreground_logits,
+    GeneratorMaps,
+    as_logits,
+    generator_maps,
 )
 from napari_sac.core.inference.resampling import resize_image
 from napari_sac.core.inference.tiles import TileAxis, tile_axis
@@ -84,6 +87,7 @@ def embed_image(
     model: Model,
     *,
     scale: float,
+    maps: GeneratorMaps | None = None,
     progress: Progress = ignore_progress,
 ) -> Embedding:
     """Return the embedding of an image at a scale.
@@ -95,6 +99,9 @@ def embed_image(
     model : Model
     scale : float
         Pixels of the encoder's input to a pixel of the image.
+    maps : GeneratorMaps, optional
+        What the model's generator gave for this image, which spares doing it again if
+        their scale is the one needed.
     progress : Progress, optional
         Told once for each batch of tiles.
     """
@@ -105,27 +112,26 @@ def embed_image(
     rows, columns = tile_axis(height, size, halo), tile_axis(width, size, halo)
     resized = resize_image(image, (height, width))
     count = len(rows.origins) * len(columns.origins)
-    features = []
+    shape = (count, architecture.prompt_dim, *(architecture.grid_size,) * 2)
+    features = torch.empty(shape)
     batch = max(1, model.device.batch_pixels // size**2)
     origins = [(y, x) for y in rows.origins for x in columns.origins]
     progress("embedding", 0, count)
     for start in range(0, count, batch):
         tiles = [_cut(resized, y, x, size) for y, x in origins[start : start + batch]]
-        features.append(_encode(torch.stack(tiles), model))
+        features[start : start + batch] = _encode(torch.stack(tiles), model)
         progress("embedding", min(start + batch, count), count)
+    wanted = scale * GENERATOR_DIAMETER / model.spec.nucleus_diameter
+    if maps is None or not math.isclose(maps.scale, wanted):
+        maps = generator_maps(image, model, wanted, progress=progress)
     return Embedding(
         key=embedding_key(image, model.key, scale),
         image_shape=(image.shape[0], image.shape[1]),
         scale=scale,
         rows=rows,
         columns=columns,
-        features=torch.cat(features),
-        foreground=foreground_logits(
-            image,
-            model,
-            scale * GENERATOR_DIAMETER / model.spec.nucleus_diameter,
-            progress=progress,
-        ),
+        features=features,
+        foreground=as_logits(maps, (image.shape[0], image.shape[1])),
     )
 
 

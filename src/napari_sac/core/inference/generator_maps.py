@@ -113,23 +113,18 @@ def _neighbours(
     return before, after, (place - before).astype(np.float32)
 
 
-def foreground_logits(
-    image: npt.NDArray[np.uint8],
-    model: Model,
-    scale: float,
-    *,
-    progress: Progress = ignore_progress,
-) -> ForegroundLogits:
-    """Return what the generator takes for nucleus in an image at a scale.
+def as_logits(maps: GeneratorMaps, shape: tuple[int, int]) -> ForegroundLogits:
+    """Return the foreground of maps as decoding adds it to masks.
 
-    The parameters are those of :func:`generator_maps`.
+    Parameters
+    ----------
+    maps : GeneratorMaps
+    shape : (int, int)
+        Height and width of the image that they are of.
     """
-    foreground = generator_maps(image, model, scale, progress=progress).foreground
     low = 1 / (1 + np.exp(SUREST))
-    sure = np.clip(foreground, low, 1 - low)
-    return ForegroundLogits(
-        np.log(sure / (1 - sure)).astype(np.float16), (image.shape[0], image.shape[1])
-    )
+    sure = np.clip(maps.foreground, low, 1 - low)
+    return ForegroundLogits(np.log(sure / (1 - sure)).astype(np.float16), shape)
 
 
 def generator_maps(

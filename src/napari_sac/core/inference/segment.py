@@ -22,6 +22,7 @@ from napari_sac.core.progress import Progress, ignore_progress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from napari_sac.core.inference.generator_maps import GeneratorMaps
     from napari_sac.core.models.registry import Model
     from napari_sac.core.types import ObjectMask, Prompts
 
@@ -83,7 +84,14 @@ def segment_image(
         )
         prompts = proposals.above(proposing.score_threshold)
     return _decode(
-        image, prompts, proposals.diameter, model, decoding, seconds, progress
+        image,
+        prompts,
+        proposals.diameter,
+        model,
+        decoding,
+        seconds,
+        progress,
+        proposals.maps,
     )
 
 
@@ -150,6 +158,7 @@ def _decode(
     decoding: DecodeConfig,
     seconds: dict[str, float],
     progress: Progress,
+    maps: GeneratorMaps | None = None,
 ) -> Segmentation:
     """Return the masks of prompts; ``seconds`` gets how long its stages took."""
     shape = (image.shape[0], image.shape[1])
@@ -159,7 +168,7 @@ def _decode(
         return Segmentation(labels, prompts, (), diameter, seconds)
     with _timed(seconds, "embedding"):
         scale = embedding_scale(model, diameter)
-        embedding = embed_image(image, model, scale=scale, progress=progress)
+        embedding = embed_image(image, model, scale=scale, maps=maps, progress=progress)
     masks: list[ObjectMask] = []
     with _timed(seconds, "decoding"):
         if decoding.mode == "semantic":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,7 +21,7 @@ from napari_sac.core.errors import (
     ModelNotFoundError,
     WeightsError,
 )
-from napari_sac.core.io import data_folder
+from napari_sac.core.io import atomic_path, data_folder
 from napari_sac.core.models.adapter import (
     CONFIG_FILE,
     WEIGHT_NAMES,
@@ -296,6 +297,7 @@ def import_model(
     file : str or Path
         Weights of SAM ViT-B, -L or -H, or of ``sac_tiny``, by any tool that keeps SAM's
         names (MedSAM, micro-sam, PathoSAM, ...); the file is not needed afterwards.
+        One that a registered model would download becomes that model.
     name : str, optional
         What to call the model; by default the stem of ``file``.
     progress : Progress, optional
@@ -313,6 +315,13 @@ def import_model(
     )
 
     path = Path(file)
+    known = _find_registered(path)
+    if known is not None and name in (None, known.name):
+        progress(f"copying {path.name}", 0, 1)
+        with atomic_path(weights_path(known)) as partial:
+            shutil.copyfile(path, partial)
+        progress(f"copying {path.name}", 1, 1)
+        return known
     chosen = path.stem if name is None else name
     _check_new_name(chosen)
     progress(f"reading {path.name}", 0, 3)
@@ -478,6 +487,17 @@ def _move(
                 f"{device.title} has too little free memory for {spec.name}. Close "
                 "other programs that use it, or choose a smaller model or the cpu."
             ) from error
+
+
+def _find_registered(file: Path) -> ModelSpec | None:
+    """Return the model that would download just this file."""
+    from napari_sac.core.models.weight_files import file_hash
+
+    size = file.stat().st_size if file.is_file() else -1
+    # to hash gigabytes takes a while, to compare sizes nothing
+    alike = [s for s in _REGISTERED if s.url is not None and s.size_bytes == size]
+    sha256 = file_hash(file) if alike else ""
+    return next((spec for spec in alike if spec.sha256 == sha256), None)
 
 
 def _imported_folder() -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 from napari_sac.core.config import ProposalConfig
 from napari_sac.core.errors import DeviceError
 from napari_sac.core.inference.proposals import find_proposals
+from napari_sac.core.progress import format_bytes
 from napari_sac.core.training.joint_step import Pool, add_gradients, draw_batch
 from napari_sac.core.training.memory import (
     USABLE_PART,
@@ -23,7 +24,6 @@ from napari_sac.core.training.memory import (
     smaller_plans,
 )
 from napari_sac.core.training.preparation import prepare
-from napari_sac.core.training.report import format_bytes
 from napari_sac.core.training.run import as_model, learn_in_last, learning_parameters
 from napari_sac.core.training.sampling import MarkedPoints, PointKind, TrainingImage
 from napari_sac.core.training.stepping import LOG_EVERY, gradients, rates_of

@@ -21,6 +21,7 @@ from skimage.segmentation import find_boundaries
 from napari_sac.core.evaluation.matching import label_overlap, match
 from napari_sac.core.evaluation.metrics import METRIC_NAMES
 from napari_sac.core.io import atomic_path
+from napari_sac.core.progress import format_bytes
 from napari_sac.core.training.comparison import COMPARED
 from napari_sac.core.training.curves import draw_curves
 from napari_sac.core.training.tables import read_table
@@ -115,11 +116,6 @@ def _content(record: RunRecord, comparison: Comparison) -> dict[str, Any]:
         for name, ends in (part or {}).items():
             part[name] = list(ends)
     return verdict | {"intervals": intervals} | values
-
-
-def format_bytes(count: int) -> str:
-    """Return a number of bytes in GB or MB, for people."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def draw_overlay(one: Compared) -> npt.NDArray[np.uint8]:

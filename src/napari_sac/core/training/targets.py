@@ -37,8 +37,10 @@ def distance_to_border(labels: IntArray) -> npt.NDArray[np.float32]:
 
 def typical_diameter(labels: IntArray) -> float | None:
     """Return the median diameter of the nuclei as circles, in pixels, or None."""
-    areas = np.bincount(labels.ravel())[1:]
+    return median_diameter(np.bincount(labels.ravel())[1:])
+
+
+def median_diameter(areas: IntArray) -> float | None:
+    """Return the median diameter of circles of these areas, or None if all are 0."""
     areas = areas[areas > 0]
-    if len(areas) == 0:
-        return None
-    return float(2 * np.sqrt(np.median(areas) / np.pi))
+    return float(2 * np.sqrt(np.median(areas) / np.pi)) if len(areas) else None

@@ -29,7 +29,7 @@ from napari_sac.core.errors import LabelFormatError, TrainingDataError
 from napari_sac.core.inference.instances import decided_objects
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
 from napari_sac.core.progress import Progress, ignore_progress
-from napari_sac.core.training.targets import typical_diameter
+from napari_sac.core.training.targets import median_diameter, typical_diameter
 from napari_sac.core.types import (
     NEGATIVE,
     BoolArray,
@@ -628,8 +628,5 @@ def _cut(one: ReviewedImage, box: _Box) -> ReviewedImage:
 
 def pooled_diameter(images: Sequence[ReviewedImage]) -> float | None:
     """Return the median diameter of the nuclei of all images together, or None."""
-    areas = np.concatenate(
-        [np.empty(0), *(np.bincount(one.labels.ravel())[1:] for one in images)]
-    )
-    areas = areas[areas > 0]
-    return float(2 * np.sqrt(np.median(areas) / np.pi)) if len(areas) else None
+    areas = [np.bincount(one.labels.ravel())[1:] for one in images]
+    return median_diameter(np.concatenate([np.empty(0, np.int64), *areas]))
