@@ -57,7 +57,7 @@ def describe_listed(listed: ListedAdapter, *, in_use: bool) -> str:
     ]
     before, after = _f1(info, "before"), _f1(info, "after")
     if before is None or after is None:
-        sentences.append("Nothing was held out to measure it by.")
+        sentences.append("No scores on anything held out are noted in it.")
     else:
         sentences.append(f"F1 on what was held out: {before:.3f}, now {after:.3f}.")
     if not info.promoted:

@@ -49,7 +49,10 @@ def command(
 
 
 def test_a_fresh_adapter_says_what_it_is(command: Callable[..., AdapterInfo]) -> None:
-    info = command("mine", "--rank", "3", "--licence", "CC0-1.0", "--title", "Mine")
+    words = ("--title", "Mine", "--tissue", "liver", "--trained-on", "2 drawn images")
+    info = command("mine", "--rank", "3", "--licence", "CC0-1.0", *words)
+    assert (info.tissue, info.data) == ("liver", "2 drawn images")
+    assert info.created
     assert (info.name, info.title, info.licence) == ("mine", "Mine", "CC0-1.0")
     assert (info.base, info.base_sha256, info.parent) == ("sac_tiny", "ab" * 32, "")
     lora = weights_of(info.path)["adapter_model"]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -80,6 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--title", default="")
     parser.add_argument("--description", default="")
     parser.add_argument("--licence", default="")
+    parser.add_argument("--tissue", default="", help="what the images show")
+    parser.add_argument("--trained-on", default="", help="the data, in words")
     parser.add_argument("--rank", type=int, default=8, help="of a fresh LoRA")
     parser.add_argument(
         "--start", help="name or folder of the adapter to learn on from"
@@ -131,6 +134,9 @@ def main(arguments: list[str] | None = None) -> int:
         base_sha256=weights_sha256(state.spec),
         licence=parsed.licence or (start.licence if start else ""),
         versions={p: version(p) for p in ("torch", "peft")},
+        data=parsed.trained_on or (start.data if start else ""),
+        tissue=parsed.tissue or (start.tissue if start else ""),
+        created=datetime.now(UTC).date().isoformat(),
         parent=start.name if start and start.name != parsed.name else "",
     )
     save_adapter(folder, state.sam, state.generator, info)
