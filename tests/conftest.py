@@ -18,11 +18,12 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
-def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep downloads, adapters and journals of a test away from those of the user."""
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where downloads, adapters and journals of a test go; not there yet."""
+    folder = tmp_path_factory.mktemp("user") / "home"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NAPARI_SAC_HOME", str(tmp_path_factory.mktemp("home")))
-        yield
+        patch.setenv("NAPARI_SAC_HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture

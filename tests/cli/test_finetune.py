@@ -33,11 +33,6 @@ if TYPE_CHECKING:
     from napari_sac.core.training.run import Job
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NAPARI_SAC_HOME", str(tmp_path / "home"))
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three drawn images with their labels."""

@@ -10,12 +10,6 @@ from napari_sac.core.models.registry import get_spec, model_specs, weights_path
 from napari_sac.core.models.sam import SAC_TINY, build_sam
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("NAPARI_SAC_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 @pytest.mark.parametrize("arguments", [["models"], ["models", "list"]])
 def test_all_models_are_listed_with_licence_and_state(capsys, arguments):
     assert main(arguments) == 0

@@ -14,11 +14,6 @@ from napari_sac.core.io import read_labels, read_prompts, separate_haematoxylin
 from napari_sac.core.models.adapter import SHIPPED_ADAPTERS
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("NAPARI_SAC_HOME", str(tmp_path / "home"))
-
-
 @pytest.fixture
 def folder(tmp_path, nuclei):
     """Two images of the same nuclei: 8-bit colour and 16-bit grey."""

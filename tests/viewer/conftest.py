@@ -23,8 +23,6 @@ from napari_sac.viewer.planes import current_plane
 from napari_sac.viewer.session import AnnotationSession
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from napari.layers import Image
     from synthetic import Nuclei
 
@@ -97,14 +95,6 @@ class Bench:
             self.session.live.take(decode_live(request, ignore_progress))
             served += 1
         return served
-
-
-@pytest.fixture(autouse=True)
-def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where journals go while a test runs."""
-    home = tmp_path / "home"
-    monkeypatch.setenv("NAPARI_SAC_HOME", str(home))
-    return home
 
 
 @pytest.fixture

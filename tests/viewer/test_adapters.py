@@ -64,9 +64,9 @@ def copy_of_he(folder: Path, **values: Any) -> Path:
 
 
 @pytest.fixture
-def own(data_home: Path) -> Path:
+def own(home: Path) -> Path:
     """The folder of the user's adapters."""
-    return data_home / "adapters"
+    return home / "adapters"
 
 
 @pytest.fixture

@@ -183,9 +183,9 @@ def test_an_image_that_is_gone_is_saved_all_the_same(
 
 
 def test_saving_that_fails_leaves_nothing(
-    bench: Bench, data_home: Path, tmp_path: Path
+    bench: Bench, home: Path, tmp_path: Path
 ) -> None:
-    data_home.write_text("a file where the folder should be", encoding="utf-8")
+    home.write_text("a file where the folder should be", encoding="utf-8")
     annotation = edit(bench)
     place = tmp_path / "there"
     place.mkdir()
@@ -239,12 +239,12 @@ def test_flushing_by_pieces_ends(bench: Bench) -> None:
     bench.session.close()
 
 
-def test_old_sessions_that_nobody_saved_go(bench: Bench, data_home: Path) -> None:
+def test_old_sessions_that_nobody_saved_go(bench: Bench, home: Path) -> None:
     for i in range(22):
-        journal = Journal.create(data_home / "sessions" / f"{i}.sac")
+        journal = Journal.create(home / "sessions" / f"{i}.sac")
         journal.close(clean=True)
     bench.find()
-    assert len(list((data_home / "sessions").glob("*.sac"))) == 21
+    assert len(list((home / "sessions").glob("*.sac"))) == 21
     bench.session.close()
 
 
@@ -330,16 +330,16 @@ def test_a_failed_decoding_is_made_up_for_by_the_next(
 
 
 def test_a_journal_that_cannot_be_written_is_told_once(
-    bench: Bench, data_home: Path, tmp_path: Path
+    bench: Bench, home: Path, tmp_path: Path
 ) -> None:
-    data_home.write_text("a file where the folder should be", encoding="utf-8")
+    home.write_text("a file where the folder should be", encoding="utf-8")
     failures: list[str] = []
     bench.session.journal_failed.connect(failures.append)
     annotation = edit(bench)
     assert len(failures) == 1
     assert len(annotation.prompts) == 13
     bench.session.undo()
-    data_home.unlink()
+    home.unlink()
     # saving under a name writes all of it, from the beginning
     bench.session.save_as(tmp_path / "saved.sac")
     bench.session.accept(annotation, np.array([5]))

@@ -35,11 +35,3 @@ def dock(
     widget.session.loaded = LoadedModel(widget.models.choice(), disc_model)
     yield widget
     widget.leave()
-
-
-@pytest.fixture(autouse=True)
-def no_settings_of_this_computer(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """Neither models nor adapters that the person who runs the tests has added."""
-    monkeypatch.setenv("NAPARI_SAC_HOME", str(tmp_path_factory.mktemp("home")))

@@ -8,13 +8,6 @@ from napari_sac.core.models.sam import SAC_TINY, build_sam
 from napari_sac.core.models.weight_files import write_generator, write_weights
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """Where the user's models and adapters are during the test."""
-    monkeypatch.setenv("NAPARI_SAC_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 @pytest.fixture(scope="session")
 def shipped(tmp_path_factory):
     """A folder like ``core/models/weights``; must not be written to."""

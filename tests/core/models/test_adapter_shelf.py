@@ -36,12 +36,6 @@ from napari_sac.core.models.registry import SHIPPED_WEIGHTS, load_model
 from napari_sac.core.models.weight_files import read_weights
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("NAPARI_SAC_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 @pytest.fixture
 def saved(tmp_path: Path) -> AdapterInfo:
     """An adapter on the tiny model whose LoRA is not nothing."""

@@ -43,13 +43,6 @@ class Edited:
         self.journal.flush({self.number: self.state.labels})
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The data folder of these tests."""
-    monkeypatch.setenv("NAPARI_SAC_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 @pytest.fixture
 def edited(tmp_path: Path):
     """A session of one image and 20 edits, half of them flushed; open."""

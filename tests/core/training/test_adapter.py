@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from synthetic import build_tiny_model
 
 from napari_sac.core.models.adapter import read_adapter_info
+from napari_sac.core.models.weight_files import write_weights
 from napari_sac.core.training import adapter
 
 if TYPE_CHECKING:
@@ -71,6 +72,26 @@ def test_an_adapter_learns_on_from_another(
     assert not any(differs(weights_of(same.path), start, part) for part in PARTS)
     after = weights_of(command("on", "--start", str(first.path)).path)
     assert all(differs(after, start, part) for part in PARTS)
+
+
+def test_what_the_base_has_learned_since_is_added_to_the_decoder(
+    tmp_path: Path,
+) -> None:
+    sam = build_tiny_model().sam
+    weights = {
+        f"mask_decoder.{name}": tensor.clone()
+        for name, tensor in sam.mask_decoder.state_dict().items()
+    }
+    later = {name: tensor + 0.25 for name, tensor in weights.items()}
+    write_weights(tmp_path / "before.safetensors", weights)
+    write_weights(tmp_path / "now.safetensors", later)
+    with torch.no_grad():
+        for parameter in sam.mask_decoder.parameters():
+            parameter.add_(1)
+    files = (tmp_path / "before.safetensors", tmp_path / "now.safetensors")
+    adapter.follow_base(sam, *files)
+    for name, tensor in sam.mask_decoder.named_parameters():
+        torch.testing.assert_close(tensor, weights[f"mask_decoder.{name}"] + 1.25)
 
 
 def test_masks_only_keeps_the_generator_of_the_adapter(

@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NAPARI_SAC_HOME", str(tmp_path / "home"))
-
-
 @pytest.fixture
 def drawn() -> Nuclei:
     return draw_nuclei((90, 100), 6, 9)
