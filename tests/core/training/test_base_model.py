@@ -103,6 +103,32 @@ def test_the_generator_can_be_widened_first(
     assert list(generator.widths) == widths
 
 
+def test_a_part_of_the_weights_before_is_kept(
+    labelled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        base_model, "load_model", lambda name, device: build_tiny_model()
+    )
+    before = build_tiny_model().generator.state_dict()
+    flags = ["--data", str(labelled_folder), "--generator-only", "--steps", "3"]
+    written = {}
+    for keep in ("0", "0.25", "1"):
+        output = tmp_path / keep
+        command = [*flags, "--output", str(output), "--keep", keep]
+        assert base_model.main(command) == 0
+        file = output / "prompt_generator.safetensors"
+        written[keep] = read_generator(file).state_dict()
+    for name, tensor in before.items():
+        if tensor.is_floating_point():
+            mixed = torch.lerp(written["0"][name], tensor, 0.25)
+            torch.testing.assert_close(
+                written["0.25"][name], mixed, rtol=2e-3, atol=2e-3
+            )
+            torch.testing.assert_close(written["1"][name], tensor, rtol=1e-3, atol=1e-3)
+    weight = "head.weight"
+    assert not torch.allclose(written["0"][weight], before[weight], atol=1e-5)
+
+
 def test_what_learns_lies_on_the_device_that_was_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

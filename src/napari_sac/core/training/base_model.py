@@ -41,6 +41,8 @@ from napari_sac.core.training.trainer import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
     from napari_sac.core.training.sampling import TrainingImage
 
 _MANY_STEPS = 100_000
@@ -159,10 +161,31 @@ def train_generator(parsed: argparse.Namespace) -> None:
     )
     device = select_device(parsed.device).name
     state = build_generator_state(config, device=device, widths=parsed.widths)
+    start = {k: v.clone() for k, v in state.generator.state_dict().items()}
     images = _load_images(parsed.data, state)
     train(state, images, parsed.output, config, generator_step)
     state.use_averages()
+    keep_part(state.generator, start, parsed.keep)
     write_generator(parsed.output / _GENERATOR_FILE, state.generator)
+
+
+def keep_part(network: nn.Module, start: dict[str, Tensor], part: float) -> None:
+    """Move a network back towards the weights that it learned on from, in place.
+
+    Between the two it is often as good on what it learned from, and better on what it
+    did not (Wortsman et al. 2022, Robust fine-tuning of zero-shot models).
+
+    Parameters
+    ----------
+    network : Module
+    start : dict of str to Tensor
+        Its state before.
+    part : float
+        How much of that to keep, in [0, 1].
+    """
+    for name, tensor in network.state_dict().items():
+        if tensor.dtype.is_floating_point:
+            tensor.lerp_(start[name], part)
 
 
 def _steps(parsed: argparse.Namespace) -> int:
@@ -217,6 +240,12 @@ def main(arguments: list[str] | None = None) -> int:
         help="channels that the prompt generator gets before it learns on alone",
     )
     parser.set_defaults(train=train_base)
+    parser.add_argument(
+        "--keep",
+        type=float,
+        default=0.0,
+        help="part of the weights that the prompt generator learned on from to keep",
+    )
     parsed = parser.parse_args(arguments)
     parsed.train(parsed)
     return 0
