@@ -143,7 +143,7 @@ def test_a_loaded_adapter_that_was_replaced_is_loaded_again(
 def test_all_are_listed_with_what_is_wrong(own: Path) -> None:
     copy_of_he(own / "old", created="2026-01-01")
     copy_of_he(own / "new", created="2026-10-01")
-    copy_of_he(own / "foreign", base="my_sam")
+    copy_of_he(own / "foreign", base="my_sam", created="")
     (copy_of_he(own / "damaged") / "adapter_config.json").unlink()
     (own / "a_run_that_is_going_on").mkdir()
     listed = {one.name: one for one in every_adapter()}

@@ -56,7 +56,7 @@ def kill_and_go_on(dock: FinetuneWidget, qtbot: QtBot) -> None:
     assert status is not None
     os.kill(status.pid, signal.SIGKILL)
     qtbot.waitUntil(lambda: dock.watch.stage is RunStage.LOST, timeout=PATIENCE)
-    assert "ended from outside" in dock.run.problem.text()
+    assert "ended without a word" in dock.run.problem.text()
     qtbot.mouseClick(dock.run.go_on, LEFT)
     assert dock.watch.is_going
 

@@ -108,7 +108,7 @@ def describe_phase(status: RunStatus | None) -> str:
 
 
 def describe_lost(status: RunStatus | None) -> str:
-    """Return that a run was ended from outside, and what is left of it."""
+    """Return that a run ended without a word, and what is left of it."""
     ended = (
         "The training ended without a word: killed, the computer went off, or the disk "
         "is full. Copy report has what it said last. "
