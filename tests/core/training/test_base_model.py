@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from synthetic import build_tiny_model
@@ -15,7 +16,13 @@ from napari_sac.core.training import base_model
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
+
+@pytest.fixture
+def tiny_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny model in the place of the shipped one."""
+    monkeypatch.setattr(
+        base_model, "load_model", lambda name, device: build_tiny_model()
+    )
 
 
 def test_generator_only_goes_on_from_what_is_shipped(
@@ -56,12 +63,9 @@ def test_generator_only_goes_on_from_what_is_shipped(
 
 
 def test_masks_only_leaves_the_generator_as_it_is(
-    labelled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    labelled_folder: Path, tmp_path: Path, tiny_shipped: None
 ) -> None:
     before = build_tiny_model()
-    monkeypatch.setattr(
-        base_model, "load_model", lambda name, device: build_tiny_model()
-    )
     output = tmp_path / "run"
     flags = ["--data", str(labelled_folder), "--output", str(output), "--masks-only"]
     assert base_model.main([*flags, "--steps", "2"]) == 0
@@ -83,11 +87,8 @@ def test_masks_only_leaves_the_generator_as_it_is(
 
 
 def test_the_generator_can_be_widened_first(
-    labelled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    labelled_folder: Path, tmp_path: Path, tiny_shipped: None
 ) -> None:
-    monkeypatch.setattr(
-        base_model, "load_model", lambda name, device: build_tiny_model()
-    )
     widths = [2 * width for width in build_tiny_model().generator.widths]
     output = tmp_path / "run"
     flags = [
@@ -104,11 +105,8 @@ def test_the_generator_can_be_widened_first(
 
 
 def test_a_part_of_the_weights_before_is_kept(
-    labelled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    labelled_folder: Path, tmp_path: Path, tiny_shipped: None
 ) -> None:
-    monkeypatch.setattr(
-        base_model, "load_model", lambda name, device: build_tiny_model()
-    )
     before = build_tiny_model().generator.state_dict()
     flags = ["--data", str(labelled_folder), "--generator-only", "--steps", "3"]
     written = {}
@@ -130,11 +128,8 @@ def test_a_part_of_the_weights_before_is_kept(
 
 
 def test_what_learns_lies_on_the_device_that_was_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
+    tiny_shipped: None,
 ) -> None:
-    monkeypatch.setattr(
-        base_model, "load_model", lambda name, device: build_tiny_model()
-    )
     # "meta" is a device that every machine has
     state = base_model.build_generator_state(TrainingConfig(), device="meta")
     assert state.device.type == "meta"
