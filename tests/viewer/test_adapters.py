@@ -25,6 +25,7 @@ from napari_sac.core.models.adapter import (
     retitle_adapter,
 )
 from napari_sac.core.progress import ignore_progress
+from napari_sac.core.training.lineage import Seen
 from napari_sac.viewer import comparing
 from napari_sac.viewer.adapters import (
     adapter_key,
@@ -35,13 +36,10 @@ from napari_sac.viewer.adapters import (
 from napari_sac.viewer.comparing import (
     Candidate,
     ComparisonLayers,
-    Seen,
     compare_on_image,
-    has_seen,
     plan_comparison,
     shifted_geometry,
 )
-from napari_sac.viewer.finetuning import copy_annotation, gather
 from napari_sac.viewer.inference import LoadedModel, ModelChoice
 from napari_sac.viewer.planes import plane_geometry
 
@@ -271,35 +269,6 @@ def test_who_has_drawn_the_masks_is_told(
     bench.segment(annotation)
     bench.session.accept(annotation, np.arange(5))
     assert [side.drew for side in compare(bench, he).sides] == [True, False]
-
-
-def test_an_adapter_that_has_learned_from_these_nuclei_is_known(
-    bench: Bench, own: Path
-) -> None:
-    from napari_sac.core.training.training_set import split
-
-    annotation = bench.find()
-    bench.segment(annotation)
-    bench.session.accept(annotation, np.arange(8))
-    (reviewed,) = gather((copy_annotation(annotation),), ignore_progress)
-    digest = split((reviewed,)).digest()
-    copy_of_he(own / "learned", data_sha256=digest)
-    copy_of_he(own / "child", parent="learned", data_sha256="ab" * 32)
-    copy_of_he(own / "other", data_sha256="ab" * 32)
-    named = copy_of_he(own / "named")
-    (named / "report.json").write_text(json.dumps({"training_names": [reviewed.name]}))
-    (own / "other" / "report.json").write_text("[1, 2")
-    seen = {
-        name: has_seen(find_adapter(name), reviewed)
-        for name in ("learned", "child", "named", "other", "he")
-    }
-    assert seen == {
-        "learned": Seen.YES,
-        "child": Seen.YES,
-        "named": Seen.MAYBE,
-        "other": Seen.NO,
-        "he": Seen.NO,
-    }
 
 
 def test_one_of_two_layers_is_shown_where_the_image_lies(

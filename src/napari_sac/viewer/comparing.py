@@ -6,9 +6,7 @@ own. What was annotated there tells which is nearer to it, and is not touched.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +15,8 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 
 from napari_sac.core.config import ProposalConfig
-from napari_sac.core.errors import ImageFormatError, NapariSacError
-from napari_sac.core.models.adapter import find_adapter
+from napari_sac.core.errors import ImageFormatError
+from napari_sac.core.training.lineage import Seen, has_seen
 from napari_sac.viewer.finetuning import copy_annotation, count_reviewed
 from napari_sac.viewer.inference import LoadedModel, ModelChoice, load
 from napari_sac.viewer.layers import plane_name
@@ -48,16 +46,6 @@ _COMPARISON_KEY = "napari-sac comparison"
 _CONTOUR = 2
 _COLOURS = ("#E69F00", "#56B4E9")
 """One for each candidate: outlines are seen on top of labels of all colours."""
-_LARGEST_REPORT = 16 << 20
-_GENERATIONS = 16
-
-
-class Seen(StrEnum):
-    """Whether an adapter has learned from the nuclei that it is measured by."""
-
-    NO = "no"
-    MAYBE = "maybe"
-    YES = "yes"
 
 
 @dataclass(frozen=True)
@@ -313,47 +301,6 @@ def _reviewed_in(
         painted=copied.painted,
     )
     return one if one.count else None
-
-
-def has_seen(adapter: AdapterInfo, reviewed: ReviewedImage) -> Seen:
-    """Return whether an adapter, or one that it was made from, has learned from nuclei.
-
-    It has if the hash of its data is that of these nuclei, or of the part of them that
-    training would learn from. It may have if its report names the image.
-    """
-    from napari_sac.core.training.training_set import TrainingSet, split
-
-    sets = (TrainingSet((reviewed,), (), "none"), split((reviewed,)))
-    digests = {one.digest() for one in sets}
-    maybe = False
-    for ancestor in _lineage(adapter):
-        if ancestor.data_sha256 in digests:
-            return Seen.YES
-        maybe |= reviewed.name in _training_names(ancestor.path)
-    return Seen.MAYBE if maybe else Seen.NO
-
-
-def _lineage(adapter: AdapterInfo) -> list[AdapterInfo]:
-    """Return an adapter, and those it was made from as far as they are here."""
-    found = [adapter]
-    while found[-1].parent and len(found) < _GENERATIONS:
-        try:
-            found.append(find_adapter(found[-1].parent))
-        except NapariSacError:
-            break
-    return found
-
-
-def _training_names(folder: Path) -> list[str]:
-    """Return the images that the report beside an adapter names, if there is one."""
-    file = folder / "report.json"
-    try:
-        if file.stat().st_size > _LARGEST_REPORT:
-            return []
-        report = json.loads(file.read_text(encoding="utf-8"))
-        return [str(name) for name in report["training_names"]]
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        return []
 
 
 def _drawer(annotation: Annotation) -> tuple[str, str | None] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_sac.viewer.comparing import Seen
+from napari_sac.core.training.lineage import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -300,6 +300,17 @@ def test_nothing_to_learn_from_is_an_error(reviewed: tuple[ReviewedImage, ...]) 
         with_folder(reviewed, [empty])
 
 
+def test_an_image_that_is_learned_from_proves_nothing(
+    image: np.ndarray, labels: np.ndarray
+) -> None:
+    one = review_image("a", image, labels)
+    other = review_image("b", 255 - image, labels)
+    assert with_folder([one], [other]).held_out == (other,)
+    again = replace(one, name="copy")
+    with pytest.raises(TrainingDataError, match=r"1 of the 2 .* copy for one"):
+        with_folder([one], [other, again])
+
+
 def test_folders_of_unequal_images(tmp_path: Path) -> None:
     drawn = {"a": draw_nuclei((60, 80), 3, 8), "b": draw_nuclei((101, 57), 3, 8)}
     for name in ("images", "labels", "masks", "prompts"):

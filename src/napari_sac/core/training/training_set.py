@@ -430,7 +430,7 @@ def with_folder(
     Raises
     ------
     TrainingDataError
-        If one of the two has no nucleus.
+        If one of the two has no nucleus, or an image is in both.
     """
     if sum(one.count for one in images) == 0:
         raise TrainingDataError(_NOTHING)
@@ -439,6 +439,14 @@ def with_folder(
             "The images to validate on have no nucleus. Give others, or none: then a "
             "part of the training images is set aside. Nothing was changed."
         )
+    learned = {_pixels_of(one) for one in images}
+    both = [one.name for one in held_out if _pixels_of(one) in learned]
+    if both:
+        raise TrainingDataError(
+            f"{len(both)} of the {len(held_out)} images to validate on are among those "
+            f"to learn from, {both[0]} for one: that would prove nothing. Move them "
+            "out of one of the two folders. Nothing was changed."
+        )
     return TrainingSet(tuple(images), tuple(held_out), "folder")
 
 
@@ -446,11 +454,16 @@ def _merged(images: Sequence[ReviewedImage]) -> tuple[ReviewedImage, ...]:
     """Return the images, those with the same pixels as one."""
     found: dict[bytes, ReviewedImage] = {}
     for one in images:
-        sha256 = hashlib.sha256(f"{one.image.shape}".encode())
-        sha256.update(np.ascontiguousarray(one.image).data)
-        key = sha256.digest()
+        key = _pixels_of(one)
         found[key] = _both(found[key], one) if key in found else one
     return tuple(found.values())
+
+
+def _pixels_of(one: ReviewedImage) -> bytes:
+    """Return a hash of an image's pixels."""
+    sha256 = hashlib.sha256(f"{one.image.shape}".encode())
+    sha256.update(np.ascontiguousarray(one.image).data)
+    return sha256.digest()
 
 
 def _both(first: ReviewedImage, second: ReviewedImage) -> ReviewedImage:
