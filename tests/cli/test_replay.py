@@ -88,3 +88,17 @@ def test_what_is_no_session_is_one_line(
     assert "is not a session" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_what_lies_beside_the_images_is_not_written_over(
+    session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = tmp_path / "2_cells_labels.tif"
+    drawn.write_bytes(b"a week of work")
+    arguments = ["replay", str(session), "--output", str(tmp_path), "--device", "cpu"]
+    assert main(arguments) == 1
+    assert "Nothing was written" in capsys.readouterr().err
+    assert drawn.read_bytes() == b"a week of work"
+    assert not (tmp_path / "1_a_prompts.csv").exists()
+    assert main([*arguments, "--overwrite"]) == 0
+    assert read_labels(drawn).any()

@@ -400,11 +400,11 @@ def test_the_image_itself_is_not_overwritten(tmp_path: Path, ending: str) -> Non
         partial(session.export_geojson, annotation),
         lambda path: write_outlines(str(path), *data[:2]),
     ):
-        with pytest.raises(OutputError, match=f"such as field-nuclei{ending}"):
+        with pytest.raises(OutputError, match=f"such as field_labels{ending}"):
             write(same)
     assert image.read_bytes() == b"pixels"
-    session.export_labels(annotation, tmp_path / "field-nuclei.tif")
-    np.testing.assert_array_equal(read_labels(tmp_path / "field-nuclei.tif"), labels)
+    session.export_labels(annotation, tmp_path / "field_labels.tif")
+    np.testing.assert_array_equal(read_labels(tmp_path / "field_labels.tif"), labels)
 
 
 def test_outlines_go_out_and_come_back_with_their_ids(

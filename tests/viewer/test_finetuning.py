@@ -57,8 +57,10 @@ REPORT = {
 
 @pytest.fixture
 def imported(bench: Bench, nuclei: Nuclei) -> Annotation:
-    """Twelve nuclei whose pixels are given, which count as reviewed."""
-    return bench.session.import_labels(bench.plane, nuclei.labels)
+    """Twelve nuclei whose pixels are given, and were accepted."""
+    annotation = bench.session.import_labels(bench.plane, nuclei.labels)
+    bench.session.accept(annotation, np.arange(12))
+    return annotation
 
 
 def write_report(folder: Path, **changes: object) -> Path:
@@ -122,6 +124,16 @@ def test_an_annotation_without_its_image_cannot_be_used(
         copy_annotation(imported)
 
 
+def test_imported_labels_teach_nothing_until_they_are_looked_at(
+    bench: Bench, nuclei: Nuclei
+) -> None:
+    annotation = bench.session.import_labels(bench.plane, nuclei.labels)
+    assert count_reviewed(annotation).problem is Problem.NOT_REVIEWED
+    bench.session.accept(annotation, np.arange(3))
+    (one,) = gather((copy_annotation(annotation),), ignore_progress)
+    assert count_reviewed(annotation).nuclei == one.count == 3
+
+
 def test_gathering_is_what_review_says(bench: Bench, imported: Annotation) -> None:
     bench.session.reject(imported, np.array([0]))
     copied = copy_annotation(imported)
@@ -130,7 +142,6 @@ def test_gathering_is_what_review_says(bench: Bench, imported: Annotation) -> No
         bench.plane.read(),
         imported.state.labels.astype(int),
         prompts=imported.prompts,
-        painted=imported.painted,
     )
     # what is done meanwhile is not in it
     bench.session.reject(imported, np.array([1, 2, 3]))

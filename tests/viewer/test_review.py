@@ -153,3 +153,16 @@ def test_the_model_draws_an_accepted_nucleus_again_when_asked(bench: Bench) -> N
     assert bench.session.undo_title == "redraw 1 nucleus"
     bench.session.undo()
     assert set(annotation.prompts.state[own]) == {"accepted"}
+
+
+def test_going_to_a_nucleus_gives_it_the_keys_to_decide_with(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    selection = bench.viewer.layers.selection
+    selection.active = bench.layer
+    bench.session.review.start(annotation)
+    assert selection.active is annotation.points
+    # who paints goes on painting
+    selection.active = annotation.labels
+    bench.session.review.go(annotation, 1)
+    assert selection.active is annotation.labels

@@ -72,6 +72,7 @@ def test_correct_train_compare_use(viewer: Any, qtbot: QtBot) -> None:
 
     # correct: outlines that are right, and one candidate that is none
     annotation = segment.session.import_labels(plane, drawn.labels)
+    segment.session.accept(annotation, np.arange(1, 22))
     viewer.layers.selection.active = annotation.points
     annotation.points.selected_data = {0}
     Hands(viewer, layer, qtbot).key(Qt.Key.Key_Q)

@@ -325,7 +325,14 @@ def test_an_export_is_not_called_like_the_image(
     asked = []
     monkeypatch.setattr(_keeping, "ask_save", lambda *given: asked.append(given[-1]))
     dock.keep.export_requested.emit(kind.name)
-    assert asked == [f"field-nuclei{kind.ending}"]
+    assert asked == [
+        {
+            ".tif": "field_labels.tif",
+            ".ome.zarr": "field_labels.ome.zarr",
+            ".csv": "field_prompts.csv",
+            ".geojson": "field.geojson",
+        }[kind.ending]
+    ]
 
 
 def test_an_export_that_was_thought_better_of_writes_nothing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,9 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_sac.core.models.adapter import INFO_FILE, SHIPPED_ADAPTERS
+from napari_sac.core.models.registry import model_specs
 from napari_sac.viewer.session import AnnotationSession
+from napari_sac.widgets import _model_panel
 from napari_sac.widgets._model_panel import ModelPanel
 from napari_sac.widgets._worker import Worker
 
@@ -108,6 +111,18 @@ def test_an_adapter_outside_the_lists_can_be_chosen(
     session.choose_model("sac_tiny", str(folder))
     assert panel.adapter.currentText() == "Elsewhere"
     assert panel.choice().adapter == folder
+
+
+def test_a_model_that_is_imported_meanwhile_is_listed(
+    qtbot: QtBot, panel: ModelPanel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = replace(model_specs()[0], name="mine", title="My own")
+    monkeypatch.setattr(_model_panel, "model_specs", lambda: (*model_specs(), mine))
+    assert panel.model.findText("My own") == -1
+    qtbot.mouseClick(panel.model, Qt.MouseButton.LeftButton)
+    panel.model.hidePopup()
+    assert panel.model.findText("My own") == panel.model.count() - 1
+    assert panel.choice().name == "sac_tiny"
 
 
 def test_an_adapter_deleted_by_somebody_else_is_left_out_in_words(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sac.core.device import DEVICE_NAMES
+from napari_sac.core.errors import OutputError
 
 if TYPE_CHECKING:
     import argparse
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     # What add_subparsers returns; the class has no public name.
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+_ENDINGS = ("_prompts.csv", "_labels.tif")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -47,6 +51,12 @@ def add_parser(subparsers: Subparsers) -> None:
         "made on may give a few other pixels",
     )
     parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files of these names also beside the session or its images, "
+        "where somebody may have made them",
+    )
+    parser.add_argument(
         "--check",
         action="store_true",
         help="exit with 1 if labels differ from those in the session",
@@ -63,16 +73,39 @@ def run(args: argparse.Namespace) -> int:
         return load_model(name, adapter=adapter, device=args.device, progress=_show)
 
     results = replay(args.session, load=load, progress=_show)
+    stems = _stems(results)
+    if not args.overwrite:
+        _spare_work(args, stems, results)
     different = False
-    for stem, result in zip(_stems(results), results, strict=True):
+    for stem, result in zip(stems, results, strict=True):
         # the labels last: where they are, the prompts are too
-        write_prompts(args.output / f"{stem}_prompts.csv", result.state.prompts)
-        write_labels(args.output / f"{stem}_labels.tif", result.labels)
+        prompts, labels = (args.output / f"{stem}{ending}" for ending in _ENDINGS)
+        write_prompts(prompts, result.state.prompts)
+        write_labels(labels, result.labels)
         pixels = result.different_pixels
         different = different or pixels > 0
         verdict = f"{pixels:,} pixels differ from" if pixels else "identical to"
         _say(f"{stem}: {verdict} the labels in the session")
     return 1 if args.check and different else 0
+
+
+def _spare_work(
+    args: argparse.Namespace, stems: Sequence[str], results: Sequence[Replayed]
+) -> None:
+    """Raise ``OutputError`` if a file beside the images would be written over."""
+    paths = [Path(r.image.path) for r in results if r.image.path is not None]
+    beside = {path.resolve().parent for path in (args.session, *paths)}
+    if args.output.resolve() not in beside:
+        return
+    for stem in stems:
+        for ending in _ENDINGS:
+            target = args.output / f"{stem}{ending}"
+            if target.exists():
+                raise OutputError(
+                    f"{target} is there already, beside the session or its images. "
+                    "Nothing was written; choose another --output, or --overwrite if "
+                    "it may be replaced."
+                )
 
 
 def _stems(results: Sequence[Replayed]) -> list[str]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _EXPORTS = {"geojson": ".geojson", "ome-zarr": ".ome.zarr"}
-_POINTS_ENDINGS = ("_points.csv", ".csv")
+_POINTS_ENDINGS = ("_points.csv", ".csv", "_prompts.csv")
 _DECODE_OPTIONS = {"mode": "--mode"}
 _PROPOSAL_OPTIONS = {"strategy": "--strategy", "score_threshold": "--threshold"}
 

@@ -298,7 +298,6 @@ def _reviewed_in(
         labels.astype(np.int64),
         prompts=replace(copied.prompts, yx=copied.prompts.yx - corner),
         regions=[polygon - corner for polygon in copied.regions],
-        painted=copied.painted,
     )
     return one if one.count else None
 
@@ -340,7 +339,7 @@ def _reviewed_corners(annotation: Annotation) -> FloatArray | None:
     # imported late: it takes long, which opening a dock need not
     from napari_sac.core.inference.instances import decided_objects
 
-    decided = decided_objects(prompts) | annotation.painted
+    decided = decided_objects(prompts)
     points = prompts.yx[np.isin(prompts.object_id, list(decided))]
     everything = np.concatenate([points, *annotation.reviewed])
     if not len(everything):

@@ -194,7 +194,7 @@ def add_to_nucleus(
 def add_box(
     session: AnnotationSession, annotation: Annotation, corners: FloatArray
 ) -> int:
-    """Add a nucleus that fills a box, given its corners (N, 2); return its id."""
+    """Add a nucleus in the middle of a box of corners (N, 2); return its id."""
     from napari_sac.core.inference.imports import prompts_from_box
 
     sync(session, annotation)

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from napari_sac.viewer.session import AnnotationSession
 
 OME_ZARR_SUFFIX = ".ome.zarr"
+_EXPORT_ENDINGS = {".csv": "_prompts.csv", ".geojson": ".geojson"}
+"""What comes behind the name of the image in files other than labels."""
 _GEOJSON_SUFFIXES = (".geojson", ".json")
 _IMAGE_FILE = "napari-sac image"
 """Where a layer carries the file that a session read its pixels from."""
@@ -346,8 +348,11 @@ def spare_image(annotation: Annotation, path: str | Path) -> None:
 
 
 def export_name(stem: str, ending: str) -> str:
-    """Return what a file with the nuclei of an image is called by default."""
-    return f"{stem}-nuclei{ending}"
+    """Return what a file with the nuclei of an image is called by default.
+
+    As ``napari-sac segment`` calls it, so that folders of exports pair with images.
+    """
+    return f"{stem}{_EXPORT_ENDINGS.get(ending, f'_labels{ending}')}"
 
 
 def outline_classes(annotation: Annotation) -> Mapping[int, ObjectClass]:

@@ -95,7 +95,6 @@ class AnnotationCopy:
     prompts : Prompts
     regions : tuple of (N, 2) float
         What was reviewed, polygons in pixels.
-    painted : frozenset of int
     """
 
     name: str
@@ -103,7 +102,6 @@ class AnnotationCopy:
     labels: npt.NDArray[np.uint32]
     prompts: Prompts
     regions: tuple[FloatArray, ...]
-    painted: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -215,7 +213,6 @@ def copy_annotation(annotation: Annotation) -> AnnotationCopy:
         state.labels.copy(),
         state.prompts,
         state.reviewed,
-        state.painted,
     )
 
 
@@ -378,7 +375,6 @@ def _read(source: Source, progress: Progress) -> tuple[ReviewedImage, ...]:
         source.labels.astype(np.int64),
         prompts=source.prompts,
         regions=source.regions,
-        painted=source.painted,
         group=str(layer.source.path or f"layer {id(layer)}"),
     )
     return (one,)
@@ -405,12 +401,12 @@ def _masked_ids(prompts: Prompts, labels: npt.NDArray[np.uint32]) -> set[int]:
 
 
 def _reviewed_ids(annotation: Annotation) -> set[int]:
-    """Return the nuclei that a person decided about, drew, or drew a region around."""
+    """Return the nuclei that a person decided about, or drew a region around."""
     # imported late: it takes long, which opening a dock need not
     from napari_sac.core.inference.instances import decided_objects
 
     prompts = annotation.prompts
-    reviewed = decided_objects(prompts) | set(annotation.painted)
+    reviewed = decided_objects(prompts)
     within: BoolArray = np.zeros(len(prompts), bool)
     for polygon in annotation.reviewed:
         within |= inside_polygon(prompts.yx, polygon)

@@ -22,7 +22,7 @@ from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.layout import SUFFIX
 from napari_sac.core.session.recovery import (
     discard,
-    discard_closed,
+    discard_old,
     forget,
     new_session_folder,
 )
@@ -405,9 +405,9 @@ def _let_go(journal: Journal) -> None:
 
 
 def _discard_old() -> None:
-    """Delete sessions of earlier days that were closed and never saved."""
+    """Delete sessions of earlier days that were never saved."""
     with suppress(NapariSacError, OSError):
-        discard_closed()
+        discard_old()
 
 
 def _labels(

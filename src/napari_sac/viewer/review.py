@@ -203,12 +203,19 @@ class Review:
         layer, prompts = annotation.points, annotation.prompts
         rows = np.flatnonzero(prompts.object_id == object_id)
         if layer is not None and len(rows):
+            self._make_keys_work(annotation)
             if layer.mode != "add":
                 layer.mode = "select"
             layer.selected_data = set(rows.tolist())
             bring_into_view(self._session.viewer, annotation, object_id)
         self._session.changed.emit()
         return object_id
+
+    def _make_keys_work(self, annotation: Annotation) -> None:
+        """Select the points where the selected layer has no keys to decide with."""
+        selection = self._session.viewer.layers.selection
+        if selection.active not in (annotation.points, annotation.labels):
+            selection.active = annotation.points
 
 
 def _reasons(

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 WHAT_COUNTS = (
     "Nuclei that you accepted, added, moved, painted or drew a reviewed region around "
-    "count as reviewed. All others are left out: they count neither as nuclei nor as "
-    "background."
+    "count as reviewed. All others, also imported labels that you did not look at, are "
+    "left out: they count neither as nuclei nor as background."
 )
 NOTHING_LISTED = (
     "Find nuclei in the dock Segment nuclei and review some, or add a session or a "

@@ -82,7 +82,7 @@ class ModelPanel(QWidget):
         self._session = session
         self._worker = worker
         self._ask = ask
-        self._specs: tuple[ModelSpec, ...] = model_specs()
+        self._specs: tuple[ModelSpec, ...] = ()
         self._adapters: list[AdapterInfo | None] = []
         self._tissue = False
         self.model = combo("The network that outlines the nuclei.")
@@ -100,7 +100,6 @@ class ModelPanel(QWidget):
         self.refused.setStyleSheet(WARNING_STYLE)
         self.refused.hide()
         self._lay_out()
-        self.model.addItems([spec.title for spec in self._specs])
         self.device.addItems([_DEVICE_TITLES[name] for name in DEVICE_NAMES])
         self.device.setCurrentIndex(DEVICE_NAMES.index(device))
         self._show_choice()
@@ -108,8 +107,9 @@ class ModelPanel(QWidget):
         self.adapter.currentIndexChanged.connect(self._on_adapter)
         self.device.currentIndexChanged.connect(self.changed)
         self.add.clicked.connect(self._on_add)
-        # an adapter may come or go while nobody tells
+        # a model or an adapter may come or go while nobody tells
         self.adapter.installEventFilter(self)
+        self.model.installEventFilter(self)
         self.show_device(None)
 
     def follow_session(self) -> None:
@@ -152,7 +152,7 @@ class ModelPanel(QWidget):
             self._worker.start("Adding the adapter", work, self._on_added)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Read the adapters again before they are looked at."""
+        """Read what there is again before it is looked at."""
         if event is not None and event.type() == QEvent.Type.MouseButtonPress:
             self._show_choice()
         return super().eventFilter(watched, event)
@@ -195,11 +195,16 @@ class ModelPanel(QWidget):
         self._list_adapters(chosen)
 
     def _show_model(self, name: str) -> None:
-        names = [spec.name for spec in self._specs]
+        specs = model_specs()
+        names = [spec.name for spec in specs]
+        blocked = self.model.blockSignals(True)
+        if specs != self._specs:
+            self._specs = specs
+            self.model.clear()
+            self.model.addItems([spec.title for spec in specs])
         if name in names:
-            blocked = self.model.blockSignals(True)
             self.model.setCurrentIndex(names.index(name))
-            self.model.blockSignals(blocked)
+        self.model.blockSignals(blocked)
 
     def _list_adapters(self, chosen: AdapterInfo | None) -> None:
         name = self._spec().name

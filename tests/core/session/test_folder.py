@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +21,7 @@ from napari_sac.core.session.folder import (
     session_path,
 )
 from napari_sac.core.session.journal import Journal
+from napari_sac.core.session.layout import JOURNAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -197,9 +200,20 @@ def test_discarding_spares_what_is_open_and_the_last_ones(
     lost = Edited(recovery.new_session_folder())
     lost.edit()
     leave(lost)
-    recovery.discard_closed(keep=1)
+    recovery.discard_old(keep=1)
     left = {p.name for p in recovery.sessions_folder().glob("*.sac")}
-    assert {lost.journal.folder.name, unsaved.journal.folder.name} <= left
-    assert len(left) == 3
+    assert left == {lost.journal.folder.name, unsaved.journal.folder.name}
+    recovery.discard_old(keep=0)
+    assert lost.journal.folder.exists(), "it is offered still"
+    month_ago = time.time() - 31 * 24 * 3600
+    os.utime(lost.journal.folder / JOURNAL, (month_ago, month_ago))
+    recovery.discard_old(keep=1)
+    assert lost.journal.folder.exists()
+    recovery.discard_old(keep=0)
+    assert not lost.journal.folder.exists()
+    assert unsaved.journal.folder.exists()
+    lost = Edited(recovery.new_session_folder())
+    lost.edit()
+    leave(lost)
     recovery.discard(lost.journal.folder)
     assert not lost.journal.folder.exists()

@@ -64,8 +64,12 @@ def test_what_was_decided_is_learned_from(tmp_path: Path, drawn: Nuclei) -> None
     proposed = as_proposed(drawn)
     decided = replace(
         proposed,
-        prompts=decide(proposed, {1: PromptState.ACCEPTED, 2: PromptState.MOVED}),
-        painted=frozenset({4}),
+        prompts=decide(
+            proposed,
+            {1: PromptState.ACCEPTED, 2: PromptState.MOVED, 4: PromptState.ADDED},
+        ),
+        # as imported labels are that nobody has looked at
+        painted=frozenset({3}),
     )
     folder = save(tmp_path / "cells.sac", drawn, decided, proposed)
     (one,) = read_session(folder)
@@ -125,7 +129,7 @@ def test_what_is_no_session_is_one_sentence(tmp_path: Path) -> None:
 
 def test_a_session_open_elsewhere_is_read(tmp_path: Path, drawn: Nuclei) -> None:
     state = as_proposed(drawn)
-    state = replace(state, painted=frozenset({1}))
+    state = replace(state, prompts=decide(state, {1: PromptState.ACCEPTED}))
     folder = save(tmp_path / "cells.sac", drawn, state)
     journal = Journal.open(folder)
     try:

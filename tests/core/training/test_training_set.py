@@ -85,14 +85,6 @@ def test_a_region_reviews_all_in_it(image: np.ndarray, labels: np.ndarray) -> No
     assert not one.known[:, 70:].any()
 
 
-def test_painted_nuclei_are_reviewed(image: np.ndarray, labels: np.ndarray) -> None:
-    prompts = prompts_of(n3="auto")
-    painted = frozenset({9})
-    one = review_image("a", image, labels, prompts=prompts, painted=painted)
-    assert one.labels[15, 75] == 1
-    assert one.count == 1
-
-
 def test_rejected_candidates_are_hard_background(
     image: np.ndarray, labels: np.ndarray
 ) -> None:

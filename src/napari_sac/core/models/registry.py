@@ -30,7 +30,7 @@ from napari_sac.core.models.adapter import (
     check_base,
     find_adapter,
 )
-from napari_sac.core.progress import Progress, ignore_progress
+from napari_sac.core.progress import Progress, format_bytes, ignore_progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,7 +148,7 @@ def _meta_model(
         title=f"SAM ViT-{name[-1].upper()}",
         description=f"Meta's Segment Anything, {words}. It was not trained on nuclei, "
         "so expect to correct more, or use it with an adapter. Downloaded once, "
-        f"{size_bytes >> 20} MB.",
+        f"{format_bytes(size_bytes)}.",
         sizes=name,
         # our choice, not measured: 2.5 tokens, and about 25 nuclei across the input
         nucleus_diameter=40.0,

@@ -9,7 +9,7 @@ import secrets
 import shutil
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 _NOTE_ENDING = ".open.json"
 _MAX_NOTE_BYTES = 1 << 16
+_OFFERED_FOR = timedelta(days=30)
 
 
 @dataclass(frozen=True)
 class Unclosed:
-    """A session that was not closed: its program was killed, or the computer stopped.
+    """A session with work that nobody saved, or whose program was killed.
 
     Parameters
     ----------
@@ -130,18 +131,21 @@ def discard(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def discard_closed(keep: int = 20) -> None:
-    """Delete sessions that were closed and never saved, but for the last ones.
+def discard_old(keep: int = 20) -> None:
+    """Delete sessions that were never saved, but for the last ones.
+
+    Those that can still be restored go only after a month without a change.
 
     Parameters
     ----------
     keep : int, optional
         How many to keep, so that closing without saving can be regretted.
     """
-    folders = [f for f in _own_sessions() if not is_busy(f) and _look_at(f) is None]
-    folders.sort(key=lambda f: (f / JOURNAL).stat().st_mtime, reverse=True)
-    for folder in folders[keep:]:
-        discard(folder)
+    folders = [(_changed(f), f) for f in _own_sessions() if not is_busy(f)]
+    long_ago = datetime.now(UTC) - _OFFERED_FOR
+    for changed, folder in sorted(folders, reverse=True)[keep:]:
+        if changed < long_ago or _look_at(folder) is None:
+            discard(folder)
 
 
 def _candidates() -> list[Path]:
@@ -175,8 +179,7 @@ def _look_at(folder: Path) -> Unclosed | None:
         with reading(folder), closing(connect(folder, in_place=True)) as connection:
             return _describe(folder, connection)
     except SessionError as error:
-        changed = datetime.fromtimestamp((folder / JOURNAL).stat().st_mtime, UTC)
-        return Unclosed(folder, changed, (), 0, str(error))
+        return Unclosed(folder, _changed(folder), (), 0, str(error))
 
 
 def _describe(folder: Path, connection: sqlite3.Connection) -> Unclosed | None:
@@ -190,6 +193,10 @@ def _describe(folder: Path, connection: sqlite3.Connection) -> Unclosed | None:
     steps, last = connection.execute(
         "SELECT count(*) FILTER (WHERE kind = 'do'), max(time) FROM log"
     ).fetchone()
-    if last is None:
-        last = (folder / JOURNAL).stat().st_mtime
-    return Unclosed(folder, datetime.fromtimestamp(last, UTC), images, steps)
+    changed = _changed(folder) if last is None else datetime.fromtimestamp(last, UTC)
+    return Unclosed(folder, changed, images, steps)
+
+
+def _changed(folder: Path) -> datetime:
+    """Return when a session's journal was last written to."""
+    return datetime.fromtimestamp((folder / JOURNAL).stat().st_mtime, UTC)

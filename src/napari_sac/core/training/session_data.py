@@ -65,7 +65,6 @@ def read_session(folder: str | Path) -> tuple[ReviewedImage, ...]:
                 state.labels,
                 prompts=state.prompts,
                 regions=state.reviewed,
-                painted=state.painted,
                 group=image.path or f"{folder}: {image.name}",
             )
             if one.known.any():
@@ -86,6 +85,4 @@ def _was_reviewed(state: AnnotationState) -> bool:
     """Return whether a person said anything about the image."""
     prompts = state.prompts
     rejected = prompts.state == PromptState.REJECTED.value
-    return bool(
-        state.painted or state.reviewed or decided_objects(prompts) or np.any(rejected)
-    )
+    return bool(state.reviewed or decided_objects(prompts) or np.any(rejected))

@@ -156,7 +156,6 @@ def review_image(
     *,
     prompts: Prompts | None = None,
     regions: Sequence[FloatArray] = (),
-    painted: frozenset[int] = frozenset(),
     known: BoolArray | None = None,
     group: str = "",
 ) -> ReviewedImage:
@@ -169,12 +168,11 @@ def review_image(
     labels : (H, W) int
         The ids are the prompts' ``object_id``.
     prompts : Prompts, optional
-        Nuclei still ``auto`` are unreviewed, unless they lie in a reviewed region.
+        Nuclei still ``auto``, proposed or imported, are unreviewed, unless they lie in
+        a reviewed region. Those that somebody painted are accepted or added.
         Rejected ones teach the generator, negative ones the mask decoder.
     regions : sequence of (N, 2) float
         Polygons (y, x) in which everything was reviewed.
-    painted : frozenset of int
-        Ids drawn by hand, which are reviewed.
     known : (H, W) bool, optional
         What was reviewed, instead of all that.
     group : str, optional
@@ -200,9 +198,7 @@ def review_image(
     elif prompts is None and not regions:
         reviewed, trusted = np.ones(len(ids) + 1, bool), np.ones(shape, bool)
     else:
-        decided = set(painted)
-        if prompts is not None:
-            decided |= decided_objects(prompts)
+        decided = set() if prompts is None else decided_objects(prompts)
         reviewed = _mostly_inside(dense, inside)
         reviewed[1:] |= np.isin(ids, list(decided))
         trusted = inside | _rings(dense, reviewed)
