@@ -98,3 +98,15 @@ def test_broken_torch_and_display_do_not_crash_it(tmp_path, torch, words):
     assert words in told["device"]["FAILED"]
     assert "exit status" in told["opengl"]["FAILED"]
     assert told["versions"]["numpy"] == np.__version__
+
+
+def test_a_section_that_fails_does_not_hide_the_others(monkeypatch, capsys):
+    def fail():
+        raise ModuleNotFoundError("No module named 'safetensors'")
+
+    monkeypatch.setattr("napari_sac.core.models.registry.model_specs", fail)
+    monkeypatch.setattr("napari_sac.cli.doctor._ask", lambda question: {})
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert "safetensors" in report["models"]["FAILED"]
+    assert "data" in report["folders"]

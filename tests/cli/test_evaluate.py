@@ -1,12 +1,14 @@
 """``napari-sac evaluate``: flags, table, JSON."""
 
 import argparse
+import io
 import json
 
 import numpy as np
 import pytest
 
 from napari_sac.cli import evaluate
+from napari_sac.cli.main import main
 from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.io import write_labels
 
@@ -54,3 +56,19 @@ def test_both_folders_are_required(flags, capsys):
 
     assert stopped.value.code == 2
     assert "required" in capsys.readouterr().err
+
+
+def test_the_json_is_written_before_a_terminal_that_knows_few_letters(
+    folders, tmp_path, monkeypatch
+):
+    for folder in folders:
+        (file,) = folder.iterdir()
+        file.rename(folder / "n核.tif")
+    few = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", few)
+    target = tmp_path / "scores.json"
+    flags = ["--prediction", folders[0], "--truth", folders[1], "--json", target]
+    assert main(["evaluate", *map(str, flags)]) == 0
+    few.flush()
+    assert b"n\\u6838" in few.buffer.getvalue()
+    assert json.loads(target.read_text())["mean"]["aji"] == 1

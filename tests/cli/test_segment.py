@@ -1,5 +1,6 @@
 """``napari-sac segment``: every file is written or named, and the status says which."""
 
+import json
 import shutil
 
 import numpy as np
@@ -138,6 +139,40 @@ def test_what_is_read_is_never_written_over(folder, output, capsys):
     assert "given to read" in capsys.readouterr().err
 
 
+def test_a_folder_of_prompts_is_not_written_over_as_its_points_are_read(
+    folder, tmp_path, capsys
+):
+    reviewed = tmp_path / "reviewed"
+    assert segment(folder / "a.png", "--output", reviewed) == 0
+    before = {file.name: file.read_bytes() for file in reviewed.iterdir()}
+    flags = ("--points", reviewed, "--output", reviewed)
+    assert segment(folder / "a.png", *flags, "--overwrite") == 2
+    assert "a_prompts.csv is given to read" in capsys.readouterr().err
+    (reviewed / "a_prompts.csv").rename(reviewed / "a.csv")
+    assert segment(folder / "a.png", *flags) == 2
+    assert "a_labels.tif is there already" in capsys.readouterr().err
+    assert before["a_labels.tif"] == (reviewed / "a_labels.tif").read_bytes()
+
+
+def test_labels_beside_a_link_to_an_image_are_not_written_over(
+    folder, tmp_path, capsys
+):
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "a.png").symlink_to(folder / "a.png")
+    (links / "a_labels.tif").write_text("a week of work")
+    assert segment(links / "a.png", "--output", links) == 2
+    assert (links / "a_labels.tif").read_text() == "a week of work"
+
+
+def test_one_mask_of_all_nuclei_is_exported_without_the_score_of_one(folder, output):
+    flags = ("--mode", "semantic", "--export", "geojson")
+    assert segment(folder / "a.png", "--output", output, *flags) == 0
+    (feature,) = json.loads((output / "a.geojson").read_text())["features"]
+    assert "napari-sac score" not in feature["properties"]["measurements"]
+    assert "metadata" not in feature["properties"]
+
+
 def test_a_name_that_is_a_folder_too_is_asked_back(
     folder, output, capsys, tmp_path, monkeypatch
 ):
@@ -267,8 +302,9 @@ def test_folder_without_images_ends_with_status_2(tmp_path, output, capsys):
         (["--threshold", "much"], "could not convert"),
         (["--mode", "panoptic"], "invalid choice"),
         (["--device", "tpu"], "invalid choice"),
-        (["--diameter", "0"], "not above 0"),
-        (["--diameter", "nan"], "not above 0"),
+        (["--diameter", "0"], "not a number above 0"),
+        (["--diameter", "wide"], "not a number above 0"),
+        (["--diameter", "nan"], "not a number above 0"),
         (["--channels", "1;2"], "not like 0 or 0,2"),
         (["--channels", "-1"], "not like 0 or 0,2"),
     ],

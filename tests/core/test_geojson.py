@@ -145,6 +145,45 @@ def test_points_of_qupath_are_nuclei(tmp_path: Path) -> None:
     assert set(back.points.state) == {"added"}
 
 
+def test_of_a_cell_the_nucleus_is_read(tmp_path: Path) -> None:
+    nucleus = square(5, 5, 3)["geometry"]
+    cell = square(0, 0, 15, nucleusGeometry=nucleus)
+    back = read_geojson(save(tmp_path / "a.geojson", [cell]), (20, 30))
+    assert (back.labels[5:8, 5:8] == 1).all()
+    assert (back.labels > 0).sum() == 9
+
+
+def test_outlines_of_several_planes_are_refused(tmp_path: Path) -> None:
+    planes = [square(5 * i, 5, 3) for i in range(2)]
+    for area in planes:
+        area["geometry"]["plane"] = {"c": -1, "z": 3, "t": 0}
+    file = save(tmp_path / "a.geojson", planes)
+    assert read_geojson(file, (20, 30)).object_id.tolist() == [1, 2]
+    planes[1]["geometry"]["plane"]["z"] = 4
+    with pytest.raises(LabelFormatError, match="more than one plane"):
+        read_geojson(save(file, planes), (20, 30))
+
+
+def test_points_outside_and_features_without_a_place_are_passed_over(
+    tmp_path: Path,
+) -> None:
+    points = {"type": "MultiPoint", "coordinates": [[10.5, 3.5], [1e6, 1e6], [-1, 3]]}
+    features = [
+        {"type": "Feature", "geometry": points},
+        {"type": "Feature", "geometry": None},
+        square(0, 0, 2, properties={"measurements": {"napari-sac id": 2**32 - 1}}),
+    ]
+    back = read_geojson(save(tmp_path / "a.geojson", features), (20, 30))
+    np.testing.assert_array_equal(back.points.yx, [[3, 10]])
+    assert back.points.object_id.tolist() == [1], "2**32 is no label"
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    file = save(tmp_path / "a.geojson", [square(0, 0, 2)])
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert read_geojson(file, (20, 30)).object_id.tolist() == [1]
+
+
 def test_old_measurements_lists_and_outside_parts(tmp_path: Path) -> None:
     measurements = [{"name": "napari-sac id", "value": 12.0}]
     area = square(-5, -5, 9, properties={"measurements": measurements})

@@ -322,6 +322,50 @@ def test_stacks_are_refused_with_their_axes(tmp_path):
         read_image(tmp_path / "z.tif")
 
 
+def test_grey_with_transparency_in_a_tiff_is_grey(tmp_path, rng):
+    pixels = rng.integers(0, 255, (9, 7, 2)).astype(np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        pixels,
+        photometric="minisblack",
+        extrasamples=["unassalpha"],
+    )
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), pixels[..., 0])
+    # two channels of something else stay two
+    tifffile.imwrite(
+        tmp_path / "b.tif",
+        pixels,
+        photometric="minisblack",
+        planarconfig="contig",
+        extrasamples=["unspecified"],
+    )
+    np.testing.assert_array_equal(read_image(tmp_path / "b.tif"), pixels)
+
+
+def test_colours_for_printing_are_refused(tmp_path):
+    pixels = np.zeros((9, 7, 4), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="separated")
+    with pytest.raises(ImageFormatError, match="Save it as RGB"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_picture_too_large_for_its_kind_is_told_what_to_do(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((9, 7), np.uint8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(ImageFormatError, match=r"more than 40 pixels.*as TIFF"):
+        read_image(tmp_path / "a.png")
+
+
+def test_what_the_tiff_reader_asserts_is_an_error_of_ours(tmp_path, monkeypatch):
+    def stumble(*_, **__):
+        raise AssertionError
+
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((9, 7), np.uint8))
+    monkeypatch.setattr(tifffile.TiffFile, "series", property(stumble))
+    with pytest.raises(ImageFormatError, match=r"a\.tif"):
+        read_image(tmp_path / "a.tif")
+
+
 def test_animations_are_refused(tmp_path):
     frames = [Image.fromarray(np.full((4, 4), v, np.uint8)) for v in (0, 200)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
@@ -491,6 +535,14 @@ def test_prompt_file_is_as_documented(tmp_path):
     assert (tmp_path / "a.csv").read_text() == (
         "object_id,y,x,sign,score,state\n1,1.5,2.0,-,0.87,auto\n"
     )
+
+
+def test_prompts_saved_by_excel_are_read(tmp_path):
+    file = tmp_path / "a_prompts.csv"
+    write_prompts(file, Prompts.from_points([[3, 4]]))
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert read_prompts(file).yx.tolist() == [[3, 4]]
+    assert read_points(file).tolist() == [[3, 4]]
 
 
 def test_no_prompts_come_back_as_none(tmp_path):

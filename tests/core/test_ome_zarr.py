@@ -60,6 +60,20 @@ def test_only_what_was_written_so_is_replaced(tmp_path: Path) -> None:
     assert (precious / "thesis.txt").read_text() == "x"
 
 
+def test_what_another_program_wrote_in_the_same_layout_is_kept(tmp_path: Path) -> None:
+    labels = np.ones((9, 9), np.uint32)
+    for name in ("theirs", "shared"):
+        write_ome_zarr(tmp_path / name, labels)
+    root = zarr.open_group(tmp_path / "theirs")
+    root.attrs.clear()
+    root.attrs["ome"] = {"version": "0.5"}
+    zarr.open_group(tmp_path / "shared").create_group("labels/cells")
+    for name in ("theirs", "shared"):
+        with pytest.raises(OutputError, match="did not write it"):
+            write_ome_zarr(tmp_path / name, labels)
+        assert (tmp_path / name / "labels" / "nuclei" / "0").is_dir()
+
+
 def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="could not be written"):

@@ -14,10 +14,9 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from napari_sac.cli.models import describe_state
-
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
     from pathlib import Path
 
     # What add_subparsers returns; the class has no public name.
@@ -67,9 +66,9 @@ def examine() -> Report:
     return {
         "versions": _versions(),
         "device": _ask("device"),
-        "models": _models(),
-        "adapters": _adapters(),
-        "folders": _folders(),
+        "models": _try(_models),
+        "adapters": _try(_adapters),
+        "folders": _try(_folders),
         "qt": {name: _version(name) for name in _BINDINGS}
         | {"QT_API": os.environ.get("QT_API", "not set")},
         "opengl": _opengl(),
@@ -91,7 +90,16 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def _try(section: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """Return a section of the report, or how it failed: the others are told still."""
+    try:
+        return section()
+    except Exception as error:  # noqa: BLE001 - whatever is broken is what is asked for
+        return {"FAILED": f"{type(error).__name__}: {error}"}
+
+
 def _models() -> dict[str, str]:
+    from napari_sac.cli.models import describe_state
     from napari_sac.core.models.registry import model_specs, weights_path
 
     return {
@@ -117,7 +125,10 @@ def _folders() -> dict[str, str]:
 
 
 def _describe_folder(folder: Path) -> str:
-    nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    places = (folder, *folder.absolute().parents)
+    nearest = next((p for p in places if p.exists()), None)
+    if nearest is None:
+        return f"{folder} (its drive is not there)"
     free = shutil.disk_usage(nearest).free >> 30
     state = "" if folder.exists() else ", not made yet"
     locked = "" if os.access(nearest, os.W_OK) else ", CANNOT BE WRITTEN"

@@ -7,6 +7,7 @@ by Ctrl+C. A command's module has ``add_parser(subparsers)`` and ``run(args) -> 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -39,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         With 2 for wrong arguments, with 0 for ``--help`` and ``--version``.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # names and titles have letters that a Windows pipe cannot write
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     args = _build_parser().parse_args(argv)
     if argv is None and not args.debug:
         _say_one_line_only()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from napari_sac.core.inference.segment import Segmentation
     from napari_sac.core.models.registry import Model
     from napari_sac.core.progress import Progress
+    from napari_sac.core.types import Prompts
 
     # What add_subparsers returns; the class has no public name.
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -175,7 +176,9 @@ def _segment_file(
     pixels = read_image(file, separate=args.channels is not None)
     image = normalise_image(pixels, args.channels, stain=args.stain)
     found = _segment(image, file.stem, args, model, progress)
-    _export(args.output / file.stem, image, found, args.export)
+    # one mask of all nuclei has the score of none
+    known = found.prompts if args.mode == "instance" else None
+    _export(args.output / file.stem, image, found.labels, known, args.export)
     # the labels last: where they are, the prompts are too
     write_prompts(args.output / f"{file.stem}_prompts.csv", found.prompts)
     write_labels(args.output / f"{file.stem}_labels.tif", found.labels)
@@ -213,21 +216,31 @@ def _segment(
 
 def _points_file(points: Path, stem: str) -> Path:
     """Return the table of an image's points."""
+    (found,) = _points_files(points, [stem])
+    if found is None:
+        names = [f"{stem}{ending}" for ending in _POINTS_ENDINGS]
+        raise LabelFormatError(
+            f"There are no points for it: {points} has neither {' nor '.join(names)}."
+        )
+    return found
+
+
+def _points_files(points: Path, stems: Sequence[str]) -> list[Path | None]:
+    """Return the table of points of each image, None where there is none."""
     if not points.is_dir():
-        return points
-    names = [f"{stem}{ending}" for ending in _POINTS_ENDINGS]
-    for name in names:
-        if (points / name).is_file():
-            return points / name
-    raise LabelFormatError(
-        f"There are no points for it: {points} has neither {' nor '.join(names)}."
-    )
+        return [points] * len(stems)
+    found: list[Path | None] = []
+    for stem in stems:
+        tables = (points / f"{stem}{ending}" for ending in _POINTS_ENDINGS)
+        found.append(next((table for table in tables if table.is_file()), None))
+    return found
 
 
 def _export(
     path: Path,
     image: npt.NDArray[np.uint8],
-    found: Segmentation,
+    labels: npt.NDArray[np.uint32],
+    prompts: Prompts | None,
     formats: Iterable[str],
 ) -> None:
     """Write the labels in further formats, beside ``path`` with other endings."""
@@ -235,12 +248,12 @@ def _export(
         from napari_sac.core.geojson import write_geojson
 
         file = path.with_name(f"{path.name}{_EXPORTS['geojson']}")
-        write_geojson(file, found.labels, found.prompts)
+        write_geojson(file, labels, prompts)
     if "ome-zarr" in formats:
         from napari_sac.core.ome_zarr import write_ome_zarr
 
         folder = path.with_name(f"{path.name}{_EXPORTS['ome-zarr']}")
-        write_ome_zarr(folder, found.labels, found.prompts, image=image)
+        write_ome_zarr(folder, labels, prompts, image=image)
 
 
 def _describe(found: Segmentation, mode: str) -> str:
@@ -319,15 +332,19 @@ def _find_precious(files: Sequence[Path], args: argparse.Namespace) -> str | Non
     Results in a folder of their own are replaced by newer ones; beside images, files of
     these names are as likely what somebody drew or decided.
     """
-    given = {file.resolve() for file in files}
+    given = list(files)
     if args.points is not None:
-        given.add(args.points.resolve())
+        tables = _points_files(args.points, [file.stem for file in files])
+        given += [table for table in tables if table is not None]
+    read = {file.resolve() for file in given}
     endings = ["_labels.tif", "_prompts.csv", *(_EXPORTS[name] for name in args.export)]
-    beside = args.output.resolve() in {file.parent for file in given}
+    # a link lies in one folder, and what it leads to in another
+    folders = {file.parent.resolve() for file in given} | {f.parent for f in read}
+    beside = args.output.resolve() in folders
     for file in files:
         for ending in endings:
             target = args.output / f"{file.stem}{ending}"
-            if target.resolve() in given:
+            if target.resolve() in read:
                 return (
                     f"{target} is given to read and would be written over. Choose "
                     "another --output."
@@ -371,7 +388,10 @@ def _say(line: str) -> None:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value

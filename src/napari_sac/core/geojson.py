@@ -138,8 +138,13 @@ def read_geojson(path: str | Path, shape: tuple[int, int]) -> Outlines:
     """
     file = Path(path)
     features = [_Shape.parse(file, f) for f in _features(file)]
+    if len({f.plane for f in features if f.plane is not None}) > 1:
+        raise LabelFormatError(
+            f"{file} has outlines of more than one plane of a stack, which would lie "
+            "on top of each other. Export those of one plane. Nothing was changed."
+        )
     areas = [f for f in features if f.rings]
-    points = [p for f in features for p in f.points]
+    points = [p for f in features for p in f.points if _is_inside(p, shape)]
     if features and not areas and not points:
         raise LabelFormatError(
             f"{file} holds neither areas nor points. Export annotations or detections "
@@ -150,7 +155,7 @@ def read_geojson(path: str | Path, shape: tuple[int, int]) -> Outlines:
     for object_id, area in zip(ids, areas, strict=True):
         for exterior, *holes in area.rings:
             _fill(labels, exterior, holes, object_id)
-    start = max(ids, default=0) + 1
+    start = _first_of_new(len(points), set(ids))
     return Outlines(
         labels=labels,
         object_id=np.array(ids, np.int64),
@@ -321,7 +326,10 @@ def _first_rows(prompts: Prompts) -> dict[int, tuple[float, str]]:
 
 @dataclass(frozen=True, eq=False)
 class _Shape:
-    """One feature of a file: areas as rings (M, 2) of (y, x), points (y, x)."""
+    """One feature of a file: areas as rings (M, 2) of (y, x), points (y, x).
+
+    ``plane`` is QuPath's (z, t), None where it has none or nothing lies there.
+    """
 
     rings: list[list[npt.NDArray[np.float64]]]
     points: list[tuple[float, float]]
@@ -329,13 +337,16 @@ class _Shape:
     classified: ObjectClass | None
     score: float
     state: str
+    plane: tuple[int, int] | None
 
     @classmethod
     def parse(cls, file: Path, feature: Any) -> _Shape:
         try:
-            geometry = feature["geometry"]
+            # of QuPath's cells the nucleus is meant, and not the cell around it
+            geometry = feature.get("nucleusGeometry") or feature["geometry"]
             properties = feature.get("properties") or {}
-            rings, points = _geometry(geometry["type"], geometry)
+            rings, points = ([], []) if geometry is None else _geometry(geometry)
+            plane = (geometry or {}).get("plane")
             measurements = _measurements(properties)
             score = float(measurements.get(SCORE_MEASUREMENT, 1.0))
             state = (properties.get("metadata") or {}).get(STATE_METADATA)
@@ -346,6 +357,7 @@ class _Shape:
                 _class_of(properties.get("classification") or {}),
                 min(max(score, 0.0), 1.0) if np.isfinite(score) else 1.0,
                 PromptState(state or PromptState.ACCEPTED).value,
+                (int(plane.get("z", 0)), int(plane.get("t", 0))) if plane else None,
             )
         except (
             AttributeError,
@@ -361,11 +373,12 @@ class _Shape:
 
 
 def _geometry(
-    kind: str, geometry: Mapping[str, Any]
+    geometry: Mapping[str, Any],
 ) -> tuple[list[list[npt.NDArray[np.float64]]], list[tuple[float, float]]]:
     """Return rings and points of one geometry; lines have neither."""
+    kind = geometry["type"]
     if kind == "GeometryCollection":
-        pairs = [_geometry(g["type"], g) for g in geometry["geometries"]]
+        pairs = [_geometry(g) for g in geometry["geometries"]]
         return [r for p in pairs for r in p[0]], [r for p in pairs for r in p[1]]
     content = geometry["coordinates"]
     if kind in ("Polygon", "MultiPolygon"):
@@ -447,6 +460,20 @@ def _unique_ids(wanted: list[int | None]) -> list[int]:
     return ids
 
 
+def _first_of_new(count: int, taken: set[int]) -> int:
+    """Return the first of so many numbers in a row that are ids and not taken."""
+    start = max(taken, default=0) + 1
+    if start + count - 1 <= _LARGEST_ID:
+        return start
+    below = [0, *sorted(taken)]
+    gaps = (a + 1 for a, b in pairwise(below) if b - a > count)
+    return next(gaps)
+
+
+def _is_inside(yx: tuple[float, float], shape: tuple[int, int]) -> bool:
+    return all(-0.5 <= c < n - 0.5 for c, n in zip(yx, shape, strict=True))
+
+
 def _fill(
     labels: npt.NDArray[np.uint32],
     exterior: npt.NDArray[np.float64],
@@ -482,7 +509,7 @@ def _inside(
 def _features(file: Path) -> list[Any]:
     """Return the features of a collection, of a list, or the only one."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "its content is no JSON"
         raise LabelFormatError(

@@ -55,16 +55,20 @@ _POINT_COLUMNS = (
 )
 """Names of columns in lower case, and where the middle of the first pixel is."""
 
+_NO_RGB = (5, 8)
+"""What TIFF calls colours for printing, and CIELAB."""
+
 LOW_PERCENTILE = 0.1
 HIGH_PERCENTILE = 99.9
 _PERCENTILE_PIXELS = 1 << 20
 _BLOCK_VALUES = 1 << 22
 # beyond this size a file must be as large as the best lossless coders could make it
 _UNCHECKED_BYTES = 1 << 30
-_HIGHEST_COMPRESSION = 5000
+HIGHEST_COMPRESSION = 5000
 
 # What the decoders raise, by experiment, for files that are damaged or made to harm.
-_DECODE_ERRORS = (
+DECODE_ERRORS = (
+    AssertionError,
     OSError,
     ValueError,
     TypeError,
@@ -127,7 +131,7 @@ def read_image(path: str | Path, *, separate: bool = False) -> AnyArray:
         return _read_pixels(file, as_labels=False, separate=separate)
     except ImageFormatError:
         raise
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise ImageFormatError(
             f"{file} could not be read as an image ({_reason(error)}). "
             "Check that the file is whole, or save it again as TIFF or PNG."
@@ -150,7 +154,7 @@ def read_labels(path: str | Path) -> IntArray:
     file = Path(path)
     try:
         labels = _read_pixels(file, as_labels=True)
-    except (ImageFormatError, *_DECODE_ERRORS) as error:
+    except (ImageFormatError, *DECODE_ERRORS) as error:
         raise LabelFormatError(
             f"{file} could not be read as labels ({_reason(error)}). "
             "Save them as one TIFF or PNG plane of whole numbers."
@@ -247,7 +251,8 @@ def read_prompts(path: str | Path) -> Prompts:
     """
     file = Path(path)
     try:
-        with file.open(encoding="utf-8", newline="") as stream:
+        # Excel begins its UTF-8 with a byte order mark
+        with file.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.reader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LabelFormatError(
@@ -614,6 +619,10 @@ def _read_tiff(file: Path, *, as_labels: bool, separate: bool) -> AnyArray:
             raise ImageFormatError(f"{file} has no image in it. Choose another file.")
         series = tiff.series[0]
         axes = series.axes
+        if int(series.keyframe.photometric) in _NO_RGB and not as_labels:
+            raise ImageFormatError(
+                f"{file} has its colours as CMYK or Lab. Save it as RGB."
+            )
         # previews and labels of slides are smaller copies, and say so
         others = [s for s in tiff.series[1:] if not s.keyframe.is_reduced]
         if others and not tiff.is_svs:
@@ -632,7 +641,7 @@ def _read_tiff(file: Path, *, as_labels: bool, separate: bool) -> AnyArray:
                 "Save the plane to segment as its own file."
             )
         if series.nbytes > max(
-            _UNCHECKED_BYTES, _HIGHEST_COMPRESSION * file.stat().st_size
+            _UNCHECKED_BYTES, HIGHEST_COMPRESSION * file.stat().st_size
         ):
             raise ImageFormatError(
                 f"{file} claims {series.nbytes:,} bytes of pixels, more than it can "
@@ -647,19 +656,22 @@ def _read_tiff(file: Path, *, as_labels: bool, separate: bool) -> AnyArray:
         pixels = np.asarray(series.asarray())
         # ImageJ's palettes colour intensities for the eye
         palette = None if as_labels or tiff.is_imagej else series.keyframe.colormap
+        beside = [int(sample) for sample in series.keyframe.extrasamples]
+        opacity = series.keyframe.samplesperpixel == 2 and beside in ([1], [2])
     kept = [a for a in axes if a in "YXCS"]
     plane = pixels.reshape([pixels.shape[axes.index(a)] for a in kept])
     if palette is not None:
         return (np.asarray(palette)[:, plane] >> 8).astype(np.uint8).transpose(1, 2, 0)
     order = ["Y", "X", *(a for a in kept if a in "CS")]
-    return plane.transpose([kept.index(a) for a in order])
+    ordered = plane.transpose([kept.index(a) for a in order])
+    return ordered[..., 0] if opacity and "S" in kept else ordered
 
 
 def _read_pillow(file: Path, *, as_labels: bool) -> AnyArray:
     with warnings.catch_warnings():
         # about large images (twice that size is refused) and odd metadata
         warnings.simplefilter("ignore")
-        with Image.open(file, formats=_PILLOW_FORMATS) as image:
+        with _open_picture(file) as image:
             if getattr(image, "n_frames", 1) > 1:
                 raise ImageFormatError(
                     f"{file} holds {image.n_frames} pictures. "  # type: ignore[attr-defined]
@@ -671,6 +683,17 @@ def _read_pillow(file: Path, *, as_labels: bool) -> AnyArray:
                 pixels = imagecodecs.png_decode(file.read_bytes())
                 return np.asarray(pixels[..., 0] if pixels.shape[2] == 2 else pixels)
             return np.asarray(_as_plain_mode(image, as_labels=as_labels))
+
+
+def _open_picture(file: Path) -> Image.Image:
+    try:
+        return Image.open(file, formats=_PILLOW_FORMATS)
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ImageFormatError(
+            f"{file} has more than {most:,} pixels, too many for this kind of file. "
+            "Save it as TIFF, or cut out a piece."
+        ) from error
 
 
 def _loses_bits(image: Image.Image) -> bool:

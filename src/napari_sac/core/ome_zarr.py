@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,11 @@ from napari_sac.core.types import POSITIVE, AnyArray, Prompts
 
 VERSION = "0.5"
 LABELS_NAME = "nuclei"
+_MARK = "napari-sac"
+"""The attribute by which a folder is known as ours, and may be replaced."""
 _CHUNK = 512
 _SMALLEST = 256
+_LARGEST_NOTE = 1 << 20
 
 
 def write_ome_zarr(
@@ -74,10 +79,16 @@ def write_ome_zarr(
 
 
 def _is_ours(folder: Path) -> bool:
-    return all(
-        (folder / part / "zarr.json").is_file()
-        for part in ("", f"labels/{LABELS_NAME}")
-    )
+    """Return whether this program wrote a folder, and nobody put more labels in."""
+    about = folder / "zarr.json"
+    try:
+        if about.stat().st_size > _LARGEST_NOTE:
+            return False
+        marked = _MARK in json.loads(about.read_text(encoding="utf-8"))["attributes"]
+        labels = {p.name for p in (folder / "labels").iterdir() if p.is_dir()}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
+    return marked and labels == {LABELS_NAME}
 
 
 def _write(
@@ -94,6 +105,7 @@ def _write(
         levels = _write_levels(root, np.moveaxis(image, -1, 0))
         ome["multiscales"] = [_multiscale("image", "cyx", levels)]
     root.attrs["ome"] = ome
+    root.attrs[_MARK] = {"version": version("napari-sac")}
     group = root.create_group("labels")
     group.attrs["ome"] = {"version": VERSION, "labels": [LABELS_NAME]}
     nuclei = group.create_group(LABELS_NAME)

@@ -25,12 +25,13 @@ from napari_sac.core.models.adapter import (
     find_adapter,
     list_adapters,
     read_adapter_info,
+    restore_adapter,
     save_adapter,
 )
 from napari_sac.core.models.lora import inject_lora
 from napari_sac.core.models.prompt_generator import PromptGenerator
 from napari_sac.core.models.sam import SamArchitecture, build_sam
-from napari_sac.core.models.weight_files import write_weights
+from napari_sac.core.models.weight_files import read_weights, write_weights
 
 ARCHITECTURE = SamArchitecture(
     image_size=64,
@@ -247,6 +248,7 @@ def test_weights_of_another_size_leave_the_model_as_it_was(saved, base, name):
         {"r": 0},
         {"r": "4"},
         {"lora_alpha": None},
+        {"lora_alpha": float("inf")},
     ],
 )
 def test_lora_that_we_cannot_merge_is_refused(saved, base, values):
@@ -290,3 +292,18 @@ def test_listing_leaves_torch_out():
         "list_adapters(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_lora_elsewhere_than_on_q_and_v_can_be_used_but_not_trained_on(saved, base):
+    file = saved / "adapter_model.safetensors"
+    lora = read_weights(file)
+    place = "base_model.model.image_encoder.blocks.0.mlp.lin1.lora_"
+    lin1 = base.image_encoder.blocks[0].mlp.lin1
+    a, b = torch.zeros(2, lin1.in_features), torch.zeros(lin1.out_features, 2)
+    write_weights(file, lora | {f"{place}A.weight": a, f"{place}B.weight": b})
+    info = read_adapter_info(saved)
+    names = [name for name, _ in base.named_parameters()]
+    with pytest.raises(IncompatibleAdapterError, match="not trained on"):
+        restore_adapter(base, info)
+    assert [name for name, _ in base.named_parameters()] == names
+    apply_adapter(base, info)

@@ -328,7 +328,10 @@ def test_names_that_could_leave_the_folder_are_refused(home, tiny_file, name):
 
 def test_taken_names_are_kept(tiny_file):
     import_model(tiny_file, "mine")
-    for name in ("mine", "vit_b"):
+    newer = weights_path(get_spec("mine")).with_name("newer.safetensors")
+    write_weights(newer, {"x": torch.zeros(1)}, {"napari-sac": '{"format": 2}'})
+    assert "newer" not in {spec.name for spec in model_specs()}
+    for name in ("mine", "vit_b", "newer", "Mine", "VIT_B"):
         with pytest.raises(WeightsError, match="already, and it was kept"):
             import_model(tiny_file, name)
 

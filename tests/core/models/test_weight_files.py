@@ -15,10 +15,14 @@ from torch import nn
 
 from napari_sac.core.errors import OutputError, WeightsError
 from napari_sac.core.models import weight_files
+from napari_sac.core.models.prompt_generator import PromptGenerator
 from napari_sac.core.models.weight_files import (
+    describe_misfit,
     file_hash,
     load_into,
+    read_generator,
     read_weights,
+    write_generator,
     write_weights,
 )
 
@@ -267,3 +271,40 @@ def test_load_into_changes_all_or_nothing(tmp_path):
 def test_file_hash_is_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 1000)
     assert file_hash(tmp_path / "a") == hashlib.sha256(b"abc" * 1000).hexdigest()
+
+
+def test_weights_of_whole_numbers_do_not_fit():
+    expected = {"x": torch.zeros(2)}
+    assert describe_misfit(expected, {"x": torch.ones(2)}) is None
+    assert "torch.int64" in describe_misfit(expected, {"x": torch.tensor([1, 2])})
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_values_that_are_no_numbers_are_refused(tmp_path, tensors, suffix, value):
+    tensors["a.weight"][1, 2] = value
+    file = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(tensors, file)
+    else:
+        write_weights(file, tensors)
+    with pytest.raises(WeightsError, match=r"a\.weight has values that are no numbers"):
+        read_weights(file)
+
+
+def test_widths_that_a_file_only_claims_take_no_memory(tmp_path, monkeypatch):
+    """4096 at each of four levels would be 9 GiB."""
+    made = []
+
+    def build(widths):
+        made.append(PromptGenerator(widths))
+        return made[-1]
+
+    monkeypatch.setattr(weight_files, "PromptGenerator", build)
+    file = tmp_path / "prompt_generator.safetensors"
+    write_weights(file, {"x": torch.zeros(1)}, {"widths": "[4, 6]"})
+    with pytest.raises(WeightsError, match="does not fit"):
+        read_generator(file)
+    assert all(parameter.is_meta for parameter in made[0].parameters())
+    write_generator(file, PromptGenerator((4, 6)))
+    assert not any(parameter.is_meta for parameter in read_generator(file).parameters())

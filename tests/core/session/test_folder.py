@@ -168,6 +168,19 @@ def test_saved_sessions_are_found_too(unsaved: Edited, tmp_path: Path) -> None:
     assert recovery.find_unclosed() == []
 
 
+def test_a_session_on_a_drive_that_is_away_is_offered_when_it_is_back(
+    unsaved: Edited, tmp_path: Path
+) -> None:
+    (tmp_path / "drive").mkdir()
+    save(unsaved, tmp_path / "drive" / "mine.sac")
+    unsaved.edit()
+    folder = leave(unsaved)
+    (tmp_path / "drive").rename(tmp_path / "away")
+    assert recovery.find_unclosed() == []
+    (tmp_path / "away").rename(tmp_path / "drive")
+    assert [s.folder for s in recovery.find_unclosed()] == [folder]
+
+
 def test_notes_of_others_are_passed_over(unsaved: Edited, tmp_path: Path) -> None:
     other = Edited(tmp_path / "other.sac")
     leave(other)

@@ -98,3 +98,13 @@ def test_a_replay_looks_at_the_stain(
     journal.close(clean=True)
     (result,) = replay(tmp_path / "a.sac", load=lambda *_, **__: disc_model)
     np.testing.assert_array_equal(result.labels, state.labels)
+
+
+def test_the_same_bytes_in_another_shape_are_another_image(tmp_path: Path) -> None:
+    pixels = np.arange(72, dtype=np.uint8).reshape(6, 4, 3)
+    imsave(tmp_path / "a.png", pixels, check_contrast=False)
+    known = ImageReference(None, "a", hash_pixels(pixels), (6, 4), kept=True)
+    assert load_pixels(known, tmp_path / "a.png", tmp_path).shape == (6, 4, 3)
+    turned = replace(known, shape=(4, 6))
+    with pytest.raises(SessionError, match="other pixels"):
+        load_pixels(turned, tmp_path / "a.png", tmp_path)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from core.session.conftest import Edited
 
 from napari_sac.core.errors import OutputError, SessionError
 from napari_sac.core.session.changes import Change, backward, forward
+from napari_sac.core.session.database import sqlite_uri
 from napari_sac.core.session.history import History
 from napari_sac.core.session.image import hash_pixels
 from napari_sac.core.session.journal import Journal
@@ -277,3 +278,20 @@ def test_an_image_may_become_another_stain_of_itself(edited: Edited) -> None:
     assert again.stain == "haematoxylin"
     kept = edited.journal.read_image(edited.number, again)
     np.testing.assert_array_equal(kept, pixels)
+
+
+def test_a_mask_without_pixels_that_comes_late_does_no_harm(edited: Edited) -> None:
+    edited.edit()
+    step = edited.history.done[-1]
+    edited.journal.amend(step.number, edited.number, PixelChange.none())
+    edited.journal.close(clean=True)
+    journal = Journal.open(edited.journal.folder)
+    assert len(journal.restore().history.done) == len(edited.history.done)
+    journal.close(clean=True)
+
+
+def test_the_address_of_a_database_on_a_windows_share_has_no_server() -> None:
+    share = sqlite_uri(PureWindowsPath(r"\\nas\lab\a b.sac\journal.sqlite"))
+    assert share == "file:////nas/lab/a%20b.sac/journal.sqlite"
+    drive = sqlite_uri(PureWindowsPath(r"C:\a.sac\journal.sqlite"))
+    assert drive == "file:///C:/a.sac/journal.sqlite"

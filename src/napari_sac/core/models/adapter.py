@@ -8,6 +8,7 @@ adapter is for. Listing adapters needs no torch.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
@@ -477,15 +478,25 @@ def restore_adapter(sam: Sam, info: AdapterInfo) -> PromptGenerator:
     Raises
     ------
     IncompatibleAdapterError
-        If a file is damaged or does not fit the sizes of ``sam``, which is then as it
-        was.
+        If a file is damaged, does not fit the sizes of ``sam``, or is not a LoRA as
+        this program makes them; ``sam`` is then as it was.
     """
     import torch
 
-    from napari_sac.core.models.lora import PEFT_PREFIX, inject_lora
+    from napari_sac.core.models.lora import (
+        PEFT_PREFIX,
+        describe_training_misfit,
+        inject_lora,
+    )
     from napari_sac.core.models.weight_files import load_into
 
     scale, lora, decoder, generator = _read_checked(sam, info)
+    problem = describe_training_misfit(lora)
+    if problem:
+        raise IncompatibleAdapterError(
+            f"The adapter {info.path} can be used, but not trained on: {problem}. "
+            "Nothing was changed; train on another one, or on the model alone."
+        )
     rank = next(len(t) for name, t in lora.items() if name.endswith(".lora_A.weight"))
     numbers = {int(name.split(".blocks.")[1].split(".")[0]) for name in lora}
     inject_lora(sam, rank, alpha=scale * rank, blocks=sorted(numbers))
@@ -674,7 +685,12 @@ def _lora_scale(folder: Path) -> float:
             f"{', '.join(used) or config.get('peft_type')}). Use plain LoRA on q and v."
         )
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+    if (
+        not isinstance(rank, int)
+        or rank < 1
+        or not isinstance(alpha, int | float)
+        or not math.isfinite(alpha)
+    ):
         raise _damaged(folder, f"{CONFIG_FILE} has no proper r and lora_alpha")
     return float(alpha) / rank
 

@@ -6,6 +6,7 @@ a fresh LoRA changes nothing. peft injects into the model in place; it stays a `
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 PEFT_PREFIX = "base_model.model."
 """What peft puts before every name in ``adapter_model.safetensors``."""
 
+_OURS = re.compile(
+    r"base_model\.model\.image_encoder\.blocks\.\d+\.attn\.[qv]\.lora_[AB]\.weight"
+)
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
@@ -122,6 +126,16 @@ def describe_lora_misfit(sam: Sam, weights: Mapping[str, Tensor]) -> str | None:
             b.shape[1:]
         ):
             return f"{name} has the shape {tuple(tensor.shape)}"
+    return None
+
+
+def describe_training_misfit(weights: Mapping[str, Tensor]) -> str | None:
+    """Return in words why a LoRA that can be merged cannot be trained on, or None."""
+    for name in weights:
+        if not _OURS.fullmatch(name):
+            return f"{name} is not on q or v"
+    if len({len(tensor) for name, tensor in weights.items() if name.endswith(_A)}) > 1:
+        return "its layers have several ranks"
     return None
 
 

@@ -542,7 +542,10 @@ def _check_new_name(name: str) -> None:
             f"{name!r} cannot be the name of a model. Use up to 64 letters, digits, "
             "dots, dashes and underscores, and begin with a letter or a digit."
         )
-    if name in {spec.name for spec in model_specs()}:
+    # also of files that this version cannot read, and where case does not matter
+    taken = {spec.name for spec in model_specs()}
+    taken |= {file.stem for file in _imported_folder().glob("*.safetensors")}
+    if name.casefold() in {other.casefold() for other in taken}:
         raise WeightsError(
             f"There is a model {name} already, and it was kept. Give another name."
         )

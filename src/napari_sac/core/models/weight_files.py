@@ -72,13 +72,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises
     ------
     WeightsError
-        If the file is missing, damaged, absurdly large, holds code, or is not a table
-        of tensors.
+        If the file is missing, damaged, absurdly large, holds code, is not a table of
+        tensors, or has values that are not finite.
     """
     file = Path(path)
     size = _checked_size(file)
     if file.suffix.lower() == SAFETENSORS_SUFFIX:
-        return _read_safetensors(file)
+        return _checked_values(file, _read_safetensors(file))
     if file.suffix.lower() not in TORCH_SUFFIXES:
         raise WeightsError(
             f"{file} is not a weight file by its name: it must end in "
@@ -91,7 +91,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"{file} claims {claimed:,} bytes of weights in a file of {size:,}: "
             "it is damaged or made to harm, and was not loaded."
         )
-    return weights
+    return _checked_values(file, weights)
 
 
 def write_weights(
@@ -154,8 +154,13 @@ def read_generator(path: str | Path) -> PromptGenerator:
         or not all(isinstance(n, int) and 1 <= n <= 4096 for n in widths)
     ):
         raise _damaged(file, ValueError(f"its widths are {widths!r:.80}"))
-    generator = PromptGenerator(widths)
-    load_into(generator, weights, file)
+    # on "meta" nothing is allocated for widths that the file only claims
+    with torch.device("meta"):
+        generator = PromptGenerator(widths)
+    problem = describe_misfit(generator.state_dict(), weights)
+    if problem:
+        raise _misfit(file, problem)
+    generator.load_state_dict(_as_float32(weights), assign=True)
     return generator.eval()
 
 
@@ -179,16 +184,17 @@ def load_into(
     """
     problem = describe_misfit(module.state_dict(), weights)
     if problem:
-        raise WeightsError(
-            f"{path} does not fit: {problem}. It is damaged or made for another model."
-        )
-    module.load_state_dict({name: as_float32(t) for name, t in weights.items()})
+        raise _misfit(path, problem)
+    module.load_state_dict(_as_float32(weights))
 
 
 def describe_misfit(
     expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> str | None:
-    """Return in words how two tables differ in names or shapes, or None."""
+    """Return in words why weights cannot take the place of others, or None.
+
+    They must have the same names and shapes, and fractions where those have them.
+    """
     missing = [name for name in expected if name not in weights]
     if missing:
         return f"{len(missing)} of {len(expected)} tensors are missing, as {missing[0]}"
@@ -201,7 +207,19 @@ def describe_misfit(
                 f"{name} has the shape {tuple(weights[name].shape)} "
                 f"in place of {tuple(tensor.shape)}"
             )
+        if tensor.is_floating_point() != weights[name].is_floating_point():
+            return f"{name} has numbers of the type {weights[name].dtype}"
     return None
+
+
+def _misfit(path: Path, problem: str) -> WeightsError:
+    return WeightsError(
+        f"{path} does not fit: {problem}. It is damaged or made for another model."
+    )
+
+
+def _as_float32(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: as_float32(tensor) for name, tensor in weights.items()}
 
 
 def as_float32(tensor: Tensor) -> Tensor:
@@ -220,6 +238,14 @@ def _checked_size(file: Path) -> int:
             "that. Get the file again from its source."
         )
     return size
+
+
+def _checked_values(file: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    # with one such value a model finds nothing anywhere, and does not say why
+    for name, tensor in weights.items():
+        if not bool(tensor.isfinite().all()):
+            raise _damaged(file, ValueError(f"{name} has values that are no numbers"))
+    return weights
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:

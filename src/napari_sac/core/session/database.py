@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from contextlib import closing, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
@@ -74,7 +74,7 @@ def connect(folder: Path, *, in_place: bool) -> sqlite3.Connection:
 
 def _open_database(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        f"{file.as_uri()}?mode=rw",
+        f"{sqlite_uri(file)}?mode=rw",
         uri=True,
         isolation_level=None,
         timeout=_LOCK_SECONDS,
@@ -98,6 +98,13 @@ def _open_database(file: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def sqlite_uri(file: PurePath) -> str:
+    """Return the address of a file as SQLite understands it, on Windows shares too."""
+    uri = file.as_uri()
+    # a share is //server/share: SQLite takes no server, only a path
+    return uri if uri.startswith("file:///") else uri.replace("file://", "file:////", 1)
 
 
 def prepare(connection: sqlite3.Connection) -> None:

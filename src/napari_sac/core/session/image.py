@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,13 @@ import numpy as np
 
 from napari_sac.core.config import STAINS
 from napari_sac.core.errors import ImageFormatError, SessionError
-from napari_sac.core.io import TIFF_SUFFIXES, normalise_image, read_image
+from napari_sac.core.io import (
+    DECODE_ERRORS,
+    HIGHEST_COMPRESSION,
+    TIFF_SUFFIXES,
+    normalise_image,
+    read_image,
+)
 from napari_sac.core.session.layout import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
 _MAX_TEXT = 4096
 _MAX_AXES = 16
 _MAX_STACK_BYTES = 16 << 30
-_HIGHEST_COMPRESSION = 5000
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ def load_pixels(
         except ImageFormatError as error:
             reasons.append(str(error))
             continue
-        if pixels.dtype == np.uint8 and hash_pixels(pixels) == reference.sha256:
+        fits = pixels.dtype == np.uint8 and pixels.shape == (*reference.shape, 3)
+        if fits and hash_pixels(pixels) == reference.sha256:
             return pixels
         reasons.append(f"{place} holds other pixels than the session is about.")
     why = " ".join(reasons) or f"It is not at {reference.path or kept}."
@@ -187,22 +191,13 @@ def _read_stack(file: Path) -> AnyArray:
     try:
         with tifffile.TiffFile(file) as tiff:
             series = tiff.series[0]
-            packed = _HIGHEST_COMPRESSION * file.stat().st_size
+            packed = HIGHEST_COMPRESSION * file.stat().st_size
             if series.nbytes > min(_MAX_STACK_BYTES, packed):
                 raise ImageFormatError(
                     f"{file} claims {series.nbytes:,} bytes, too many to read at once."
                 )
             return np.asarray(series.asarray())
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        RuntimeError,
-        MemoryError,
-        struct.error,
-        zlib.error,
-    ) as error:
+    except DECODE_ERRORS as error:
         raise ImageFormatError(
             f"{file} could not be read as a stack ({error})."
         ) from error

@@ -763,7 +763,8 @@ class Journal:
             raise TypeError(f"line {line.entry} of the log has no change")
         change = from_bytes(data)
         height, width = self._shapes[line.annotation]
-        if change.pixels is not None and change.pixels.ends[-1:] > height * width:
+        pixels = change.pixels
+        if pixels is not None and (pixels.ends > height * width).any():
             raise ValueError(f"line {line.entry} of the log has pixels outside")
         return change
 

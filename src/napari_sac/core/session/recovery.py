@@ -103,7 +103,9 @@ def find_unclosed() -> list[Unclosed]:
     found = []
     for folder in _candidates():
         if not is_session(folder):
-            forget(folder)
+            # a drive that is not there now may be there the next time
+            if folder.parent.is_dir():
+                forget(folder)
             continue
         session = _look_at(folder)
         if session is not None:
