@@ -12,13 +12,19 @@ import pytest
 from app_model.types import KeyBinding
 from napari.layers import Labels, Points
 
+from napari_sac.core.session.journal import Journal
 from napari_sac.core.types import NEGATIVE, POSITIVE, PromptState
+from napari_sac.viewer.drawing import REGIONS_STAY
+from napari_sac.viewer.editing import nucleus_at
+from napari_sac.viewer.gestures import ONE_MASK
 from napari_sac.viewer.prompts import STATE_COLOURS
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.viewer.strokes import take_stroke
 from napari_sac.viewer.view import SMALLEST
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from conftest import Bench
 
     from napari_sac.viewer.annotation import Annotation
@@ -533,3 +539,60 @@ def test_one_mask_of_all_nuclei_is_not_cut_by_a_painted_one(bench: Bench) -> Non
     bench.find()
     segmented = bench.segment(annotation, mode="semantic")
     np.testing.assert_array_equal(annotation.state.labels, segmented.labels)
+
+
+def test_points_that_were_pasted_are_kept_when_saved_and_closed(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = bench.find()
+    bench.session.save_as(tmp_path / "cells.sac")
+    for end in (bench.session.flush, bench.session.close):
+        before = len(annotation.prompts)
+        annotation.points.selected_data = {0}
+        copy_and_paste(annotation.points)
+        end()
+        assert len(annotation.prompts) == before + 1
+    opened = Journal.open(tmp_path / "cells.sac")
+    assert len(opened.restore().states[1].prompts) == before + 1
+    opened.close(clean=True)
+
+
+def test_one_mask_of_all_nuclei_is_no_nucleus(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation, mode="semantic")
+    annotation.state.labels[...] = 1
+    told: list[str] = []
+    bench.session.told.connect(told.append)
+    first = int(annotation.prompts.object_id[0])
+    assert first == 1
+    far = annotation.prompts.yx[-1]
+    assert nucleus_at(annotation, far) == annotation.prompts.object_id[-1]
+    bench.viewer.cursor.position = annotation.labels.data_to_world((80, 100))
+    bench.session.gestures.reject(annotation.labels)
+    assert told == [ONE_MASK]
+    assert "rejected" not in annotation.prompts.state
+    bench.viewer.layers.remove(bench.layer)
+    bench.session.reject(annotation, np.array([0]))
+    assert annotation.state.labels.all()
+
+
+def test_scores_shown_as_at_first_leave_no_step(bench: Bench) -> None:
+    annotation = bench.find()
+    before, told = bench.session.undo_title, []
+    bench.session.set_threshold(annotation, 0.7)
+    bench.session.changed.connect(lambda: told.append(bench.session.undo_title))
+    bench.session.set_threshold(annotation, 0.3)
+    assert told[-1] == before
+
+
+def test_reviewed_regions_whose_layer_is_deleted_are_told_of(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    square = np.array([[10, 10], [10, 60], [60, 60], [60, 10]], float)
+    bench.session.set_reviewed(annotation, (square,))
+    bench.session.regions.restore_reviewed(annotation)
+    told: list[str] = []
+    bench.session.told.connect(told.append)
+    bench.viewer.layers.remove(annotation.regions)
+    assert told == [REGIONS_STAY]
+    assert bench.session.regions.show_reviewed(annotation).nshapes == 1

@@ -91,3 +91,57 @@ def test_the_preview_has_the_scale_of_its_image(bench: Bench) -> None:
     np.testing.assert_allclose(bench.session.preview.layer.scale, (3, 3))
     names = [layer.name for layer in bench.viewer.layers]
     assert names.count(bench.session.preview.layer.name) == 1
+
+
+def test_keys_go_to_the_plane_that_is_seen(bench: Bench) -> None:
+    open_stack(bench)
+    bench.viewer.dims.set_current_step(0, 1)
+    second = bench.find()
+    bench.viewer.dims.set_current_step(0, 0)
+    first = bench.find()
+    selection = bench.viewer.layers.selection
+    selection.active = first.points
+    bench.viewer.dims.set_current_step(0, 1)
+    bench.session.follow(bench.plane)
+    assert selection.active is second.points
+    bench.viewer.dims.set_current_step(0, 2)
+    bench.session.follow(bench.plane)
+    assert selection.active is bench.layer, "there is nothing on that plane"
+
+
+def test_layers_that_a_person_has_hidden_stay_so(bench: Bench) -> None:
+    open_stack(bench)
+    bench.viewer.dims.set_current_step(0, 0)
+    first = bench.find()
+    bench.segment(first)
+    first.points.visible = False
+    bench.session.follow(bench.plane)
+    assert not first.points.visible
+    bench.viewer.dims.set_current_step(0, 1)
+    bench.session.follow(bench.plane)
+    assert not first.labels.visible
+    bench.viewer.dims.set_current_step(0, 0)
+    bench.session.follow(bench.plane)
+    assert first.labels.visible
+    assert not first.points.visible
+
+
+def test_layers_that_come_late_are_not_laid_over_another_plane(bench: Bench) -> None:
+    open_stack(bench)
+    bench.viewer.dims.set_current_step(0, 0)
+    first = bench.find()
+    bench.session.reject(first, np.array([0]))
+    there = bench.plane
+    bench.viewer.layers.remove(first.points)
+    bench.viewer.dims.set_current_step(0, 1)
+    bench.session.undo()
+    assert first.points is not None
+    assert not first.points.visible
+    late = bench.session.import_points(there, np.array([[40.0, 40.0]]))
+    assert late is first
+    bench.decode()
+    assert not first.labels.visible
+    bench.viewer.dims.set_current_step(0, 0)
+    bench.session.follow(bench.plane)
+    assert first.points.visible
+    assert first.labels.visible

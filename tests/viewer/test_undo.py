@@ -343,3 +343,14 @@ def act(  # noqa: PLR0912
             session.undo()
         for _ in range(rng.integers(0, 3)):
             session.redo()
+
+
+def test_nuclei_whose_masks_failed_are_drawn_with_the_next(bench: Bench) -> None:
+    annotation = bench.session.import_points(
+        bench.plane, np.array([[30.0, 30], [80, 80], [120, 150]])
+    )
+    bench.session.live.fail(bench.session.live.next_request())
+    assert not annotation.masks
+    bench.session.add_nuclei(annotation, np.array([[60.0, 160.0]]))
+    bench.decode()
+    assert set(annotation.masks) == set(annotation.prompts.object_id.tolist())

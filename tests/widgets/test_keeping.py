@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 import tifffile
 from napari.components import ViewerModel
 from napari.utils._proxies import PublicOnlyProxy
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
 from napari_sac.core.io import read_labels, read_prompts, write_labels
+from napari_sac.core.session.database import is_busy
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.recovery import find_unclosed
 from napari_sac.widgets import _keeping
@@ -417,3 +421,55 @@ def test_outlines_keep_their_ids(
     wait(qtbot, second)
     (annotation,) = second.session.annotations
     np.testing.assert_array_equal(annotation.state.labels, nuclei.labels)
+
+
+def test_a_session_is_closed_with_its_window_after_its_dock(
+    qtbot: QtBot, viewer: ViewerModel, nuclei: Nuclei, tmp_path: Path
+) -> None:
+    window = QMainWindow()
+    qtbot.addWidget(window)
+    holder = QDockWidget(window)
+    window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, holder)
+    made = SegmentWidget(viewer)
+    holder.setWidget(made)
+    window.show()
+    session = made.session
+    session.import_labels(made.images.plane(), nuclei.labels)
+    made.keeping.save_as(tmp_path / "x.sac")
+    made.leave()
+    holder.setWidget(QWidget())
+    made.deleteLater()
+    window.removeDockWidget(holder)
+    session.accept(session.annotations[0], np.arange(2))
+    assert is_busy(tmp_path / "x.sac")
+    window.close()
+    qtbot.waitUntil(lambda: not is_busy(tmp_path / "x.sac"))
+    assert find_unclosed() == []
+
+
+def test_a_failure_is_forgotten_when_all_is_saved(
+    dock: SegmentWidget, annotated: Annotation, tmp_path: Path
+) -> None:
+    dock.session.journal_failed.emit("The disk is full.")
+    assert "full" in dock.keep.notice.text()
+    dock.keeping.save_as(tmp_path / "x.sac")
+    assert dock.keep.notice.isHidden()
+
+
+def test_an_opened_session_is_segmented_as_it_was(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    second: SegmentWidget,
+    tmp_path: Path,
+) -> None:
+    settings = annotated.state.settings
+    decode = replace(settings.decode, mode="semantic", overlap_threshold=0.7)
+    after = replace(annotated.state, settings=replace(settings, decode=decode))
+    dock.session.steps.record(annotated, "segment", after)
+    dock.keeping.save_as(tmp_path / "x.sac")
+    dock.session.close(clean=True)
+    second.keeping.open_session(tmp_path / "x.sac")
+    wait(qtbot, second)
+    assert second.decode_form.config() == decode
+    assert second.session.decode_config == decode

@@ -25,6 +25,7 @@ from napari_sac.widgets.segment_widget import SegmentWidget
 if TYPE_CHECKING:
     from napari.layers import Image
     from pytestqt.qtbot import QtBot
+    from synthetic import Nuclei
 
     from napari_sac.core.models.registry import Model
     from napari_sac.viewer.annotation import Annotation
@@ -524,3 +525,19 @@ def test_points_without_a_mask_are_told(qtbot: QtBot, dock: SegmentWidget) -> No
     qtbot.waitUntil(lambda: "segmented" in said())
     without = len(annotation.prompts) - nuclei
     assert (f"{without} point" in said()) == (without > 0)
+
+
+def test_axes_that_are_turned_and_3d_are_refused_in_words(
+    dock: SegmentWidget, viewer: ViewerModel, nuclei: Nuclei
+) -> None:
+    grey = nuclei.image[..., 0]
+    viewer.layers.clear()
+    viewer.add_image(np.stack([grey] * 3), axis_labels=("z", "y", "x"))
+    assert dock.find_button.isEnabled()
+    viewer.dims.order = (1, 0, 2)
+    assert not dock.find_button.isEnabled()
+    assert "last two axes" in dock.why_not_find.text()
+    viewer.dims.order = (0, 1, 2)
+    assert dock.find_button.isEnabled()
+    viewer.dims.ndisplay = 3
+    assert not dock.find_button.isEnabled()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from napari_sac.viewer.prompts import usable_ids
 
@@ -68,6 +69,8 @@ class Annotation:
         after a session was opened, and after steps whose masks nobody knows.
     threshold_step : int
         The step that last moved the score threshold; 0 for none.
+    undrawn : set of int
+        Nuclei whose masks could not be made when they were asked for.
     placed_on : Prompts or None
         While napari adds a point whose step is done already: the prompts before it,
         which are what ``points`` still shows.
@@ -95,7 +98,9 @@ class Annotation:
     unsure: bool = False
     threshold_step: int = 0
     placed_on: Prompts | None = None
+    undrawn: set[int] = field(default_factory=set)
     _mask_changes: dict[int, MaskChanges] = field(default_factory=dict)
+    _put_away: WeakSet[Layer] = field(default_factory=WeakSet)
 
     @property
     def prompts(self) -> Prompts:
@@ -128,6 +133,11 @@ class Annotation:
         return self.state.settings.threshold
 
     @property
+    def has_instances(self) -> bool:
+        """Whether labels are numbers of nuclei, and not one mask of all."""
+        return self.state.settings.decode.mode == "instance"
+
+    @property
     def layers(self) -> tuple[Layer, ...]:
         """Our layers that there are."""
         mine = (self.labels, self.regions, self.tools, self.points)
@@ -144,12 +154,30 @@ class Annotation:
         """Return whether that layer is one of ours about this plane."""
         return any(layer is mine for mine in self.layers)
 
-    def set_visible(self, visible: bool) -> None:
-        """Show or hide our layers."""
+    def go_away(self) -> None:
+        """Hide our layers, for another plane is looked at."""
         for layer in self.layers:
-            # napari puts the tool of a layer away also when it is shown already
-            if layer.visible != visible:
-                layer.visible = visible
+            # napari puts the tool of a layer away also when it is hidden already
+            if layer.visible:
+                layer.visible = False
+                self._put_away.add(layer)
+
+    def come_back(self) -> None:
+        """Show the layers again that were hidden for another plane, and no others."""
+        for layer in self.layers:
+            if layer in self._put_away:
+                layer.visible = True
+        self._put_away = WeakSet()
+
+    def counterpart(self, other: Annotation, layer: Layer) -> Layer | None:
+        """Return the layer that is here what a layer is in another annotation."""
+        pairs = (
+            (other.points, self.points),
+            (other.labels, self.labels),
+            (other.tools, self.tools),
+            (other.regions, self.regions),
+        )
+        return next((mine for its, mine in pairs if its is layer), None)
 
     def let_go(self, layer: Layer) -> bool:
         """Forget a layer that was removed; return whether it was of use here."""

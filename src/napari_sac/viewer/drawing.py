@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.session import AnnotationSession
 
+REGIONS_STAY = (
+    "The reviewed regions still count. The tool Reviewed regions shows their layer "
+    "again; delete them in it to take them back."
+)
+
 
 class Drawing:
     """Shows and writes the layers of a session, and notes which the user deletes.
@@ -132,6 +137,7 @@ class Drawing:
         gestures.watch_points(points)
         gestures.bind_keys(points)
         self._add(points)
+        self._place(annotation)
 
     def show_labels(self, annotation: Annotation) -> None:
         """Show a layer of labels."""
@@ -162,6 +168,7 @@ class Drawing:
         """Take a layer into an annotation's: give it our keys, and its place."""
         self._session.gestures.bind_keys(layer)
         self._add(layer, below=annotation.points)
+        self._place(annotation)
 
     def _show_missing(self, annotation: Annotation) -> None:
         """Show the layers again that a step is about and the user has deleted."""
@@ -172,6 +179,11 @@ class Drawing:
             self.show_points(annotation)
         if annotation.labels is None and annotation.state.labels.any():
             self.show_labels(annotation)
+
+    def _place(self, annotation: Annotation) -> None:
+        """Hide layers that came while another plane is looked at."""
+        if not self._session.is_shown(annotation):
+            annotation.go_away()
 
     def _add(self, layer: Layer, below: Layer | None = None) -> None:
         layer.metadata[SESSION_KEY] = self._session
@@ -187,8 +199,11 @@ class Drawing:
         session, layer = self._session, event.value
         session.preview.forget(layer)
         for annotation in session.remembered:
+            regions = layer is annotation.regions
             if not annotation.let_go(layer):
                 continue
+            if regions and annotation.reviewed:
+                session.told.emit(REGIONS_STAY)
             if annotation.plane is None:
                 session.live.forget(annotation)
             if annotation.points is None and annotation.labels is None:

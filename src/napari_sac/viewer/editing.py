@@ -218,7 +218,7 @@ def nucleus_at(annotation: Annotation, yx: FloatArray) -> int | None:
     labels = annotation.state.labels
     row, column = np.rint(np.asarray(yx, float)).astype(int)
     inside = 0 <= row < labels.shape[0] and 0 <= column < labels.shape[1]
-    there = int(labels[row, column]) if inside else 0
+    there = int(labels[row, column]) if inside and annotation.has_instances else 0
     for object_id in (there, _selected_near(annotation, yx)):
         if object_id in usable:
             return object_id
@@ -369,7 +369,7 @@ def _change_prompts(
         gone = set(state.painted) - usable
         released = (set(state.painted) & changed & undecided) - gone
         _tell_protected(session, set(state.painted) & changed - released - gone)
-    if annotation.plane is None:
+    if annotation.plane is None and annotation.has_instances:
         # nobody else will draw without them
         gone |= edits.usable_ids(state.prompts) - usable
     pixels = painting.erasure(state.labels, gone)

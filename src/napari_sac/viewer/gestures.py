@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from napari_sac.viewer.prompts import Rows
     from napari_sac.viewer.session import AnnotationSession
 
+ONE_MASK = (
+    "The labels are one mask of all nuclei, so the nucleus under the mouse is not "
+    "known. Select its point, or segment in instance mode."
+)
 _ADDING = "add"
 _ADDING_TOOLS = ("add", "exclude", "include")
 
@@ -398,6 +402,9 @@ class Gestures:
         if value is None:
             return np.array([], np.intp)
         if isinstance(layer, Labels):
+            if not annotation.has_instances:
+                self._session.told.emit(ONE_MASK)
+                return np.array([], np.intp)
             return np.flatnonzero(annotation.prompts.object_id == int(value))
         return np.array([value], np.intp)
 

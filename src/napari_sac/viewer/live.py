@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sac.viewer.inference import LoadedModel, load
-from napari_sac.viewer.prompts import usable_ids
+from napari_sac.viewer.prompts import reshaped_ids, usable_ids
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -110,6 +110,8 @@ class LiveRequest:
         Whether ``masks`` may be of other prompts than those before the step.
     whole : bool
         Whether ``masks`` may lack some, too.
+    undrawn : frozenset of int
+        Nuclei without masks in any case: drawing them has failed.
     """
 
     step: int
@@ -121,6 +123,7 @@ class LiveRequest:
     painted: frozenset[int]
     unsure: bool = False
     whole: bool = False
+    undrawn: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,6 +252,7 @@ class LiveQueue:
             else:
                 annotation.add_masks(result.known)
                 annotation.unsure |= request.unsure
+                annotation.undrawn |= request.undrawn
         self._call()
 
     def fail(self, request: LiveRequest | PreviewRequest) -> None:
@@ -259,6 +263,9 @@ class LiveQueue:
             self._waiting.pop(request.step, None)
             # its labels stay as they were before: the next request sees to them
             annotation.unsure = True
+            annotation.undrawn |= request.undrawn | reshaped_ids(
+                request.edit.before, request.edit.after
+            )
         self._call()
 
     def give_back(self, request: LiveRequest | PreviewRequest) -> None:
@@ -269,6 +276,7 @@ class LiveQueue:
         annotation = self.session.numbered(request.annotation)
         if isinstance(request, LiveRequest) and annotation is not None:
             annotation.unsure |= request.unsure
+            annotation.undrawn |= request.undrawn
 
     def settle(self, annotation: Annotation, prompts: Prompts) -> None:
         """Let no step wait that a segmentation of these prompts has seen."""
@@ -387,6 +395,7 @@ class LiveQueue:
                 del self._waiting[step]
                 continue
             unsure, annotation.unsure = annotation.unsure, False
+            undrawn, annotation.undrawn = frozenset(annotation.undrawn), set()
             segmented = unsure and annotation.segmented
             return LiveRequest(
                 step=step,
@@ -398,6 +407,7 @@ class LiveQueue:
                 painted=annotation.painted,
                 unsure=unsure,
                 whole=segmented and bool(annotation.state.labels.any()),
+                undrawn=undrawn,
             )
         return None
 
@@ -522,7 +532,7 @@ def _look_again(
     usable = usable_ids(before)
     wanted = usable - given
     if not request.whole:
-        wanted &= masks.keys()
+        wanted &= masks.keys() | request.undrawn
     decoded = decode_prompts(
         embedding,
         before,

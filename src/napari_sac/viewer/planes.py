@@ -135,6 +135,16 @@ def current_plane(
     return ImagePlane(layer, data, index, channel_axis(layer), channels, stain)
 
 
+def is_turned(viewer: ViewerModel, layer: Image) -> bool:
+    """Return whether a viewer shows other axes of a layer than its planes, or 3D."""
+    if viewer.dims.ndisplay != 2:
+        return bool(layer.ndim > 2)
+    first = viewer.dims.ndim - layer.ndim
+    planes = (first + layer.ndim - 2, first + layer.ndim - 1)
+    shown: list[int] = sorted(viewer.dims.displayed)
+    return shown != sorted(planes)
+
+
 def look_at_plane(viewer: ViewerModel, plane: ImagePlane) -> None:
     """Move a viewer's sliders to where it shows a plane of one of its images."""
     layer, axes = plane.layer, len(plane.index)

@@ -129,6 +129,7 @@ def show_labels(
         painted=state.painted - request.painted,
     )
     annotation.segmented = True
+    annotation.undrawn = set()
     session.effort.start()
     session.steps.record(
         annotation,
@@ -151,6 +152,7 @@ def set_threshold(
     if threshold == annotation.threshold:
         return
     done = session.steps.history.done
+    moved_back = False
     # a slider makes many steps; undo takes back all of them at once
     last = done[-1] if done else None
     if (
@@ -160,6 +162,7 @@ def set_threshold(
     ):
         session.steps.undo()
         annotation.clicks -= 1
+        moved_back = True
     state = annotation.state
     shown, hidden = edits.split_by_score(
         state.prompts, state.hidden, threshold, kept=state.painted
@@ -176,6 +179,9 @@ def set_threshold(
         after,
         edit=edit_if_drawn(annotation, shown),
     )
+    if moved_back and not annotation.threshold_step:
+        # to where it was at first: there is one step less, and no other in its place
+        session.changed.emit()
 
 
 def draw_masks(

@@ -27,7 +27,7 @@ from napari_sac.viewer.inference import ModelChoice
 from napari_sac.viewer.journaling import SessionJournal
 from napari_sac.viewer.layers import SESSION_KEY, plane_name
 from napari_sac.viewer.live import LiveQueue, Scene
-from napari_sac.viewer.planes import plane_geometry
+from napari_sac.viewer.planes import current_plane, plane_geometry
 from napari_sac.viewer.preview import HoverPreview
 from napari_sac.viewer.regions import Regions
 from napari_sac.viewer.review import Review
@@ -177,11 +177,31 @@ class AnnotationSession:
     def follow(self, plane: ImagePlane) -> None:
         """Of the layers about one image, show those about this plane only.
 
-        They are two-dimensional, so napari would lay them over every plane.
+        They are two-dimensional, so napari would lay them over every plane. The layer
+        that keys go to is one of this plane too.
         """
+        active = self.viewer.layers.selection.active
+        left, here = None, None
         for annotation in self.annotations:
-            if annotation.plane is not None and annotation.plane.layer is plane.layer:
-                annotation.set_visible(annotation.is_about(plane))
+            if annotation.plane is None or annotation.plane.layer is not plane.layer:
+                continue
+            if annotation.is_about(plane):
+                here = annotation
+                annotation.come_back()
+            else:
+                left = annotation if active and annotation.owns(active) else left
+                annotation.go_away()
+        if left is not None and active is not None:
+            same = None if here is None else here.counterpart(left, active)
+            self.viewer.layers.selection.active = same or plane.layer
+
+    def is_shown(self, annotation: Annotation) -> bool:
+        """Return whether the viewer's sliders stand where an annotation lies."""
+        plane = annotation.plane
+        if plane is None or plane.layer not in self.viewer.layers:
+            return True
+        point = self.viewer.dims.point
+        return annotation.is_about(current_plane(plane.layer, point, plane.channels))
 
     def about(self, plane: ImagePlane, settings: Settings | None = None) -> Annotation:
         """Return the annotation of a plane; a new, empty one if there is none."""
@@ -204,7 +224,9 @@ class AnnotationSession:
             self._numbered[annotation.number] = annotation
         if annotation not in self.annotations:
             self.annotations.append(annotation)
-            self.follow(plane)
+            self.follow(
+                current_plane(plane.layer, self.viewer.dims.point, plane.channels)
+            )
         self.see(annotation, plane)
         return annotation
 
@@ -442,10 +464,12 @@ class AnnotationSession:
         int
             Pieces that are left.
         """
+        self._sync_all()
         return self.journal.flush(self._numbered.values(), chunks)
 
     def close(self, *, clean: bool = True) -> None:
         """End the journal; ``clean`` says that there is nothing to restore."""
+        self._sync_all()
         self.journal.close(self._numbered.values(), clean=clean)
 
     def save_as(self, folder: str | Path) -> None:

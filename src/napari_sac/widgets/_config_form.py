@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from magicgui.widgets import Container, create_widget
@@ -47,6 +47,12 @@ class ConfigForm(Generic[_Config]):
         """The Qt widget."""
         native: QWidget = self._inputs.native
         return native
+
+    def show(self, config: _Config) -> None:
+        """Make the form show a config."""
+        names = {widget.name for widget in self._inputs}
+        values = asdict(config)  # type: ignore[call-overload]
+        self._inputs.update({k: v for k, v in values.items() if k in names})
 
     def config(self, **others: Any) -> _Config:
         """Return the config as it stands in the form, with other fields as given."""

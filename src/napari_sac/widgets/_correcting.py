@@ -196,12 +196,16 @@ class Correcting(QObject):
         done = self._session.history.done[-1:]
         number, before = (done[0].number if done else 0), self._last_step
         self._last_step = number
-        annotation = self._chosen()
+        shown = self._chosen()
+        undone = number < before
+        step = self._session.history.undone[:1] if undone else done
+        annotation = self._session.numbered(step[0].annotation) if step else None
         if number == before or annotation is None or self._told or self._worker_busy:
             return
-        undone = number < before
         title = self._session.redo_title if undone else self._session.undo_title
-        self._status.say(describe_step(title, annotation, undone=undone))
+        sentence = describe_step(title, annotation, undone=undone)
+        elsewhere = "" if annotation is shown else f"{annotation.name}: "
+        self._status.say(f"{elsewhere}{sentence}")
 
     def _on_preview(self, shown: bool) -> None:
         self._session.preview.enabled = shown

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtWidgets import QApplication
 
 from napari_sac.widgets._alive import is_alive
 
@@ -102,6 +104,61 @@ def outermost(widget: QWidget) -> QWidget:
     while (parent := widget.parentWidget()) is not None:
         widget = parent
     return widget
+
+
+def close_with_window(
+    window: QWidget, owner: object, close: Callable[[], object]
+) -> None:
+    """Do something when a window closes, also if the dock that asks is gone by then.
+
+    Parameters
+    ----------
+    window : QWidget
+    owner : object
+        Whose end it is: for each one the first call counts.
+    close : callable
+        May be called more than once.
+    """
+    if all(closer.owner is not owner for closer in window.findChildren(_Closer)):
+        _Closer(window, owner, close)
+
+
+class _Closer(QObject):
+    """Lives as long as its window, and calls when that closes."""
+
+    def __init__(
+        self, window: QWidget, owner: object, close: Callable[[], object]
+    ) -> None:
+        super().__init__(window)
+        self.owner = owner
+        self._window = weakref.ref(window)
+        self._close = close
+        self._closing = False
+        window.installEventFilter(self)
+        app = QApplication.instance()
+        if app is not None:
+            app.aboutToQuit.connect(self._call)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Call when the window hides after it was asked to close.
+
+        napari may ask whether to close, and stay open; a window that never was shown
+        does not hide, but is gone.
+        """
+        if event is not None and event.type() == QEvent.Type.Close:
+            self._closing = True
+            QTimer.singleShot(0, partial(_call_if_gone, self._window, self._close))
+        if self._closing and is_hidden_by(event):
+            self._close()
+        return super().eventFilter(watched, event)
+
+    def _call(self) -> None:
+        self._close()
+
+
+def _call_if_gone(find_window: FindWindow, close: Callable[[], object]) -> None:
+    if is_closed(find_window):
+        close()
 
 
 def is_hidden_by(event: QEvent | None) -> bool:

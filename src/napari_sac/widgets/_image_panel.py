@@ -64,7 +64,9 @@ class ImagePanel(QWidget):
         events = self._viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             event.connect(self.refresh)
-        self._viewer.dims.events.point.connect(self._on_point)
+        self._viewer.dims.events.point.connect(self._on_dims)
+        self._viewer.dims.events.order.connect(self._on_dims)
+        self._viewer.dims.events.ndisplay.connect(self._on_dims)
         self.refresh()
 
     def leave_viewer(self) -> None:
@@ -72,7 +74,9 @@ class ImagePanel(QWidget):
         events = self._viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             event.disconnect(self.refresh)
-        self._viewer.dims.events.point.disconnect(self._on_point)
+        self._viewer.dims.events.point.disconnect(self._on_dims)
+        self._viewer.dims.events.order.disconnect(self._on_dims)
+        self._viewer.dims.events.ndisplay.disconnect(self._on_dims)
         for layer in self._layers:
             layer.events.name.disconnect(self.refresh)
         self._layers = []
@@ -182,6 +186,6 @@ class ImagePanel(QWidget):
         self._show_channels()
         self.changed.emit()
 
-    def _on_point(self, event: Event) -> None:
+    def _on_dims(self, event: Event) -> None:
         if is_alive(self):
             self.changed.emit()

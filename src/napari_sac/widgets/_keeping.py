@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtCore import QEvent, QObject, QTimer
-from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import QObject, QTimer
 
 from napari_sac.core.errors import NapariSacError
 from napari_sac.core.io import read_labels
@@ -20,12 +19,7 @@ from napari_sac.core.session.recovery import discard, find_unclosed, is_unsaved
 from napari_sac.viewer import exchange
 from napari_sac.viewer.planes import pixel_size
 from napari_sac.widgets._alive import is_alive
-from napari_sac.widgets._docking import (
-    is_closed,
-    is_hidden_by,
-    no_window,
-    watch_window,
-)
+from napari_sac.widgets._docking import close_with_window, outermost
 from napari_sac.widgets._files import ask_folder, ask_open, ask_save, safe_name
 from napari_sac.widgets._offer_bar import OfferBar
 from napari_sac.widgets._panel import narrow_button
@@ -54,7 +48,6 @@ if TYPE_CHECKING:
     from napari_sac.viewer.exchange import ReadSession
     from napari_sac.viewer.planes import ImagePlane
     from napari_sac.viewer.session import AnnotationSession
-    from napari_sac.widgets._docking import FindWindow
     from napari_sac.widgets._session_panel import SessionPanel
     from napari_sac.widgets._status_panel import StatusPanel
     from napari_sac.widgets._worker import Worker
@@ -161,8 +154,6 @@ class Keeping(QObject):
         self._shown = shown
         self._look_at = look_at
         self._offered: list[Unclosed] = []
-        self._window: FindWindow = no_window
-        self._closing = False
         self._failure = ""
         self._flush_timer = QTimer(self)
         self._flush_timer.setInterval(_FLUSH_SECONDS * 1000)
@@ -178,7 +169,8 @@ class Keeping(QObject):
 
     def watch_window(self) -> None:
         """Close the session with the window that the dock is in now."""
-        self._window = watch_window(self, self._dock, self._window)
+        close = partial(_close, self._session)
+        close_with_window(outermost(self._dock), self._session, close)
 
     def leave(self) -> None:
         """Listen to the session no more; it stays open with its layers."""
@@ -186,18 +178,6 @@ class Keeping(QObject):
         self._session.open_requested.disconnect(self.open_session)
         self._flush_timer.stop()
         self._flush()
-
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Close the session with the window."""
-        if event is not None and event.type() == QEvent.Type.Close:
-            # napari may ask whether to close, and stay open: so the session is closed
-            # when the window hides, or, where it never was shown, when it is gone
-            self._closing = True
-            closing = partial(_close_if_gone, self._window, self._session)
-            QTimer.singleShot(0, closing)
-        if self._closing and is_hidden_by(event):
-            _close(self._session)
-        return super().eventFilter(watched, event)
 
     def refresh(self) -> None:
         """Make the panel say what is the case."""
@@ -225,6 +205,7 @@ class Keeping(QObject):
     def save_as(self, folder: Path) -> None:
         """Save to a folder, and go on there."""
         if self._status.attempt(partial(self._session.save_as, folder)):
+            self._failure = ""
             self._status.say(self._place())
         self.refresh()
 
@@ -267,9 +248,6 @@ class Keeping(QObject):
         self.bar.discard_requested.connect(self._on_discard)
         self.bar.later_requested.connect(self._on_later)
         self._flush_timer.timeout.connect(self._flush)
-        app = QApplication.instance()
-        if app is not None:
-            app.aboutToQuit.connect(self._close)
 
     def _on_open(self) -> None:
         folder = ask_folder(self._dock, "Open a session (a folder NAME.sac)")
@@ -399,9 +377,6 @@ class Keeping(QObject):
         if not self._session.read_only:
             self._status.attempt(self._session.flush)
 
-    def _close(self) -> None:
-        _close(self._session)
-
     def _image_name(self) -> str:
         plane = self._shown()
         return "nuclei" if plane is None else str(plane.layer.name)
@@ -433,11 +408,6 @@ def _snapshot(annotation: Annotation) -> Annotation:
     copied.state = replace(state, labels=state.labels.copy())
     copied.masks = dict(annotation.masks)
     return copied
-
-
-def _close_if_gone(find_window: FindWindow, session: AnnotationSession) -> None:
-    if is_closed(find_window):
-        _close(session)
 
 
 def _close(session: AnnotationSession) -> None:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from napari_sac.viewer.review import ReviewProgress
 
 NO_IMAGE = "Open an image first, or a sample: File > Open Sample > Segment Any Cell."
+TURNED = (
+    "Nuclei are found in the image's last two axes, seen in 2D. Turn the axes back "
+    "below the canvas, and leave 3D."
+)
 NO_POINTS = "Find nuclei first."
 IMAGE_GONE = (
     "The image was removed while the work was going on, so the result was dropped. "

@@ -25,7 +25,7 @@ from napari_sac.viewer.inference import (
     find_nuclei,
     segment,
 )
-from napari_sac.viewer.planes import look_at_plane, sample_colours
+from napari_sac.viewer.planes import is_turned, look_at_plane, sample_colours
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._config_form import ConfigForm
@@ -53,6 +53,7 @@ from napari_sac.widgets._wording import (
     NO_IMAGE,
     NO_POINTS,
     POINTS_GONE,
+    TURNED,
     describe_cancelled,
     describe_count,
     describe_diameter,
@@ -85,6 +86,7 @@ class SegmentWidget(QWidget):
         settings = compute_settings()
         self.session = AnnotationSession.of(napari_viewer)
         self.session.cache_bytes = settings.cache_mb << 20
+        self.session.device = settings.device
         self.worker = Worker(self)
         self.images = ImagePanel(napari_viewer)
         self.models = ModelPanel(self.session, self.worker, settings.device)
@@ -294,6 +296,8 @@ class SegmentWidget(QWidget):
             look_at_plane(self.session.viewer, plane)
             self.images.look_at(plane)
         self._follow()
+        # to segment again must not change what nobody has touched
+        self.decode_form.show(annotation.state.settings.decode)
         if annotation.labels is not None:
             self.choices.suggest_fold()
 
@@ -319,7 +323,9 @@ class SegmentWidget(QWidget):
         self._show_stain(annotation)
         loaded = self.session.loaded
         self.models.show_device(None if loaded is None else loaded.model)
-        _allow(self.find_button, self.why_not_find, plane is not None)
+        turned = plane is not None and is_turned(self.session.viewer, plane.layer)
+        self.why_not_find.setText(TURNED if turned else NO_IMAGE)
+        _allow(self.find_button, self.why_not_find, plane is not None and not turned)
         _allow(self.segment_button, self.why_not_segment, annotation is not None)
         if self.worker.busy:
             self.find_button.setEnabled(False)

@@ -85,6 +85,9 @@ class _Reporter:
         if time.monotonic() - self._written <= _STATUS_SECONDS:
             self._status = replace(self._status, **changes)
             return
+        self._tell(**changes)
+
+    def _tell(self, **changes: Any) -> None:
         # a training does not end because nobody can be told how far it is
         with suppress(OutputError):
             self.write(**changes)
@@ -95,11 +98,11 @@ class _Reporter:
             case Told(text):
                 sys.stdout.write(f"{text}\n")
                 sys.stdout.flush()
-                self.write(notes=(*self._status.notes, text[:_LONGEST_TEXT]))
+                self._tell(notes=(*self._status.notes, text[:_LONGEST_TEXT]))
             case Working(stage, done, total):
                 self._write_now_and_then(stage=f"{stage}: {done} of {total}")
             case Began(step, steps):
-                self.write(phase=Phase.TRAINING, step=step, steps=steps, stage="")
+                self._tell(phase=Phase.TRAINING, step=step, steps=steps, stage="")
             case Stepped(step, steps):
                 left = event.seconds_left
                 self._write_now_and_then(
@@ -107,18 +110,18 @@ class _Reporter:
                 )
             case Validated():
                 self._draw(event)
-                self.write(step=event.step, stage="")
+                self._tell(step=event.step, stage="")
             case Comparing():
-                self.write(phase=Phase.COMPARING, seconds_left=None, stage="")
+                self._tell(phase=Phase.COMPARING, seconds_left=None, stage="")
 
     def ask(self) -> Request:
         """Return what is wished, and say so if a training pauses or goes on."""
         wish = read_wish(self._folder)
         waits = wish is Request.PAUSE
         if self._status.phase is Phase.TRAINING and waits:
-            self.write(phase=Phase.PAUSED)
+            self._tell(phase=Phase.PAUSED)
         elif self._status.phase is Phase.PAUSED and not waits:
-            self.write(phase=Phase.TRAINING)
+            self._tell(phase=Phase.TRAINING)
         return wish
 
     def _draw(self, event: Validated) -> None:

@@ -222,7 +222,7 @@ def _train(run: Run) -> bool:
     if state.step == 0:
         validate(run)
         checkpoint.save_checkpoint(run)
-    last = time.monotonic()
+    last, stopped = time.monotonic(), False
     while state.step < steps:
         request = run.ask()
         while request is Request.PAUSE:
@@ -232,7 +232,8 @@ def _train(run: Run) -> bool:
         done, wish = run.team.agree([done, float(_WISHES.index(request))])
         if _WISHES[int(wish)] is Request.CANCEL:
             raise Cancelled(CANCELLED)
-        if _WISHES[int(wish)] is Request.STOP or done >= 1:
+        stopped = _WISHES[int(wish)] is Request.STOP
+        if stopped or done >= 1:
             break
         do_step(run, done)
         now = time.monotonic()
@@ -247,4 +248,4 @@ def _train(run: Run) -> bool:
                 checkpoint.save_checkpoint(run)
     if run.best_step < state.step and state.step % run.validate_every:
         validate(run)
-    return state.step < steps
+    return stopped
