@@ -28,6 +28,7 @@ from napari_sac.core.session.state import AnnotationState
 from napari_sac.core.types import Prompts, PromptState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from napari_sac.core.training.run import Job
@@ -36,14 +37,19 @@ if TYPE_CHECKING:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three drawn images with their labels."""
-    for part in ("images", "labels"):
-        (tmp_path / part).mkdir()
-    for seed in range(3):
-        drawn = draw_nuclei((120, 140), 8, 11, seed)
-        Image.fromarray(drawn.image).save(tmp_path / "images" / f"{seed}.png")
-        labels = Image.fromarray(drawn.labels.astype(np.uint16))
-        labels.save(tmp_path / "labels" / f"{seed}.png")
+    draw(tmp_path, range(3))
     return tmp_path
+
+
+def draw(folder: Path, seeds: Iterable[int]) -> None:
+    """Write an image and its labels for each seed."""
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    for seed in seeds:
+        drawn = draw_nuclei((120, 140), 8, 11, seed)
+        Image.fromarray(drawn.image).save(folder / "images" / f"{seed}.png")
+        labels = Image.fromarray(drawn.labels.astype(np.uint16))
+        labels.save(folder / "labels" / f"{seed}.png")
 
 
 def arguments(folder: Path, *more: object, output: str = "mine") -> list[str]:
@@ -79,15 +85,18 @@ def test_quick_run_writes_adapter_and_report(
     assert "--resume" in capsys.readouterr().err
 
 
-def test_a_folder_to_validate_on(folder: Path) -> None:
-    (folder / "val").mkdir()
-    for part in ("images", "labels"):
-        (folder / "val" / part).symlink_to(folder / part)
+def test_a_folder_to_validate_on(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(folder / "val", (3, 4))
     quick = ("--quick", "--epochs", 5, "--val", folder / "val")
     assert main(arguments(folder, *quick)) == 0
     report = json.loads((folder / "mine" / "report.json").read_text())
     assert report["held_out"] == "folder"
-    assert report["held_out_names"] == ["0", "1", "2"]
+    assert report["held_out_names"] == ["3", "4"]
+    draw(folder / "same", (2, 3))
+    assert main(arguments(folder, "--val", folder / "same", output="proof")) == 1
+    assert "1 of the 2 images to validate on" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from napari_sac.core.session.database import is_busy
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.recovery import find_unclosed
 from napari_sac.widgets import _keeping
+from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._keeping import EXPORTS, IMPORTS, FileKind, is_saved
 from napari_sac.widgets.segment_widget import SegmentWidget
 
@@ -439,6 +440,7 @@ def test_a_session_is_closed_with_its_window_after_its_dock(
     made.leave()
     holder.setWidget(QWidget())
     made.deleteLater()
+    qtbot.waitUntil(lambda: not is_alive(made))
     window.removeDockWidget(holder)
     session.accept(session.annotations[0], np.arange(2))
     assert is_busy(tmp_path / "x.sac")
