@@ -161,6 +161,8 @@ class TrainingConfig:
         Crops a step, and prompts on each at most.
     mild : float
         Part of the crops whose scale and colours stay near the image's own.
+    weigh_neighbours : bool
+        Whether pixels of other nuclei weigh as much as those of a mask's own.
     learning_rate : float
         Highest rate, after ``warm_up_steps``; it falls along a cosine.
     weight_decay : float
@@ -178,6 +180,7 @@ class TrainingConfig:
     batch_size: int = 8
     prompts_per_crop: int = 16
     mild: float = 0.0
+    weigh_neighbours: bool = True
     learning_rate: float = 8e-4
     warm_up_steps: int = 150
     weight_decay: float = 0.03

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,10 +12,13 @@ from synthetic import build_tiny_model
 
 from napari_sac.core.config import TrainingConfig
 from napari_sac.core.models.weight_files import read_generator
-from napari_sac.core.training import base_model
+from napari_sac.core.training import base_model, trainer
+from napari_sac.core.training.sampling import draw_crops, prepare_image
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from napari_sac.core.training.sampling import TrainingImage
 
 
 @pytest.fixture
@@ -137,3 +141,39 @@ def test_what_learns_lies_on_the_device_that_was_asked_for(
     state = base_model.build_state(TrainingConfig(), device="meta")
     for module in (state.sam, state.generator, state.auxiliary):
         assert all(p.device.type == "meta" for p in module.parameters())
+
+
+def test_images_in_colour_can_be_drawn_more_often() -> None:
+    labels = np.zeros((30, 40), np.int32)
+    labels[5:20, 5:20] = 1
+    grey = np.full((30, 40, 3), 90, np.uint8)
+    coloured = grey.copy()
+    coloured[..., 2] = 200
+    images = [prepare_image(pixels, labels, 24) for pixels in (grey, coloured, grey)]
+    even = base_model.weigh_coloured(images, 1)
+    np.testing.assert_allclose(even, [1 / 3] * 3)
+    np.testing.assert_allclose(base_model.weigh_coloured(images, 3), [0.2, 0.6, 0.2])
+
+
+def test_what_is_weighed_is_what_is_drawn(
+    labelled_folder: Path,
+    tmp_path: Path,
+    tiny_shipped: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = []
+
+    def draw(
+        images: list[TrainingImage], *rest: object, **options: object
+    ) -> tuple[object, ...]:
+        drawn.append(options["weights"])
+        return draw_crops(images, *rest, **options)
+
+    monkeypatch.setattr(
+        base_model, "weigh_coloured", lambda images, times: np.array([0.0, times / 7])
+    )
+    monkeypatch.setattr(trainer, "draw_crops", draw)
+    output = tmp_path / "run"
+    flags = ["--data", str(labelled_folder), "--output", str(output), "--masks-only"]
+    assert base_model.main([*flags, "--steps", "1", "--coloured", "7"]) == 0
+    assert [weights.tolist() for weights in drawn] == [[0, 1]]

@@ -71,11 +71,33 @@ def test_mask_targets_show_one_nucleus_in_its_window(crops: Crops) -> None:
         torch.tensor([[[8.0, 8.0]], [[30.0, 30.0]]]),
         torch.ones(2, 1, dtype=torch.int64),
     )
-    truth, valid = mask_targets(crops, prompts, torch.tensor([[0, 0], [16, 16]]), 16, 2)
+    origins = torch.tensor([[0, 0], [16, 16]])
+    truth, valid, others = mask_targets(crops, prompts, origins, 16, 2)
     assert truth.shape == (2, 8, 8)
     assert truth[0].sum() * 4 == 100
     assert truth[1].sum() == 0, "a prompt on the background asks for nothing"
     assert valid.all()
+    assert others[0].sum() == 0
+    assert not (truth * others).any()
+    prompts = replace(prompts, label=torch.tensor([2, 0]))
+    _, _, others = mask_targets(crops, prompts, origins, 16, 2)
+    assert others[0].sum() * 4 == 100, "of another prompt it is another nucleus"
+
+
+def test_a_mask_that_flows_into_its_neighbour_costs_more() -> None:
+    truth, others = torch.zeros(2, 1, 8, 8)
+    truth[0, 1:7, 1:4] = 1
+    others[0, 1:7, 4:7] = 1
+    valid = torch.ones_like(truth)
+    into_neighbour = torch.zeros_like(truth)
+    into_neighbour[0, 1:7, 1:7] = 1
+    logits = into_neighbour * 20 - 10
+    iou = torch.full((1,), 0.5)
+    plain, _ = mask_loss(logits, iou, truth, valid)
+    taught, _ = mask_loss(logits, iou, truth, valid, others)
+    assert taught > 1.2 * plain
+    right, _ = mask_loss(truth * 20 - 10, torch.ones(1), truth, valid, others)
+    assert right < 0.05
 
 
 def test_mask_loss_is_small_for_the_truth_and_its_iou() -> None:

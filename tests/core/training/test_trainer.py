@@ -130,6 +130,18 @@ def test_masks_are_taught_with_the_generators_say(images: list[TrainingImage]) -
     assert parts[0]["auxiliary"] == parts[1]["auxiliary"]
 
 
+def test_neighbours_weigh_if_that_is_wanted(images: list[TrainingImage]) -> None:
+    rng = np.random.default_rng(0)
+    crops = draw_crops(images, 2, 64, rng)
+    prompts = draw_prompts(crops, 4, rng)
+    weighed, plain = (
+        train_step(base_state(), crops, prompts, replace(CONFIG, weigh_neighbours=w))
+        for w in (True, False)
+    )
+    assert weighed["masks"] != plain["masks"]
+    assert weighed["semantic"] == plain["semantic"]
+
+
 def test_the_generator_can_be_trained_alone(
     images: list[TrainingImage], tmp_path: Path
 ) -> None:
@@ -155,8 +167,10 @@ def test_some_crops_are_altered_only_mildly(
         size: int,
         rng: np.random.Generator,
         *,
+        weights: None,
         mild: bool,
     ) -> Crops:
+        assert weights is None, "each image is as likely as the others"
         drawn.append((count, mild))
         return draw_crops(images, count, size, rng, mild=mild)
 

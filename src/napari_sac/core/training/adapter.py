@@ -143,6 +143,11 @@ def main(arguments: list[str] | None = None) -> int:
         default=0.0,
         help="part of the crops whose scale and colours stay near the image's own",
     )
+    parser.add_argument(
+        "--weigh-neighbours",
+        action="store_true",
+        help="have pixels of other nuclei weigh as much as those of a mask's own",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=DEVICE_NAMES, default="auto")
     parsed = parser.parse_args(arguments)
@@ -151,6 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
         max_minutes=parsed.max_minutes,
         seed=parsed.seed,
         mild=parsed.mild,
+        weigh_neighbours=parsed.weigh_neighbours,
         prompts_per_crop=parsed.prompts,
         learning_rate=parsed.rate,
         warm_up_steps=50,

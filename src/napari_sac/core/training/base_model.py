@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -41,6 +42,7 @@ from napari_sac.core.training.trainer import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
     from torch import Tensor
 
     from napari_sac.core.training.sampling import TrainingImage
@@ -122,7 +124,9 @@ def train_base(parsed: argparse.Namespace) -> None:
         mild=parsed.mild,
     )
     state = build_state(config, device=select_device(parsed.device).name)
-    train(state, _load_images(parsed.data, state), parsed.output, config)
+    images = _load_images(parsed.data, state)
+    weights = weigh_coloured(images, parsed.coloured)
+    train(state, images, parsed.output, config, weights=weights)
     state.use_averages()
     write_sam(state, parsed.output)
     write_generator(parsed.output / _GENERATOR_FILE, state.generator)
@@ -141,7 +145,9 @@ def train_masks(parsed: argparse.Namespace) -> None:
         averaging=0.995,
     )
     state = build_masks_state(config, device=select_device(parsed.device).name)
-    train(state, _load_images(parsed.data, state), parsed.output, config)
+    images = _load_images(parsed.data, state)
+    weights = weigh_coloured(images, parsed.coloured)
+    train(state, images, parsed.output, config, weights=weights)
     state.use_averages()
     write_sam(state, parsed.output)
 
@@ -163,10 +169,29 @@ def train_generator(parsed: argparse.Namespace) -> None:
     state = build_generator_state(config, device=device, widths=parsed.widths)
     start = {k: v.clone() for k, v in state.generator.state_dict().items()}
     images = _load_images(parsed.data, state)
-    train(state, images, parsed.output, config, generator_step)
+    weights = weigh_coloured(images, parsed.coloured)
+    train(state, images, parsed.output, config, generator_step, weights)
     state.use_averages()
     keep_part(state.generator, start, parsed.keep)
     write_generator(parsed.output / _GENERATOR_FILE, state.generator)
+
+
+def weigh_coloured(
+    images: Sequence[TrainingImage], times: float
+) -> npt.NDArray[np.float64]:
+    """Return how often each image (N,) is drawn, those in colour ``times`` as often.
+
+    Stained tissue is in colour, and is rarer and harder than fluorescence.
+    """
+    grey = [
+        bool(
+            torch.equal(i.image[0], i.image[1]) and torch.equal(i.image[1], i.image[2])
+        )
+        for i in images
+    ]
+    weights: npt.NDArray[np.float64] = np.where(grey, 1.0, times)
+    weights /= weights.sum()
+    return weights
 
 
 def keep_part(network: nn.Module, start: dict[str, Tensor], part: float) -> None:
@@ -215,6 +240,12 @@ def main(arguments: list[str] | None = None) -> int:
         type=float,
         default=0.0,
         help="part of the crops whose scale and colours stay near the image's own",
+    )
+    parser.add_argument(
+        "--coloured",
+        type=float,
+        default=1.0,
+        help="how many times as often images in colour are drawn, 1 by default",
     )
     parser.add_argument("--device", choices=DEVICE_NAMES, default="auto")
     part = parser.add_mutually_exclusive_group()

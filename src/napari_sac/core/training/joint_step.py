@@ -295,7 +295,7 @@ def _mask_parts(
     # a person sees, clicks and keeps masks that the generator had its say in
     said = windows_of_cells(cells, prompts, origins, window)
     logits = logits + said
-    truth, valid = mask_targets(
+    truth, valid, _ = mask_targets(
         crops, prompts, origins * patch, window * patch, patch // 4
     )
     losses, true_iou = mask_losses(logits, quality, truth, valid)

@@ -59,18 +59,26 @@ def generator_loss(maps: Tensor, crops: Crops, *, balanced: bool = False) -> Ten
 
 
 def mask_loss(
-    logits: Tensor, predicted_iou: Tensor, truth: Tensor, valid: Tensor
+    logits: Tensor,
+    predicted_iou: Tensor,
+    truth: Tensor,
+    valid: Tensor,
+    others: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the mean loss of decoded masks, and their true IoU.
 
     The parameters are those of :func:`mask_losses`.
     """
-    losses, true_iou = mask_losses(logits, predicted_iou, truth, valid)
+    losses, true_iou = mask_losses(logits, predicted_iou, truth, valid, others)
     return losses.mean(), true_iou
 
 
 def mask_losses(
-    logits: Tensor, predicted_iou: Tensor, truth: Tensor, valid: Tensor
+    logits: Tensor,
+    predicted_iou: Tensor,
+    truth: Tensor,
+    valid: Tensor,
+    others: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the loss (P,) of each decoded mask, and its true IoU (P,).
 
@@ -82,10 +90,15 @@ def mask_losses(
         In [0, 1]: the part of each mask pixel that the nucleus covers.
     valid : (P, h, w) float tensor
         1 where the truth is known.
+    others : (P, h, w) float tensor, optional
+        The part of each mask pixel that other nuclei cover. It weighs as much as the
+        nucleus itself then: a mask that flows into its neighbour is a nucleus lost.
     """
     logits = logits.float()
     entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     near = 0.5 + 2 * (truth > 0).float() * (truth < 1).float() + (truth > 0).float()
+    if others is not None:
+        near = near + others
     weight = valid * near
     entropy = (entropy * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)
     present = (truth * valid).sum((1, 2)) > 0
@@ -100,8 +113,8 @@ def mask_losses(
 
 def mask_targets(
     crops: Crops, prompts: PromptBatch, origins: Tensor, side: int, cell: int
-) -> tuple[Tensor, Tensor]:
-    """Return the truth in each prompt's window, and where it is known.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the truth in each prompt's window, where it is known, and what is beside.
 
     Parameters
     ----------
@@ -116,7 +129,7 @@ def mask_targets(
 
     Returns
     -------
-    truth, valid : (P, side / cell, side / cell) float tensors
+    truth, valid, others : (P, side / cell, side / cell) float tensors
     """
     steps = torch.arange(side, device=origins.device)
     rows = (origins[:, 0, None] + steps)[:, :, None]
@@ -128,6 +141,7 @@ def mask_targets(
     return (
         F.avg_pool2d(inside.float()[:, None], cell)[:, 0],
         (F.avg_pool2d(known[:, None], cell)[:, 0] > 0.99).float(),
+        F.avg_pool2d(((labels > 0) & ~inside).float()[:, None], cell)[:, 0],
     )
 
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
     from segment_anything.modeling import Sam
 
     from napari_sac.core.config import TrainingConfig
@@ -122,6 +123,7 @@ def train(
     output: Path,
     config: TrainingConfig,
     step: Step | None = None,
+    weights: npt.NDArray[np.float64] | None = None,
 ) -> None:
     """Train, in place, until the steps or the minutes are used up.
 
@@ -137,6 +139,8 @@ def train(
     config : TrainingConfig
     step : callable, optional
         What is done with a batch; :func:`train_step` by default.
+    weights : (len(images),) float, optional
+        How often each image is drawn; sums to 1.
     """
     output.mkdir(parents=True, exist_ok=True)
     checkpoint, curve = output / "checkpoint.pt", output / "curve.csv"
@@ -154,7 +158,7 @@ def train(
         mild = round(config.mild * config.batch_size)
         crops = Crops.concatenate(
             [
-                draw_crops(images, count, size, rng, mild=is_mild)
+                draw_crops(images, count, size, rng, weights=weights, mild=is_mild)
                 for count, is_mild in ((config.batch_size - mild, False), (mild, True))
                 if count
             ]
@@ -203,10 +207,16 @@ def train_step(
     logits = logits + windows_of_cells(cells, prompts, origins, window)
     whole_logits = whole_logits + cells[whole.image_index]
     patch = architecture.patch_size
-    truth, valid = mask_targets(
+    truth, valid, others = mask_targets(
         crops, prompts, origins * patch, window * patch, patch // 4
     )
-    of_masks, true_iou = mask_loss(logits, predicted_iou, truth, valid)
+    of_masks, true_iou = mask_loss(
+        logits,
+        predicted_iou,
+        truth,
+        valid,
+        others if config.weigh_neighbours else None,
+    )
     of_whole, _ = mask_loss(
         whole_logits, whole_iou, *whole_crop_targets(crops, whole, patch // 4)
     )
