@@ -294,6 +294,7 @@ class Field:
             request,
             decoded.masks,
             decoded.embedding,
+            image,
             loaded,
             nuclei,
             nuclei,

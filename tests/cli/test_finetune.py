@@ -99,6 +99,24 @@ def test_a_folder_to_validate_on(
     assert "1 of the 2 images to validate on" in capsys.readouterr().err
 
 
+def test_originals_that_prove_or_teach_already_are_left_out(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = []
+
+    def note(job: Job, *_: object, **__: object) -> None:
+        jobs.append(job)
+        raise Cancelled("enough")
+
+    monkeypatch.setattr("napari_sac.core.training.fine_tuning.finetune", note)
+    draw(folder / "val", (3,))
+    draw(folder / "original", (2, 3, 4))
+    given = ("--val", folder / "val", "--original", folder / "original")
+    assert main(arguments(folder, *given)) != 0
+    assert [one.name for one in jobs[0].original] == ["4"]
+    assert "2 of the 3 images of --original" in capsys.readouterr().err
+
+
 @pytest.fixture
 def session(folder: Path) -> Path:
     """A session of the second image with all nuclei accepted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -27,12 +27,13 @@ from napari_sac.core.session.replay import replay
 from napari_sac.core.types import ObjectClass, Prompts
 from napari_sac.viewer.inference import ModelChoice
 from napari_sac.viewer.planes import current_plane
-from napari_sac.viewer.readers import get_session_reader, read_session
+from napari_sac.viewer.readers import get_session_reader, open_dropped_session
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.viewer.writers import write_outlines
 
 if TYPE_CHECKING:
     from conftest import Bench
+    from synthetic import Nuclei
 
     from napari_sac.viewer.annotation import Annotation
 
@@ -359,7 +360,7 @@ def test_the_reader_knows_sessions(bench: Bench, tmp_path: Path) -> None:
     assert get_session_reader(str(tmp_path)) is None
     assert get_session_reader([str(folder)]) is None
     reader = get_session_reader(str(folder))
-    assert reader is read_session
+    assert reader is open_dropped_session
     # no window: something to look at
     labels, points = reader(str(folder))
     np.testing.assert_array_equal(labels[0], annotation.state.labels)
@@ -379,6 +380,96 @@ def test_exports(bench: Bench, tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         read_prompts(tmp_path / "prompts.csv").yx, annotation.prompts.yx
     )
+
+
+def open_file(bench: Bench, file: Path, **options: Any) -> None:
+    """Show the pixels of the bench's image as a reader of a file does."""
+    pixels = bench.layer.data
+    with layer_source(path=str(file)):
+        bench.layer = bench.viewer.add_image(pixels, rgb=True, **options)
+
+
+def test_an_image_that_is_opened_again_has_its_nuclei(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.viewer.layers.clear()
+    open_file(bench, tmp_path / "field.tif", name="field", scale=(0.5, 0.5))
+    annotation = bench.find()
+    bench.segment(annotation)
+    bench.viewer.layers.remove(bench.layer)
+    assert annotation.plane is None
+    open_file(bench, tmp_path / "other.tif", name="field")
+    assert annotation.plane is None
+    told: list[str] = []
+    bench.session.told.connect(told.append)
+    open_file(bench, tmp_path / "field.tif", name="field", scale=(2, 3))
+    assert bench.session.find(bench.plane) is annotation
+    assert told == ["field [1] is here again, with its nuclei."]
+    assert tuple(annotation.points.scale) == tuple(annotation.labels.scale) == (2, 3)
+    annotation.points.add([80.0, 100.0])
+    assert bench.decode()
+    assert (annotation.state.labels == annotation.prompts.object_id[-1]).any()
+
+
+def test_nuclei_go_to_no_other_image_of_their_file(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.viewer.layers.clear()
+    open_file(bench, tmp_path / "field.zarr", name="C1")
+    open_file(bench, tmp_path / "field.zarr", name="C0")
+    annotation = bench.find()
+    bench.viewer.layers.remove(bench.layer)
+    open_file(bench, tmp_path / "field.zarr", name="C2")
+    assert annotation.plane is None
+    open_file(bench, tmp_path / "field.zarr", name="C0")
+    assert annotation.plane.layer is bench.layer
+
+
+def test_who_deletes_all_layers_starts_over(bench: Bench, tmp_path: Path) -> None:
+    bench.viewer.layers.clear()
+    open_file(bench, tmp_path / "field.tif", name="field")
+    annotation = bench.find()
+    bench.viewer.layers.clear()
+    open_file(bench, tmp_path / "field.tif", name="field")
+    assert bench.session.find(bench.plane) is None
+    assert bench.find() is not annotation
+
+
+def test_pixels_that_are_not_those_of_the_file_are_kept(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.viewer.layers.clear()
+    open_file(bench, tmp_path / "field.tif", name="field")
+    bench.layer.data = bench.layer.data[::-1].copy()
+    annotation = bench.find()
+    folder = bench.session.journal.folder
+    bench.session.close(clean=False)
+    session = reopened(folder)
+    (again,) = session.annotations
+    # as the models read them
+    np.testing.assert_array_equal(again.plane.layer.data, annotation.plane.read())
+    check_same(annotation, again)
+
+
+def test_the_model_that_was_chosen_for_an_import_is_chosen_again(
+    bench: Bench, nuclei: Nuclei
+) -> None:
+    bench.session.choose_model("sac_tiny", "he")
+    bench.session.import_labels(bench.plane, nuclei.labels)
+    session, _ = reopened_elsewhere(bench)
+    model, adapter = session.chosen_model
+    assert (model, Path(adapter).name) == ("sac_tiny", "he")
+
+
+def test_an_import_after_nothing_was_found_is_drawn_by_what_is_chosen_now(
+    bench: Bench,
+) -> None:
+    annotation = bench.session.import_points(bench.plane, np.array([[20.0, 30.0]]), 31)
+    assert annotation.diameter == 31
+    bench.session.undo()
+    bench.session.choose_model("sac_tiny", "he")
+    bench.session.import_points(bench.plane, np.array([[20.0, 30.0]]))
+    assert bench.session.scene(annotation).choice.adapter.name == "he"
 
 
 @pytest.mark.parametrize("ending", [".tif", ".ome.zarr"])
@@ -605,11 +696,11 @@ def test_a_session_dropped_in_is_left_to_who_can_read_it_beside_the_window(
     monkeypatch.setattr("napari.current_viewer", lambda: viewer)
     session, asked = AnnotationSession.of(viewer), []
     session.open_requested.connect(asked.append)
-    read_session(str(folder))
+    open_dropped_session(str(folder))
     assert asked == [folder]
     assert session.annotations == []
     session.open_requested.disconnect()
-    read_session(str(folder))
+    open_dropped_session(str(folder))
     assert len(session.annotations) == 1
     session.close(clean=True)
 

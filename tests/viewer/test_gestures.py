@@ -13,10 +13,13 @@ from napari.utils._proxies import ReadOnlyWrapper
 from napari.utils.interactions import mouse_press_callbacks, mouse_release_callbacks
 from napari.utils.shortcuts import default_shortcuts
 
+from napari_sac.core.config import ProposalConfig
 from napari_sac.core.inference.instances import inside
 from napari_sac.core.progress import ignore_progress
+from napari_sac.core.session.state import Settings
 from napari_sac.core.types import NEGATIVE, POSITIVE
 from napari_sac.viewer.editing import nucleus_at
+from napari_sac.viewer.inference import FindRequest, find_nuclei
 from napari_sac.viewer.keys import ACTIONS, DEFAULTS, KeyTakenError
 from napari_sac.viewer.live import PreviewRequest, decode_live
 from napari_sac.viewer.view import is_in_view
@@ -24,6 +27,7 @@ from napari_sac.viewer.view import is_in_view
 if TYPE_CHECKING:
     from conftest import Bench
     from napari.layers import Layer
+    from synthetic import Nuclei
 
     from napari_sac.viewer.annotation import Annotation
 
@@ -236,6 +240,37 @@ def test_points_of_a_table_become_nuclei(bench: Bench, tmp_path: object) -> None
     annotation = bench.session.import_table(bench.plane, file)
     np.testing.assert_array_equal(annotation.prompts.yx, [(20, 30), (60.5, 80)])
     assert bench.session.undo_title == "import 2 nuclei"
+
+
+def test_points_of_a_table_are_decoded_at_the_size_that_find_measures(
+    bench: Bench, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "points.csv"
+    file.write_text("y,x\n20,30\n60.5,80\n", encoding="utf-8")
+    monkeypatch.setattr(bench.session, "choice", lambda: bench.loaded.choice)
+    bench.session.loaded = bench.loaded
+    request = FindRequest(
+        bench.plane, bench.loaded.choice, bench.loaded, ProposalConfig()
+    )
+    measured = find_nuclei(request, ignore_progress).diameter
+    assert measured != Settings.diameter
+    annotation = bench.session.import_table(bench.plane, file)
+    assert annotation.diameter == pytest.approx(measured)
+    assert annotation.state.settings.model == "tiny"
+    bench.session.loaded = None
+    bench.session.import_table(bench.plane, file)
+    assert bench.session.loaded is None, "measured once"
+    assert annotation.diameter == pytest.approx(measured)
+
+
+def test_what_is_imported_is_drawn_by_the_chosen_adapter(
+    bench: Bench, nuclei: Nuclei
+) -> None:
+    bench.session.choose_model("sac_tiny", "he")
+    annotation = bench.session.import_labels(bench.plane, nuclei.labels)
+    choice = bench.session.scene(annotation).choice
+    assert choice.name == "sac_tiny"
+    assert choice.adapter.name == "he"
 
 
 # -- boxes, lassos and regions -------------------------------------------------

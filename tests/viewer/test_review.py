@@ -37,7 +37,7 @@ def test_of_a_nucleus_without_a_mask_it_is_said_which_one_covers_it(
     owner, hidden = np.unique(labels[labels > 0]).tolist()[:2]
     labels[labels == hidden] = 0
     annotation.masks[hidden] = covering_mask(annotation, owner, hidden)
-    review.start(annotation)
+    review.go(annotation, 1)
     while review.current != hidden:
         review.go(annotation, 1)
     (reason,) = review.progress(annotation).reasons
@@ -63,7 +63,7 @@ def test_the_reasons_are_relative_to_the_other_nuclei(bench: Bench) -> None:
         annotation.masks[object_id] = ObjectMask(
             object_id, (y, x), logits, iou, 0.9, b""
         )
-    review.start(annotation)
+    review.go(annotation, 1)
     said = []
     for _ in ids:
         said.append(review.progress(annotation).reasons)
@@ -160,7 +160,7 @@ def test_going_to_a_nucleus_gives_it_the_keys_to_decide_with(bench: Bench) -> No
     bench.segment(annotation)
     selection = bench.viewer.layers.selection
     selection.active = bench.layer
-    bench.session.review.start(annotation)
+    bench.session.review.go(annotation, 1)
     assert selection.active is annotation.points
     # who paints goes on painting
     selection.active = annotation.labels

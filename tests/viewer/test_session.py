@@ -12,11 +12,15 @@ import pytest
 from app_model.types import KeyBinding
 from napari.layers import Labels, Points
 
+from napari_sac.core.inference.embedding import embedding_key
+from napari_sac.core.io import normalise_image
+from napari_sac.core.progress import ignore_progress
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.types import NEGATIVE, POSITIVE, PromptState
 from napari_sac.viewer.drawing import REGIONS_STAY
 from napari_sac.viewer.editing import nucleus_at
 from napari_sac.viewer.gestures import ONE_MASK
+from napari_sac.viewer.live import decode_live
 from napari_sac.viewer.prompts import STATE_COLOURS
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.viewer.strokes import take_stroke
@@ -596,3 +600,50 @@ def test_reviewed_regions_whose_layer_is_deleted_are_told_of(bench: Bench) -> No
     bench.viewer.layers.remove(annotation.regions)
     assert told == [REGIONS_STAY]
     assert bench.session.regions.show_reviewed(annotation).nshapes == 1
+
+
+def test_exchanged_pixels_are_looked_at_anew(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    known = annotation.embedding
+    bench.layer.data = bench.layer.data[::-1].copy()
+    assert annotation.embedding is None
+    bench.session.add_nuclei(annotation, np.array([[5.0, 5.0]]))
+    assert bench.decode()
+    assert annotation.embedding is not None
+    assert annotation.embedding.key != known.key
+    assert bench.session.find(bench.plane) is annotation
+
+
+def test_a_mask_of_the_pixels_before_leaves_no_embedding(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    bench.session.add_nuclei(annotation, np.array([[5.0, 5.0]]))
+    request = bench.session.live.next_request()
+    bench.layer.data = bench.layer.data[::-1].copy()
+    before = annotation.state.labels.copy()
+    bench.session.live.take(decode_live(request, ignore_progress))
+    assert annotation.embedding is None
+    np.testing.assert_array_equal(annotation.state.labels, before)
+    assert bench.session.live.waiting, "for a mask of the pixels now"
+    assert bench.decode()
+    image = normalise_image(bench.layer.data)
+    assert annotation.embedding.key == embedding_key(
+        image, bench.loaded.model.key, annotation.embedding.scale
+    )
+
+
+def test_pixels_of_another_size_have_nuclei_of_their_own(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    before = bench.layer.data
+    bench.layer.data = before[:100, :90]
+    assert bench.session.find(bench.plane) is None
+    assert not annotation.points.visible
+    other = bench.find()
+    assert other is not annotation
+    assert bench.segment(other).labels.shape == (100, 90)
+    bench.layer.data = before
+    assert bench.session.find(bench.plane) is annotation
+    assert annotation.points.visible
+    assert not other.points.visible

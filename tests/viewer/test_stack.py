@@ -145,3 +145,22 @@ def test_layers_that_come_late_are_not_laid_over_another_plane(bench: Bench) -> 
     bench.session.follow(bench.plane)
     assert first.points.visible
     assert first.labels.visible
+
+
+def test_a_stack_that_gets_fewer_planes_is_looked_at_anew(bench: Bench) -> None:
+    open_stack(bench)
+    bench.viewer.dims.set_current_step(0, 2)
+    last = bench.find()
+    bench.viewer.dims.set_current_step(0, 0)
+    first = bench.find()
+    bench.segment(first)
+    bench.layer.data = bench.layer.data[1:]
+    assert bench.session.find(bench.plane) is first
+    assert first.embedding is None
+    np.testing.assert_array_equal(
+        first.plane.read()[..., 0], bench.plane.read()[..., 0]
+    )
+    bench.viewer.dims.set_current_step(0, 1)
+    assert bench.session.find(bench.plane) is None, "the third plane is not there"
+    bench.session.follow(bench.plane)
+    assert not last.points.visible

@@ -88,6 +88,19 @@ def test_masks_follow_a_point_at_once(
     assert new in annotated.masks
 
 
+def test_a_closed_dock_decodes_nothing(
+    dock: SegmentWidget, annotated: Annotation
+) -> None:
+    dock.correcting.pause(True)
+    dock.session.add_nuclei(annotated, np.array([[80.0, 100.0]]))
+    assert dock.session.live.waiting
+    dock.leave()
+    # as when a job ends that the closing dock has cancelled
+    dock.correcting.pause(False)
+    assert not dock.correcting.lane.busy
+    assert dock.session.live.waiting
+
+
 def test_switched_off_they_wait(
     qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
 ) -> None:
@@ -474,7 +487,7 @@ def test_the_reasons_are_those_of_the_mask_that_is_shown(
         shape = np.where(labels[y:, x:] == k, 9.0, -9.0).astype(np.float32)
         annotated.masks[k] = ObjectMask(k, (int(y), int(x)), shape, 1.0, 1.0, b"")
     review = dock.session.review
-    review.start(annotated)
+    review.go(annotated, 1)
     first, mask = review.current, annotated.masks[review.current]
     dock.session.changed.emit()
     before = dock.review.reasons.text()

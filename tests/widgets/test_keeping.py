@@ -18,6 +18,7 @@ from napari_sac.core.io import read_labels, read_prompts, write_labels
 from napari_sac.core.session.database import is_busy
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.recovery import find_unclosed
+from napari_sac.viewer import exchange
 from napari_sac.widgets import _keeping
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._keeping import EXPORTS, IMPORTS, FileKind, is_saved
@@ -402,6 +403,35 @@ def test_points_of_a_table_become_nuclei(
     qtbot.waitUntil(
         lambda: not lane.busy and not dock.session.live.waiting, timeout=60_000
     )
+
+
+def test_points_are_decoded_at_the_diameter_that_was_typed(
+    qtbot: QtBot, dock: SegmentWidget, tmp_path: Path
+) -> None:
+    (tmp_path / "points.csv").write_text("y,x\n20,30\n50,60.5\n")
+    dock.diameter.setValue(37)
+    choose(dock, "points", tmp_path / "points.csv")
+    wait(qtbot, dock)
+    (annotation,) = dock.session.annotations
+    assert annotation.diameter == 37
+    lane = dock.correcting.lane
+    qtbot.waitUntil(
+        lambda: not lane.busy and not dock.session.live.waiting, timeout=60_000
+    )
+
+
+def test_a_session_that_nobody_waits_for_any_more_is_not_kept_locked(
+    dock: SegmentWidget, annotated: Annotation, second: SegmentWidget, tmp_path: Path
+) -> None:
+    dock.keeping.save_as(tmp_path / "field")
+    dock.session.close(clean=True)
+    read = exchange.read_session(tmp_path / "field.sac")
+    second.leave()
+    second.keeping._show_opened(tmp_path / "field.sac", read)
+    assert second.session.annotations == []
+    journal = exchange.read_session(tmp_path / "field.sac").journal
+    assert not journal.read_only
+    journal.close(clean=True)
 
 
 def test_outlines_keep_their_ids(

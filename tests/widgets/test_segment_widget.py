@@ -188,6 +188,21 @@ def test_channels_are_offered_where_there_are_some(
     assert dock.images.plane().channels == (1,)
 
 
+def test_channels_are_offered_anew_when_an_image_gets_other_data(
+    viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    grey = image.data[..., 0]
+    stack = viewer.add_image(np.stack([grey] * 3), name="stack")
+    dock.images.choose(stack)
+    dock.images.first.setCurrentText("2")
+    stack.data = np.stack([grey] * 2)
+    assert dock.images.plane().channels == ()
+    assert dock.images.first.count() == 3, "as shown, 0 and 1"
+    dock.images.first.setCurrentText("1")
+    stack.data = np.stack([grey[::-1]] * 2)
+    assert dock.images.plane().channels == (1,)
+
+
 def test_a_stain_is_offered_for_colour_images(
     qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
 ) -> None:
@@ -288,6 +303,20 @@ def test_the_result_for_an_image_that_is_gone_is_dropped(
     qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
     assert "image was removed" in dock.status.message.text()
     assert list(viewer.layers) == [image]
+
+
+def test_the_result_for_pixels_that_were_exchanged_is_dropped(
+    qtbot: QtBot, dock: SegmentWidget, image: Image
+) -> None:
+    gate = Gate(image.data)
+    image.data = gate
+    click(qtbot, dock.find_button)
+    qtbot.waitUntil(gate.asked.is_set, timeout=60_000)
+    image.data = gate.pixels[::-1]
+    gate.open.set()
+    qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
+    assert "got other pixels" in dock.status.message.text()
+    assert dock.session.annotations == []
 
 
 def test_labels_for_points_that_are_gone_are_dropped(

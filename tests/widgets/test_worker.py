@@ -131,6 +131,30 @@ def test_a_result_that_comes_after_cancel_is_dropped(
     assert heard.cancelled == ["Waiting"]
 
 
+def test_what_stays_is_told_as_done_though_cancel_came_at_its_end(
+    qtbot: QtBot, worker: Worker, heard: Heard
+) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def write(progress: Progress) -> str:
+        began.set()
+        go_on.wait(20)
+        return "written"
+
+    worker.start("Exporting", write, heard.results.append, lasting=True)
+    qtbot.waitUntil(began.is_set, timeout=20_000)
+    worker.cancel()
+    go_on.set()
+    wait_until_idle(qtbot, worker)
+    assert heard.results == ["written"]
+    assert heard.cancelled == []
+    worker.start("Exporting", count_slowly, heard.results.append, lasting=True)
+    worker.cancel()
+    wait_until_idle(qtbot, worker)
+    assert heard.results == ["written"]
+    assert heard.cancelled == ["Exporting"]
+
+
 def test_the_cancel_of_naparis_activity_dock_stops_the_work(
     qtbot: QtBot, worker: Worker, heard: Heard
 ) -> None:

@@ -12,6 +12,9 @@ from napari_sac.core.config import STAINS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    # What add_subparsers returns; the class has no public name.
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
 
 def add_option(
     parser: argparse.ArgumentParser, flag: str, kind: type[Any], name: str

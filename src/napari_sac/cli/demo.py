@@ -15,10 +15,10 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_sac.cli.doctor import installed_version
 from napari_sac.core.errors import NapariSacError
 
 if TYPE_CHECKING:
@@ -27,12 +27,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_sac.cli._options import Subparsers
     from napari_sac.core.types import IntArray
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.widgets.segment_widget import SegmentWidget
-
-    # What add_subparsers returns; the class has no public name.
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEFAULT_OUTPUT = Path("demo-output")
 
@@ -270,7 +268,7 @@ class _Demo:
             "device": self._device(),
             "model": None if loaded is None else loaded.choice.name,
             "versions": {"python": platform.python_version()}
-            | {name: _version(name) for name in _PACKAGES},
+            | {name: installed_version(name) for name in _PACKAGES},
         }
 
     def _image_name(self) -> str:
@@ -387,13 +385,6 @@ def _pixels(annotation: Annotation) -> IntArray:
         raise NapariSacError("The labels were deleted before the demo had finished.")
     pixels: IntArray = annotation.labels.data
     return pixels
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _say(line: str) -> None:

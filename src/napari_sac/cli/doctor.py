@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    # What add_subparsers returns; the class has no public name.
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    from napari_sac.cli._options import Subparsers
 
 Report = dict[str, dict[str, str]]
 """Section to name to value; every value is text for people."""
@@ -69,7 +68,7 @@ def examine() -> Report:
         "models": _try(_models),
         "adapters": _try(_adapters),
         "folders": _try(_folders),
-        "qt": {name: _version(name) for name in _BINDINGS}
+        "qt": {name: installed_version(name) for name in _BINDINGS}
         | {"QT_API": os.environ.get("QT_API", "not set")},
         "opengl": _opengl(),
     }
@@ -80,10 +79,11 @@ def _versions() -> dict[str, str]:
         "python": f"{platform.python_version()} at {sys.executable}",
         "system": f"{platform.platform()}, {os.cpu_count()} processors",
     }
-    return system | {name: _version(name) for name in _PACKAGES}
+    return system | {name: installed_version(name) for name in _PACKAGES}
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """Return the version of a package, or that it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

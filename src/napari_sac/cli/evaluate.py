@@ -1,13 +1,18 @@
 """``napari-sac evaluate``: how good predicted labels are against true ones."""
 
-import argparse
+from __future__ import annotations
+
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from napari_sac.cli._options import Subparsers
 
 
-def add_parser(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
-) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the command and its flags."""
     parser = subparsers.add_parser(
         "evaluate",

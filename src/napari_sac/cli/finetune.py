@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sac.cli._options import adapter_or_folder, add_option, add_view_options
+from napari_sac.cli._terminal import say
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import TrainingDataError
@@ -15,11 +16,9 @@ from napari_sac.core.errors import TrainingDataError
 if TYPE_CHECKING:
     import argparse
 
+    from napari_sac.cli._options import Subparsers
     from napari_sac.core.training.fine_tuning import Event, Job
     from napari_sac.core.training.training_set import ReviewedImage
-
-    # What add_subparsers returns; the class has no public name.
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _OPTIONS = {
     "rank": "--rank",
@@ -116,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
     team = join_team(args.device)
     outcome = finetune(
-        _make_job(args), team, resume=args.resume, started=started, listen=_say
+        _make_job(args), team, resume=args.resume, started=started, listen=_tell
     )
     if team.leads:
         report = outcome.report
@@ -145,7 +144,11 @@ def _make_job(args: argparse.Namespace) -> Job:
     from napari_sac.core.models.adapter import find_adapter
     from napari_sac.core.models.registry import DEFAULT_MODEL, licence_of
     from napari_sac.core.training.fine_tuning import Job
-    from napari_sac.core.training.training_set import split, with_folder
+    from napari_sac.core.training.training_set import (
+        split,
+        with_folder,
+        without_known,
+    )
 
     images = _read_images(args)
     data = (
@@ -158,6 +161,14 @@ def _make_job(args: argparse.Namespace) -> Job:
         model = DEFAULT_MODEL
         if args.adapter is not None:
             model = find_adapter(args.adapter).base
+    original = () if args.original is None else _pairs(args.original, args)
+    others = without_known(original, (*images, *data.held_out))
+    if len(others) < len(original):
+        say(
+            f"{len(original) - len(others)} of the {len(original)} images of "
+            "--original are among those to learn from or to compare on, and are left "
+            "out."
+        )
     values = {name: getattr(args, name) for name in _OPTIONS}
     return Job(
         model=model,
@@ -165,7 +176,7 @@ def _make_job(args: argparse.Namespace) -> Job:
         data=data,
         output=args.output,
         config=FinetuneConfig(quick=args.quick, **values),
-        original=() if args.original is None else _pairs(args.original, args),
+        original=others,
         title=args.title,
         tissue=args.tissue,
         licence=licence_of(model, args.adapter),
@@ -173,7 +184,7 @@ def _make_job(args: argparse.Namespace) -> Job:
 
 
 def _read_images(args: argparse.Namespace) -> tuple[ReviewedImage, ...]:
-    from napari_sac.core.training.session_data import read_session
+    from napari_sac.core.training.session_data import read_reviewed_session
     from napari_sac.core.training.training_set import read_reviewed
 
     images: list[ReviewedImage] = []
@@ -187,7 +198,7 @@ def _read_images(args: argparse.Namespace) -> tuple[ReviewedImage, ...]:
             stain=args.stain,
         )
     for session in args.session:
-        images += read_session(session)
+        images += read_reviewed_session(session)
     return tuple(images)
 
 
@@ -204,7 +215,7 @@ def _pairs(folder: Path, args: argparse.Namespace) -> tuple[ReviewedImage, ...]:
     )
 
 
-def _say(event: Event) -> None:
+def _tell(event: Event) -> None:
     """Write what happens: sentences and validations a line each, steps in place."""
     from napari_sac.core.training.fine_tuning import Stepped, Told, Validated
 

@@ -10,10 +10,8 @@ from napari_sac.core.progress import format_bytes
 if TYPE_CHECKING:
     import argparse
 
+    from napari_sac.cli._options import Subparsers
     from napari_sac.core.models.registry import ModelSpec
-
-    # What add_subparsers returns; the class has no public name.
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _ACTIONS = {"list": None, "download": "NAME", "import": "FILE"}
 
@@ -58,14 +56,14 @@ def run(args: argparse.Namespace) -> int:
 def _download(name: str) -> None:
     from napari_sac.core.models.registry import download_model
 
-    path = download_model(name, _show)
+    path = download_model(name, _show_percent)
     sys.stdout.write(f"{name} is at {path}\n")
 
 
 def _import(file: str, name: str | None) -> None:
     from napari_sac.core.models.registry import import_model
 
-    spec = import_model(file, name, _show)
+    spec = import_model(file, name, _show_percent)
     sys.stdout.write(f"{spec.name} is built like {spec.sizes} and ready to use.\n")
 
 
@@ -106,7 +104,7 @@ def _format_adapters() -> str:
     return "\n".join(["", "Adapters", *(lines or ["none"]), ""])
 
 
-def _show(stage: str, done: int, total: int) -> None:
+def _show_percent(stage: str, done: int, total: int) -> None:
     if sys.stderr.isatty():
         end = "\n" if total and done == total else ""
         sys.stderr.write(f"\r{stage} {done / max(total, 1):.0%}\x1b[K{end}")

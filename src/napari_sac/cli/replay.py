@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_sac.cli._terminal import progress_line, say
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import OutputError
 
@@ -13,12 +13,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from napari_sac.cli._options import Subparsers
     from napari_sac.core.models.registry import Model
     from napari_sac.core.session.replay import Replayed
-
-    # What add_subparsers returns; the class has no public name.
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
-
 
 _ENDINGS = ("_prompts.csv", "_labels.tif")
 
@@ -70,9 +67,11 @@ def run(args: argparse.Namespace) -> int:
     from napari_sac.core.session.replay import replay
 
     def load(name: str, *, adapter: str | None) -> Model:
-        return load_model(name, adapter=adapter, device=args.device, progress=_show)
+        return load_model(
+            name, adapter=adapter, device=args.device, progress=progress_line()
+        )
 
-    results = replay(args.session, load=load, progress=_show)
+    results = replay(args.session, load=load, progress=progress_line())
     stems = _stems(results)
     if not args.overwrite:
         _spare_work(args, stems, results)
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         pixels = result.different_pixels
         different = different or pixels > 0
         verdict = f"{pixels:,} pixels differ from" if pixels else "identical to"
-        _say(f"{stem}: {verdict} the labels in the session")
+        say(f"{stem}: {verdict} the labels in the session")
     return 1 if args.check and different else 0
 
 
@@ -117,14 +116,3 @@ def _stems(results: Sequence[Replayed]) -> list[str]:
         stem = Path("".join(letters)).stem.strip(" .")[:100] or "image"
         stems.append(stem if len(results) == 1 else f"{result.number}_{stem}")
     return stems
-
-
-def _show(stage: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r{stage} {done}/{total}\x1b[K\r")
-        sys.stderr.flush()
-
-
-def _say(line: str) -> None:
-    clear = "\x1b[K" if sys.stderr.isatty() else ""
-    sys.stderr.write(f"{line}{clear}\n")

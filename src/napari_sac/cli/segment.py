@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sac.cli._options import adapter_or_folder, add_option, add_view_options
+from napari_sac.cli._terminal import progress_line, say
 from napari_sac.core.config import DecodeConfig, ProposalConfig
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import (
@@ -26,13 +26,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from napari_sac.cli._options import Subparsers
     from napari_sac.core.inference.segment import Segmentation
     from napari_sac.core.models.registry import Model
     from napari_sac.core.progress import Progress
     from napari_sac.core.types import Prompts
-
-    # What add_subparsers returns; the class has no public name.
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _EXPORTS = {"geojson": ".geojson", "ome-zarr": ".ome.zarr"}
 _POINTS_ENDINGS = ("_points.csv", ".csv", "_prompts.csv")
@@ -119,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     files = _list_files(args.inputs)
     problem = _find_problem(files, args)
     if problem:
-        _say(f"napari-sac segment: {problem}")
+        say(f"napari-sac segment: {problem}")
         return 2
     _make_folder(args.output)
     model = _load(args)
@@ -127,16 +125,16 @@ def run(args: argparse.Namespace) -> int:
     for i, file in enumerate(files):
         heading = f"[{i + 1}/{len(files)}] {file.name}"
         try:
-            outcome = _segment_file(file, args, model, _progress(heading))
+            outcome = _segment_file(file, args, model, progress_line(heading))
         # torch raises RuntimeError where memory is short; the next image may be small
         except (NapariSacError, MemoryError, RuntimeError) as error:
             if args.debug:
                 traceback.print_exc()
             failed.append(str(file))
             outcome = f"FAILED: {str(error) or type(error).__name__}"
-        _say(f"{heading}: {outcome}")
+        say(f"{heading}: {outcome}")
     if failed:
-        _say(
+        say(
             f"napari-sac segment: {len(failed)} of {len(files)} images failed, "
             f"the others are in {args.output}: {', '.join(failed)}"
         )
@@ -153,11 +151,11 @@ def _load(args: argparse.Namespace) -> Model:
             DEFAULT_MODEL if args.adapter is None else find_adapter(args.adapter).base
         )
     model = load_model(
-        name, adapter=args.adapter, device=args.device, progress=_progress(name)
+        name, adapter=args.adapter, device=args.device, progress=progress_line(name)
     )
     adapter = f" with {model.adapter.name}" if model.adapter else ""
     device = model.device
-    _say(f"{name}{adapter} on {device.title} ({device.name}: {device.reason})")
+    say(f"{name}{adapter} on {device.title} ({device.name}: {device.reason})")
     return model
 
 
@@ -289,7 +287,7 @@ def _images_in(folder: Path) -> list[Path]:
         if reason is None:
             images.append(file)
         elif not file.name.startswith("."):
-            _say(f"left out {file}: {reason}")
+            say(f"left out {file}: {reason}")
     return images
 
 
@@ -369,22 +367,6 @@ def _make_folder(folder: Path) -> None:
         raise OutputError(
             f"The folder {folder} cannot be written to. Choose another --output."
         )
-
-
-def _progress(heading: str) -> Progress:
-    """Return a callback that shows the stage where a person is looking."""
-
-    def show(stage: str, done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{heading}: {stage} {done}/{total}\x1b[K\r")
-            sys.stderr.flush()
-
-    return show
-
-
-def _say(line: str) -> None:
-    clear = "\x1b[K" if sys.stderr.isatty() else ""
-    sys.stderr.write(f"{line}{clear}\n")
 
 
 def _positive(text: str) -> float:

@@ -148,7 +148,9 @@ class Annotation:
         mine = self.plane
         if mine is None:
             return False
-        return mine.layer is plane.layer and mine.position == plane.position
+        # data that have not this plane, in exchange for those before, have other nuclei
+        same = mine.layer is plane.layer and mine.data is plane.data
+        return same and mine.position == plane.position
 
     def owns(self, layer: Layer) -> bool:
         """Return whether that layer is one of ours about this plane."""

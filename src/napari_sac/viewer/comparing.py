@@ -20,7 +20,7 @@ from napari_sac.core.training.lineage import Seen, has_seen
 from napari_sac.viewer.finetuning import copy_annotation, count_reviewed
 from napari_sac.viewer.inference import LoadedModel, ModelChoice, load
 from napari_sac.viewer.layers import plane_name
-from napari_sac.viewer.planes import current_plane, plane_geometry
+from napari_sac.viewer.planes import current_plane, is_open, plane_geometry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -397,13 +397,13 @@ class ComparisonLayers:
         Raises
         ------
         ImageFormatError
-            If the image was removed meanwhile.
+            If the image was removed or got other pixels meanwhile.
         """
         plane = found.request.plane
-        if plane.layer not in self._viewer.layers:
+        if not is_open(self._viewer, plane):
             raise ImageFormatError(
-                "The image was removed while it was compared on, so the result was "
-                "dropped. Other layers were kept."
+                "The image was removed or got other pixels while it was compared on, "
+                "so the result was dropped. Other layers were kept."
             )
         self.remove()
         active = self._viewer.layers.selection.active

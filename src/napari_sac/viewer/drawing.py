@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_sac.viewer.layers import (
     SESSION_KEY,
@@ -13,7 +13,7 @@ from napari_sac.viewer.layers import (
     show_pixels,
     write_points,
 )
-from napari_sac.viewer.outlines import Outlines
+from napari_sac.viewer.outlines import OutlineSwitch
 
 if TYPE_CHECKING:
     from napari.layers import Layer, Points
@@ -41,7 +41,7 @@ class Drawing:
 
     def __init__(self, session: AnnotationSession) -> None:
         self._session = session
-        self._outlines = Outlines()
+        self._outlines = OutlineSwitch()
         session.viewer.layers.events.removed.connect(self._on_layer_removed)
 
     def draw(
@@ -194,6 +194,13 @@ class Drawing:
         active = layers.selection.active
         layers.insert(layers.index(below), layer)
         layers.selection.active = below if active is None else active
+
+    def place(self, annotation: Annotation, geometry: dict[str, Any]) -> None:
+        """Put the layers of an annotation where the planes of its image lie now."""
+        annotation.geometry = geometry
+        for layer in annotation.layers:
+            for name, value in geometry.items():
+                setattr(layer, name, value)
 
     def _on_layer_removed(self, event: Event) -> None:
         session, layer = self._session, event.value

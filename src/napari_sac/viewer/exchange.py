@@ -15,7 +15,6 @@ import numpy as np
 from napari.layers import Image
 
 from napari_sac.core.errors import (
-    Cancelled,
     LabelFormatError,
     NapariSacError,
     OutputError,
@@ -30,19 +29,22 @@ from napari_sac.core.types import Prompts, PromptState
 from napari_sac.viewer import painting
 from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.adapters import check_choice
+from napari_sac.viewer.inference import measure_nuclei
 from napari_sac.viewer.live import Edit
-from napari_sac.viewer.planes import ImagePlane, pixel_size
+from napari_sac.viewer.planes import ImagePlane, full_resolution, pixel_size
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     import numpy.typing as npt
+    from napari.layers import Layer
 
     from napari_sac.core.geojson import Outlines
     from napari_sac.core.session.image import ImageReference
     from napari_sac.core.session.journal import Journal, Restored
     from napari_sac.core.types import AnyArray, FloatArray, ObjectClass
     from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.inference import LoadedModel, ModelChoice
     from napari_sac.viewer.session import AnnotationSession
 
 OME_ZARR_SUFFIX = ".ome.zarr"
@@ -66,6 +68,25 @@ class ReadLabels:
 
     labels: npt.NDArray[np.uint32]
     prompts: Prompts
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredPoints:
+    """Points of a file and, for an image without nuclei, how large its nuclei are.
+
+    Parameters
+    ----------
+    yx : (N, 2) float
+        In pixels of the image.
+    diameter : float or None
+        Typical nucleus diameter in pixels; None where it is known already.
+    loaded : LoadedModel or None
+        The model that measured it.
+    """
+
+    yx: FloatArray
+    diameter: float | None = None
+    loaded: LoadedModel | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +139,10 @@ def import_labels(
     LabelFormatError
         If they are no labels of this plane.
     """
-    return show_labels(session, plane, read_labels(labels, plane.shape), title)
+    return show_imported(session, plane, prepare_labels(labels, plane.shape), title)
 
 
-def read_labels(
+def prepare_labels(
     labels: AnyArray, shape: tuple[int, int], progress: Progress = ignore_progress
 ) -> ReadLabels:
     """Return labels of another tool with a prompt for each.
@@ -138,7 +159,7 @@ def read_labels(
     return ReadLabels(given, prompts_from_labels(given))
 
 
-def show_labels(
+def show_imported(
     session: AnnotationSession,
     plane: ImagePlane,
     read: ReadLabels,
@@ -149,9 +170,21 @@ def show_labels(
 
 
 def import_points(
-    session: AnnotationSession, plane: ImagePlane, yx: FloatArray
+    session: AnnotationSession,
+    plane: ImagePlane,
+    yx: FloatArray,
+    diameter: float | None = None,
 ) -> Annotation:
-    """Make every point (N, 2) a nucleus beside those there are; masks are decoded."""
+    """Make every point (N, 2) a nucleus beside those there are; masks are decoded.
+
+    Parameters
+    ----------
+    session : AnnotationSession
+    plane : ImagePlane
+    yx : (N, 2) float
+    diameter : float, optional
+        Typical nucleus diameter in pixels, for a plane without nuclei.
+    """
     from napari_sac.core.inference.imports import prompts_from_points
 
     annotation = session.about(plane)
@@ -162,11 +195,15 @@ def import_points(
         points, object_id=points.object_id + edits.next_id(state.prompts, state.hidden)
     )
     prompts = Prompts.concatenate([state.prompts, points])
+    settings = state.settings
+    if len(state.prompts) == 0:
+        settings = session.fresh_settings()
+        settings = replace(settings, diameter=diameter or settings.diameter)
     _import(
         session,
         annotation,
         edits.count_title("import", len(points)),
-        replace(state, prompts=prompts),
+        replace(state, prompts=prompts, settings=settings),
         edit=Edit(state.prompts, prompts),
     )
     return annotation
@@ -184,8 +221,65 @@ def import_table(
     LabelFormatError
         If the file has no points that can be read.
     """
-    points = read_table(path, plane.shape, pixel_size(plane.layer))
-    return import_points(session, plane, points)
+    size = pixel_size(plane.layer)
+    choice = measuring_model(session, plane)
+    read = read_measured_points(path, plane, size, choice, session.loaded)
+    return show_points(session, plane, read)
+
+
+def measuring_model(
+    session: AnnotationSession, plane: ImagePlane
+) -> ModelChoice | None:
+    """Return what is to measure a plane's nuclei; None if there are some already."""
+    known = session.find(plane)
+    measured = known is not None and len(known.prompts) > 0
+    return None if measured else session.choice()
+
+
+def read_measured_points(
+    path: str | Path,
+    plane: ImagePlane,
+    size: tuple[float, float] | None,
+    choice: ModelChoice | None,
+    loaded: LoadedModel | None,
+    diameter: float | None = None,
+    progress: Progress = ignore_progress,
+) -> MeasuredPoints:
+    """Return the points of a file, and how large the nuclei of the image are.
+
+    Parameters
+    ----------
+    path : str or Path
+    plane : ImagePlane
+    size : (float, float) or None
+        Micrometres of a pixel along y and x, if they are known.
+    choice : ModelChoice or None
+        The model that measures nuclei; None to leave that out.
+    loaded : LoadedModel or None
+        The model used last.
+    diameter : float, optional
+        Typical nucleus diameter in pixels, which is not measured then.
+    progress : Progress, optional
+
+    Raises
+    ------
+    NapariSacError
+        As :func:`import_table`, and of the image and the model.
+    """
+    yx = read_table(path, plane.shape, size, progress)
+    if choice is None or diameter is not None:
+        return MeasuredPoints(yx, diameter)
+    measured, measured_by = measure_nuclei(plane, choice, loaded, progress)
+    return MeasuredPoints(yx, measured, measured_by)
+
+
+def show_points(
+    session: AnnotationSession, plane: ImagePlane, read: MeasuredPoints
+) -> Annotation:
+    """Make points that were read nuclei; their masks are decoded."""
+    if read.loaded is not None:
+        session.loaded = read.loaded
+    return import_points(session, plane, read.yx, read.diameter)
 
 
 def read_table(
@@ -254,7 +348,7 @@ def read_outlines(
 
     progress("reading the file", 0, 0)
     outlines = read_geojson(path, shape)
-    areas = read_labels(_without_rejected(outlines), shape, progress)
+    areas = prepare_labels(_without_rejected(outlines), shape, progress)
     return ReadOutlines(outlines, areas)
 
 
@@ -418,7 +512,8 @@ def read_session(
                     f"{error} Prompts and labels can be corrected all the same."
                 )
         problems += _model_problems(restored)
-    except (SessionError, Cancelled):
+    except BaseException:
+        # whatever has happened: who is not closed keeps the session locked
         journal.close(clean=False)
         raise
     return ReadSession(journal, restored, pixels, tuple(problems))
@@ -445,7 +540,7 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
     for number, state in restored.states.items():
         reference = restored.images[number]
         view = restored.info.get(f"view-{number}", {})
-        plane = _find_plane(session, reference)
+        plane = find_plane(session, reference)
         if plane is None:
             plane = _load_plane(session, read, number, view)
         work = _read_work(restored.info.get(f"work-{number}"))
@@ -483,9 +578,9 @@ def _choose_model_of(session: AnnotationSession, restored: Restored) -> None:
 
 
 def _last_settings(states: Mapping[int, AnnotationState]) -> Settings | None:
-    """Return the settings of the last image, if a model has looked at it."""
+    """Return the settings of the last image, if a model was chosen for it."""
     for state in list(states.values())[-1:]:
-        if state.settings.model_key is not None:
+        if state.settings.model_key is not None or len(state.prompts):
             return state.settings
     return None
 
@@ -535,17 +630,17 @@ def _replace_all(
     classes: Mapping[int, ObjectClass] | None = None,
 ) -> Annotation:
     """Make labels the annotation of a plane, with given pixels for each nucleus."""
-    fresh = Settings(diameter=typical_diameter(labels), decode=session.decode_config)
-    annotation = session.about(plane, fresh)
+    annotation = session.about(plane)
     session.live.take_back(annotation)
     state = annotation.state
+    settings = state.settings if len(state.prompts) else session.fresh_settings()
     after = AnnotationState(
         prompts,
         Prompts.empty(),
         state.labels,
         frozenset(prompts.object_id.tolist()),
         state.reviewed,
-        replace(state.settings, diameter=fresh.diameter),
+        replace(settings, diameter=typical_diameter(labels)),
         classes or {},
     )
     pixels = PixelChange.between(state.labels, labels)
@@ -623,34 +718,37 @@ def _decided(before: Prompts, after: Prompts, outlines: Outlines) -> Prompts:
     return edits.vouch_for(replace(after, score=score, state=state), vouched)
 
 
-def _find_plane(
+def find_plane(
     session: AnnotationSession, reference: ImageReference
 ) -> ImagePlane | None:
     """Return the plane if a layer in the viewer is of the same file.
 
     Of a file that gives several layers it is the one of the same name.
     """
-    found = []
-    for layer in session.viewer.layers:
-        path = getattr(layer.source, "path", None)
-        if not isinstance(layer, Image) or path is None or reference.path is None:
-            continue
-        if Path(path).absolute() != Path(reference.path):
-            continue
-        data = layer.data[0] if layer.multiscale else layer.data
-        plane = ImagePlane(
-            layer,
-            data,
-            reference.index,
-            reference.channel_axis,
-            reference.channels,
-            reference.stain,
-        )
-        if layer.ndim - 2 == len(reference.index) and plane.shape == reference.shape:
-            found.append(plane)
+    planes = (plane_in(layer, reference) for layer in session.viewer.layers)
+    found = [plane for plane in planes if plane is not None]
     if len(found) > 1:
         found = [p for p in found if str(p.layer.name) == reference.name]
     return found[0] if len(found) == 1 else None
+
+
+def plane_in(layer: Layer, reference: ImageReference) -> ImagePlane | None:
+    """Return the plane in a layer, if that is of the file that a reference names."""
+    path = getattr(layer.source, "path", None)
+    if not isinstance(layer, Image) or path is None or reference.path is None:
+        return None
+    if Path(path).absolute() != Path(reference.path):
+        return None
+    plane = ImagePlane(
+        layer,
+        full_resolution(layer),
+        reference.index,
+        reference.channel_axis,
+        reference.channels,
+        reference.stain,
+    )
+    there = layer.ndim - 2 == len(plane.index) and plane.is_in(plane.data.shape)
+    return plane if there and plane.shape == reference.shape else None
 
 
 def _load_plane(

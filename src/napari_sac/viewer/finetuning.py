@@ -360,9 +360,9 @@ def _read(source: Source, progress: Progress) -> tuple[ReviewedImage, ...]:
     if isinstance(source, PairFolders):
         return read_reviewed(source.images, source.labels, progress=progress)
     if isinstance(source, SavedSession):
-        from napari_sac.core.training.session_data import read_session
+        from napari_sac.core.training.session_data import read_reviewed_session
 
-        return read_session(source.folder)
+        return read_reviewed_session(source.folder)
     image, layer = source.plane.read(), source.plane.layer
     if image.shape[:2] != source.labels.shape:
         raise TrainingDataError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sac.core.config import ProposalConfig
 from napari_sac.viewer.layers import (
     build_points,
     load_tools,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from napari.layers import Points
 
-    from napari_sac.core.config import DecodeConfig, Mode, ProposalConfig
+    from napari_sac.core.config import DecodeConfig, Mode
     from napari_sac.core.inference.embedding import Embedding
     from napari_sac.core.models.registry import Model
     from napari_sac.core.progress import Progress
@@ -168,6 +169,8 @@ class Segmented:
     masks : dict of int to ObjectMask
     embedding : Embedding or None
         None if there was nothing to segment.
+    image : (H, W, 3) uint8
+        The pixels of the plane.
     loaded : LoadedModel
     nuclei, recomputed : int
         How many nuclei have a label, and how many were decoded for it.
@@ -178,6 +181,7 @@ class Segmented:
     request: SegmentRequest
     masks: dict[int, ObjectMask]
     embedding: Embedding | None
+    image: npt.NDArray[np.uint8]
     loaded: LoadedModel
     nuclei: int
     recomputed: int
@@ -216,6 +220,27 @@ def find_nuclei(request: FindRequest, progress: Progress) -> Found:
     )
 
 
+def measure_nuclei(
+    plane: ImagePlane,
+    choice: ModelChoice,
+    loaded: LoadedModel | None,
+    progress: Progress,
+) -> tuple[float, LoadedModel]:
+    """Return the typical diameter of a plane's nuclei in pixels, and what measured it.
+
+    Raises
+    ------
+    NapariSacError
+        As :func:`find_nuclei`.
+    """
+    loaded = load(choice, loaded, progress)
+    from napari_sac.core.inference.proposals import estimate_diameter
+
+    image = _read(plane, progress)
+    config = ProposalConfig()
+    return estimate_diameter(image, loaded.model, config, progress=progress), loaded
+
+
 def segment(request: SegmentRequest, progress: Progress) -> Segmented:
     """Return the labels of the prompts; only what changed is computed again.
 
@@ -251,6 +276,7 @@ def segment(request: SegmentRequest, progress: Progress) -> Segmented:
         request=request,
         masks={m.object_id: m for m in masks},
         embedding=embedding,
+        image=image,
         loaded=loaded,
         nuclei=nuclei,
         recomputed=sum(request.masks.get(m.object_id) is not m for m in masks),

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from napari_sac.core.errors import NapariSacError, OutputError, SessionError
 from napari_sac.core.io import IMAGE_SUFFIXES
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     import numpy.typing as npt
+    from napari.layers import Image
 
     from napari_sac.core.session.history import Step
     from napari_sac.core.session.pixels import PixelChange
@@ -50,6 +52,11 @@ class SessionJournal:
     ----------
     failed : callable
         Given a sentence, once, when the journal cannot be written.
+
+    Attributes
+    ----------
+    exchanged : set of Image
+        Layers that show other pixels than their files have.
     """
 
     def __init__(self, failed: Callable[[str], Any]) -> None:
@@ -62,6 +69,7 @@ class SessionJournal:
         self._broken = False
         self._unwritten: set[int] = set()
         self._changed: set[int] = set()
+        self.exchanged: WeakSet[Image] = WeakSet()
 
     @property
     def folder(self) -> Path | None:
@@ -86,6 +94,10 @@ class SessionJournal:
         known = self._numbers.keys() - self._changed
         if annotation.number not in known:
             self._pixels[annotation.number] = pixels
+
+    def reference(self, annotation: Annotation) -> ImageReference | None:
+        """Return how to find an annotation's image; None if that was never written."""
+        return self._references.get(annotation.number)
 
     def image_changed(self, annotation: Annotation) -> None:
         """Be told that an annotation is about other pixels at the same place."""
@@ -268,7 +280,8 @@ class SessionJournal:
         pixels = self._pixels.get(annotation.number)
         if pixels is None:
             pixels = plane.read()
-        reference, keep = refer_to(plane, pixels)
+        own = plane.layer in self.exchanged
+        reference, keep = refer_to(plane, pixels, own=own)
         self._references[annotation.number] = reference
         return reference, pixels if keep else None
 
@@ -360,7 +373,7 @@ class SessionJournal:
 
 
 def refer_to(
-    plane: ImagePlane, pixels: npt.NDArray[np.uint8]
+    plane: ImagePlane, pixels: npt.NDArray[np.uint8], *, own: bool = False
 ) -> tuple[ImageReference, bool]:
     """Return how to find a plane again, and whether to keep its pixels in the session.
 
@@ -369,8 +382,10 @@ def refer_to(
     plane : ImagePlane
     pixels : (H, W, 3) uint8
         As ``plane.read()`` returns them.
+    own : bool
+        Whether they are not those of the file that the layer came from.
     """
-    path = getattr(plane.layer.source, "path", None)
+    path = None if own else getattr(plane.layer.source, "path", None)
     readable = path is not None and Path(path).suffix.lower() in IMAGE_SUFFIXES
     reference = ImageReference(
         path=None if path is None else str(Path(path).absolute()),

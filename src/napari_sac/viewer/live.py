@@ -240,7 +240,11 @@ class LiveQueue:
         """Draw a result, unless its step was undone meanwhile."""
         request, self._out = result.request, None
         annotation = self.session.numbered(request.annotation)
-        if annotation is not None:
+        plane = None if annotation is None else annotation.plane
+        if annotation is not None and plane and not plane.shows_as(request.scene.plane):
+            # of other pixels than there are now: the step waits on
+            self._take_up_again(annotation, request)
+        elif annotation is not None:
             self.session.take_embedding(annotation, result)
             if isinstance(request, PreviewRequest):
                 self._foreseen = result
@@ -274,7 +278,14 @@ class LiveQueue:
             return
         self._out = None
         annotation = self.session.numbered(request.annotation)
-        if isinstance(request, LiveRequest) and annotation is not None:
+        if annotation is not None:
+            self._take_up_again(annotation, request)
+
+    def _take_up_again(
+        self, annotation: Annotation, request: LiveRequest | PreviewRequest
+    ) -> None:
+        """Have the next request see to what one should have done."""
+        if isinstance(request, LiveRequest):
             annotation.unsure |= request.unsure
             annotation.undrawn |= request.undrawn
 

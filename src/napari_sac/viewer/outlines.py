@@ -36,7 +36,7 @@ class _Look:
     opacity: float
 
 
-class Outlines:
+class OutlineSwitch:
     """Switches layers of labels between filled nuclei and outlines.
 
     Attributes

@@ -65,13 +65,23 @@ class ImagePlane:
 
     def shows_as(self, other: ImagePlane) -> bool:
         """Return whether another plane at this position has the same pixels."""
-        return (self.channels, self.stain) == (other.channels, other.stain)
+        same = (self.channels, self.stain) == (other.channels, other.stain)
+        return same and self.data is other.data
 
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels."""
         rows = len(self.index)
         return int(self.data.shape[rows]), int(self.data.shape[rows + 1])
+
+    def is_in(self, shape: tuple[int, ...]) -> bool:
+        """Return whether pixels of a shape have this plane, and its channels."""
+        if len(shape) < len(self.index) + 2:
+            return False
+        channels = 0 if self.channel_axis is None else shape[self.channel_axis]
+        return all(i < n for i, n in zip(self.index, shape, strict=False)) and all(
+            channel < channels for channel in self.channels
+        )
 
     def read(self) -> npt.NDArray[np.uint8]:
         """Return the pixels as every model reads them.
@@ -123,7 +133,7 @@ def current_plane(
     stain : str, optional
         The stain to look at alone, if the layer is RGB.
     """
-    data = layer.data[0] if layer.multiscale else layer.data
+    data = full_resolution(layer)
     before = layer.ndim - 2
     world = np.zeros(layer.ndim)
     known = np.asarray(point, float)[-layer.ndim :]
@@ -133,6 +143,17 @@ def current_plane(
     index = tuple(int(i) for i in np.clip(place, 0, np.maximum(limits, 0)))
     stain = stain if layer.rgb else None
     return ImagePlane(layer, data, index, channel_axis(layer), channels, stain)
+
+
+def full_resolution(layer: Image) -> Any:
+    """Return the pixels that a layer has now, array-like, at full resolution."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def is_open(viewer: ViewerModel, plane: ImagePlane) -> bool:
+    """Return whether a viewer has the image of a plane still, with the same pixels."""
+    layer = plane.layer
+    return layer in viewer.layers and plane.data is full_resolution(layer)
 
 
 def is_turned(viewer: ViewerModel, layer: Image) -> bool:
@@ -162,7 +183,7 @@ def channel_axis(layer: Image) -> int | None:
     before = layer.ndim - 2
     if layer.rgb or before < 1:
         return None
-    shape = (layer.data[0] if layer.multiscale else layer.data).shape
+    shape = full_resolution(layer).shape
     labels = [str(label).lower() for label in layer.axis_labels[:before]]
     for axis, label in enumerate(labels):
         if label in _CHANNEL_LABELS:
@@ -179,7 +200,7 @@ def channel_count(layer: Image) -> int:
     axis = channel_axis(layer)
     if axis is None:
         return 0
-    return int((layer.data[0] if layer.multiscale else layer.data).shape[axis])
+    return int(full_resolution(layer).shape[axis])
 
 
 def plane_geometry(layer: Image) -> dict[str, Any]:

@@ -24,10 +24,10 @@ def get_session_reader(
         return None
     if Path(path).suffix.lower() != SUFFIX or not is_session(path):
         return None
-    return read_session
+    return open_dropped_session
 
 
-def read_session(path: str | list[str]) -> list[LayerData]:
+def open_dropped_session(path: str | list[str]) -> list[LayerData]:
     """Open a session in the window that is in use.
 
     Without a window its labels and prompts are returned as layers to look at.

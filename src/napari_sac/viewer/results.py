@@ -101,6 +101,7 @@ def show_labels(
     """Show the labels of a segmentation, and keep what the next one can use."""
     request, state = segmented.request, annotation.state
     session.see(annotation, plane)
+    session.journal.know_pixels(annotation, segmented.image)
     annotation.embedding = segmented.embedding
     annotation.embedded_by = segmented.loaded.model.key
     annotation.recomputed = segmented.recomputed

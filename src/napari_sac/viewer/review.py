@@ -79,12 +79,6 @@ class Review:
         own = prompts.sign[prompts.object_id == self._shown]
         return self._shown if (own == POSITIVE).any() else 0
 
-    def start(self, annotation: Annotation) -> None:
-        """Sort the nuclei that nobody has decided on, and go to the first."""
-        self._sort(annotation)
-        self._shown = 0
-        self.go(annotation, 1)
-
     def go(self, annotation: Annotation, step: int) -> int:
         """Go to the next nucleus (1) or the previous one (-1); return it, 0 for none.
 
@@ -118,24 +112,14 @@ class Review:
             self._session.changed.emit()
         return self.current
 
-    def next(self) -> int:
-        """Go to the next nucleus of the annotation used last."""
-        annotation = self._latest()
-        return 0 if annotation is None else self.go(annotation, 1)
-
-    def previous(self) -> int:
-        """Go to the previous nucleus of the annotation used last."""
-        annotation = self._latest()
-        return 0 if annotation is None else self.go(annotation, -1)
-
-    def accept_and_next(self, annotation: Annotation | None = None) -> int:
+    def accept_and_next(self, annotation: Annotation) -> int:
         """Accept the nucleus under review and go to the next; return that.
 
         One that is not on the screen is brought back into view instead.
         """
         return self._decide_and_next(annotation, self._session.accept)
 
-    def reject_and_next(self, annotation: Annotation | None = None) -> int:
+    def reject_and_next(self, annotation: Annotation) -> int:
         """Reject the nucleus under review and go to the next; return that.
 
         One that is not on the screen is brought back into view instead.
@@ -159,12 +143,9 @@ class Review:
 
     def _decide_and_next(
         self,
-        annotation: Annotation | None,
+        annotation: Annotation,
         decide: Callable[[Annotation, Rows], None],
     ) -> int:
-        annotation = annotation or self._latest()
-        if annotation is None:
-            return 0
         if self.current and annotation is self._annotation:
             if not is_in_view(self._session.viewer, annotation, self.current):
                 self._show(annotation, self.current)
@@ -173,12 +154,6 @@ class Review:
             own = annotation.prompts.object_id == self.current
             decide(annotation, np.flatnonzero(own))
         return self.go(annotation, 1)
-
-    def _latest(self) -> Annotation | None:
-        if self._annotation in self._session.annotations:
-            return self._annotation
-        known = self._session.annotations
-        return known[-1] if known else None
 
     def _place(self) -> int:
         return self._queue.index(self._shown) if self._shown in self._queue else -1

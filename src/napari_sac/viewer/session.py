@@ -7,11 +7,14 @@ decisions and points, ``strokes`` for the brush, ``results`` for what models fou
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakSet
 
 import numpy as np
+from napari.layers import Image
 from psygnal import Signal
 
 from napari_sac.core.config import DecodeConfig
@@ -27,7 +30,7 @@ from napari_sac.viewer.inference import ModelChoice
 from napari_sac.viewer.journaling import SessionJournal
 from napari_sac.viewer.layers import SESSION_KEY, plane_name
 from napari_sac.viewer.live import LiveQueue, Scene
-from napari_sac.viewer.planes import current_plane, plane_geometry
+from napari_sac.viewer.planes import current_plane, full_resolution, plane_geometry
 from napari_sac.viewer.preview import HoverPreview
 from napari_sac.viewer.regions import Regions
 from napari_sac.viewer.review import Review
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
     from napari.layers import Layer
+    from napari.utils.events import Event
 
     from napari_sac.core.session.history import History, Step
     from napari_sac.core.types import AnyArray, FloatArray
@@ -135,6 +139,12 @@ class AnnotationSession:
         self.drawing = Drawing(self)
         self.steps = Steps(self)
         self.adapters_changed.connect(self._on_adapters_changed)
+        inserted = self.viewer.layers.events.inserted
+        # when the viewer's sliders know the layer
+        inserted.connect(self._on_layer_inserted, position="last")
+        for layer in self.viewer.layers:
+            if isinstance(layer, Image):
+                layer.events.data.connect(self._on_image_data)
         self._alive.add(self)
 
     @classmethod
@@ -203,7 +213,7 @@ class AnnotationSession:
         point = self.viewer.dims.point
         return annotation.is_about(current_plane(plane.layer, point, plane.channels))
 
-    def about(self, plane: ImagePlane, settings: Settings | None = None) -> Annotation:
+    def about(self, plane: ImagePlane) -> Annotation:
         """Return the annotation of a plane; a new, empty one if there is none."""
         known = self._numbered.values()
         annotation = next((a for a in known if a.is_about(plane)), None)
@@ -216,7 +226,7 @@ class AnnotationSession:
                     Prompts.empty(),
                     Prompts.empty(),
                     empty,
-                    settings=settings or Settings(decode=self.decode_config),
+                    settings=self.fresh_settings(),
                 ),
                 plane_geometry(plane.layer),
                 plane_name(plane),
@@ -237,6 +247,46 @@ class AnnotationSession:
             # other pixels at the same place
             annotation.embedding = None
             self.journal.image_changed(annotation)
+
+    def _on_image_data(self, event: Event) -> None:
+        """Look at the pixels that an image has got in place of its own."""
+        layer = event.source
+        channels: tuple[int, ...] | None = None
+        self.journal.exchanged.add(layer)
+        for annotation in self.remembered:
+            plane = annotation.plane
+            if plane is None or plane.layer is not layer:
+                continue
+            channels = plane.channels
+            now = replace(plane, data=full_resolution(layer))
+            same = now.data.ndim == plane.data.ndim and now.is_in(now.data.shape)
+            if same and now.shape == annotation.state.labels.shape:
+                self.see(annotation, now)
+        if channels is not None:
+            self.follow(current_plane(layer, self.viewer.dims.point, channels))
+            self.changed.emit()
+
+    def _on_layer_inserted(self, event: Event) -> None:
+        """Know an image again that was deleted, and opened once more."""
+        layer = event.value
+        if not isinstance(layer, Image):
+            return
+        layer.events.data.connect(self._on_image_data)
+        for annotation in self.annotations:
+            reference = self.journal.reference(annotation)
+            if annotation.plane is not None or reference is None:
+                continue
+            plane = exchange.plane_in(layer, reference)
+            # napari numbers a name that is taken; a file may give several layers
+            if plane is None or _unnumbered(layer.name) != _unnumbered(reference.name):
+                continue
+            self.see(annotation, plane)
+            # the file may be another one since
+            self.journal.image_changed(annotation)
+            self.drawing.place(annotation, plane_geometry(layer))
+            self.follow(current_plane(layer, self.viewer.dims.point, plane.channels))
+            self.told.emit(f"{layer.name} is here again, with its nuclei.")
+            self.changed.emit()
 
     def restore(
         self,
@@ -269,6 +319,18 @@ class AnnotationSession:
         return annotation
 
     # -- models -----------------------------------------------------------------
+
+    def choice(self) -> ModelChoice:
+        """Return the model to use next, and where to run it."""
+        model, adapter = self.chosen_model
+        path = adapters.adapter_path(adapter) if adapter else None
+        return ModelChoice(model, path, self.device)
+
+    def fresh_settings(self) -> Settings:
+        """Return how masks are made of a plane of which nothing is known yet."""
+        choice = self.choice()
+        adapter = None if choice.adapter is None else str(choice.adapter)
+        return Settings(choice.name, adapter, decode=self.decode_config)
 
     def choose_model(self, model: str, adapter: str | None = None) -> None:
         """Use a model from now on; what was found with another one stays as it is.
@@ -508,9 +570,11 @@ class AnnotationSession:
         """Make every label of (H, W) labels of any tool a nucleus with a prompt."""
         return exchange.import_labels(self, plane, labels, title)
 
-    def import_points(self, plane: ImagePlane, yx: FloatArray) -> Annotation:
+    def import_points(
+        self, plane: ImagePlane, yx: FloatArray, diameter: float | None = None
+    ) -> Annotation:
         """Make every point (N, 2) a nucleus; its mask is decoded."""
-        return exchange.import_points(self, plane, yx)
+        return exchange.import_points(self, plane, yx, diameter)
 
     def import_table(self, plane: ImagePlane, path: str | Path) -> Annotation:
         """Make every point of a CSV or QuPath file a nucleus."""
@@ -561,6 +625,11 @@ class AnnotationSession:
             total += annotation.embedding.features.nbytes
             if total > self.cache_bytes and annotation is not used:
                 annotation.embedding = None
+
+
+def _unnumbered(name: str) -> str:
+    """Return the name of a layer without the number that napari gives the second."""
+    return re.sub(r" \[\d+\]$", "", str(name))
 
 
 def _unwrapped(viewer: ViewerModel) -> ViewerModel:

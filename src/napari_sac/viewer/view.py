@@ -34,7 +34,7 @@ _REACH = 2.0
 
 
 @dataclass(frozen=True, eq=False)
-class Box:
+class ViewBox:
     """A part of the plane that is shown.
 
     Parameters
@@ -75,15 +75,15 @@ def is_fitted(viewer: ViewerModel) -> bool:
     return bool(fitted)
 
 
-def view_box(viewer: ViewerModel) -> Box:
+def view_box(viewer: ViewerModel) -> ViewBox:
     """Return what is on the screen, as long as the view is two-dimensional."""
     camera = viewer.scene.camera
     half = np.array(viewer.canvas.size, float) / camera.zoom / 2
     middle = np.array(camera.center[-2:], float)
-    return Box(middle - half, middle + half)
+    return ViewBox(middle - half, middle + half)
 
 
-def nucleus_box(annotation: Annotation, object_id: int) -> Box | None:
+def nucleus_box(annotation: Annotation, object_id: int) -> ViewBox | None:
     """Return where a nucleus lies: its pixels, or its points if it has none near them.
 
     None if there is no such nucleus, or no layer shows its points.
@@ -151,8 +151,8 @@ def _beside_nothing(
     )
 
 
-def _in_world(layer: Layer, low: npt.ArrayLike, high: npt.ArrayLike) -> Box:
+def _in_world(layer: Layer, low: npt.ArrayLike, high: npt.ArrayLike) -> ViewBox:
     """Return the box around a box of pixels, which may be turned by the layer."""
     pairs = zip(np.asarray(low, float), np.asarray(high, float), strict=True)
     corners = [layer.data_to_world(corner)[-2:] for corner in product(*pairs)]
-    return Box(np.min(corners, axis=0), np.max(corners, axis=0))
+    return ViewBox(np.min(corners, axis=0), np.max(corners, axis=0))

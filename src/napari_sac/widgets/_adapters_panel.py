@@ -515,7 +515,8 @@ class AdaptersPanel(QWidget):
         except NapariSacError as error:
             self.status.say_error(str(error), "")
             return
-        self._start("Comparing", partial(compare_on_image, request), self._on_compared)
+        work = partial(compare_on_image, request)
+        self._start("Comparing", work, self._on_compared, lasting=False)
 
     def _on_compared(self, found: SideBySide) -> None:
         if not self.status.attempt(partial(self._layers.show, found)):
@@ -558,13 +559,18 @@ class AdaptersPanel(QWidget):
         self._refresh()
 
     def _start(
-        self, title: str, work: Callable[[Progress], Any], done: Callable[[Any], None]
+        self,
+        title: str,
+        work: Callable[[Progress], Any],
+        done: Callable[[Any], None],
+        *,
+        lasting: bool = True,
     ) -> None:
         if self._worker.busy:
             self.status.say(BUSY)
             return
         self._working = True
-        self._worker.start(title, work, partial(self._on_done, done))
+        self._worker.start(title, work, partial(self._on_done, done), lasting=lasting)
 
     def _on_done(self, done: Callable[[Any], None], result: Any) -> None:
         self._working = False

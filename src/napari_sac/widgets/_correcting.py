@@ -77,6 +77,7 @@ class Correcting(QObject):
         self._status = status
         self._chosen = chosen
         self._worker_busy = False
+        self._joined = False
         self._stage = ""
         self._told = False
         self._sentence = ""
@@ -88,6 +89,7 @@ class Correcting(QObject):
 
     def join(self) -> None:
         """Serve the session's requests from now on, with the keys of Preferences."""
+        self._joined = True
         self._use_keys()
         self._session.live_requested.connect(self._on_live_requested)
         self._session.masks_placed.connect(self._frame.paint)
@@ -95,10 +97,11 @@ class Correcting(QObject):
         self._session.changed.connect(self._on_changed)
         self._session.gestures.tool_changed.connect(self._show_tool)
         self._on_live(self._correct.live.isChecked())
-        self.lane.wake()
+        self.lane.pause(self._worker_busy)
 
     def leave(self) -> None:
         """Serve nothing more; what is being computed is dropped."""
+        self._joined = False
         self._session.live_requested.disconnect(self._on_live_requested)
         self._session.masks_placed.disconnect(self._frame.paint)
         self._session.told.disconnect(self._on_told)
@@ -114,7 +117,8 @@ class Correcting(QObject):
     def pause(self, busy: bool) -> None:
         """Let masks wait while a long job has the processor."""
         self._worker_busy = busy
-        self.lane.pause(busy)
+        if self._joined:
+            self.lane.pause(busy)
 
     def refresh(self) -> None:
         """Make both panels say what is the case."""

@@ -78,7 +78,7 @@ class ImagePanel(QWidget):
         self._viewer.dims.events.order.disconnect(self._on_dims)
         self._viewer.dims.events.ndisplay.disconnect(self._on_dims)
         for layer in self._layers:
-            layer.events.name.disconnect(self.refresh)
+            self._let_go(layer)
         self._layers = []
 
     def layer(self) -> Image | None:
@@ -135,8 +135,9 @@ class ImagePanel(QWidget):
         self._layers = [x for x in self._viewer.layers if isinstance(x, Image)][::-1]
         for layer in set(self._layers).difference(before):
             layer.events.name.connect(self.refresh)
+            layer.events.data.connect(self._on_data)
         for layer in set(before).difference(self._layers):
-            layer.events.name.disconnect(self.refresh)
+            self._let_go(layer)
         blocked = self.image.blockSignals(True)
         self.image.clear()
         self.image.addItems([layer.name for layer in self._layers])
@@ -185,6 +186,21 @@ class ImagePanel(QWidget):
             self._forget_stain()
         self._show_channels()
         self.changed.emit()
+
+    def _on_data(self, event: Event) -> None:
+        if not is_alive(self):
+            return
+        layer = self.layer()
+        count = 0 if layer is None else channel_count(layer)
+        if self.first.count() != 1 + count:
+            # other channels than those that were chosen
+            self._list_channels()
+            self._show_channels()
+        self.changed.emit()
+
+    def _let_go(self, layer: Image) -> None:
+        layer.events.name.disconnect(self.refresh)
+        layer.events.data.disconnect(self._on_data)
 
     def _on_dims(self, event: Event) -> None:
         if is_alive(self):

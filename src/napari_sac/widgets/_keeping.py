@@ -17,7 +17,7 @@ from napari_sac.core.errors import NapariSacError
 from napari_sac.core.io import read_labels
 from napari_sac.core.session.recovery import discard, find_unclosed, is_unsaved
 from napari_sac.viewer import exchange
-from napari_sac.viewer.planes import pixel_size
+from napari_sac.viewer.planes import is_open, pixel_size
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._docking import close_with_window, outermost
 from napari_sac.widgets._files import ask_folder, ask_open, ask_save, safe_name
@@ -124,6 +124,8 @@ class Keeping(QObject):
         Gives the plane that is shown, or None.
     look_at : callable
         Shows what a session that was opened is about.
+    diameter : callable
+        Gives the nucleus diameter in pixels that was typed, or None.
 
     Attributes
     ----------
@@ -142,6 +144,7 @@ class Keeping(QObject):
         worker: Worker,
         shown: Callable[[], ImagePlane | None],
         look_at: Callable[[Annotation], None],
+        diameter: Callable[[], float | None],
     ) -> None:
         super().__init__(dock)
         self._dock = dock
@@ -153,6 +156,8 @@ class Keeping(QObject):
         self._worker = worker
         self._shown = shown
         self._look_at = look_at
+        self._diameter = diameter
+        self._joined = False
         self._offered: list[Unclosed] = []
         self._failure = ""
         self._flush_timer = QTimer(self)
@@ -161,6 +166,7 @@ class Keeping(QObject):
 
     def join(self) -> None:
         """Keep what is done, and look for what was not closed."""
+        self._joined = True
         self._session.journal_failed.connect(self._on_journal_failed)
         self._session.open_requested.connect(self.open_session)
         self._flush_timer.start()
@@ -174,6 +180,7 @@ class Keeping(QObject):
 
     def leave(self) -> None:
         """Listen to the session no more; it stays open with its layers."""
+        self._joined = False
         self._session.journal_failed.disconnect(self._on_journal_failed)
         self._session.open_requested.disconnect(self.open_session)
         self._flush_timer.stop()
@@ -200,7 +207,8 @@ class Keeping(QObject):
         if self._status.attempt(partial(exchange.check_empty, session)):
             read = partial(exchange.read_session, folder, exchange.shown_files(session))
             done = partial(self._show_opened, folder)
-            self._worker.start("Opening the session", read, done)
+            # a session that is open is locked, so it must not get lost
+            self._worker.start("Opening the session", read, done, lasting=True)
 
     def save_as(self, folder: Path) -> None:
         """Save to a folder, and go on there."""
@@ -214,7 +222,10 @@ class Keeping(QObject):
         self._session.sync(annotation)
         write = partial(_EXPORTERS[kind.name], _snapshot(annotation), path)
         self._worker.start(
-            "Exporting", partial(_write, write), lambda _: self._on_exported(path)
+            "Exporting",
+            partial(_write, write),
+            lambda _: self._on_exported(path),
+            lasting=True,
         )
 
     def bring(self, kind: FileKind, plane: ImagePlane, path: Path) -> None:
@@ -224,12 +235,19 @@ class Keeping(QObject):
             self._bring(
                 plane,
                 partial(_read_labels, path, shape),
-                partial(exchange.show_labels, session),
+                partial(exchange.show_imported, session),
             )
         elif kind.name == "points":
-            size = pixel_size(plane.layer)
-            read = partial(exchange.read_table, path, shape, size)
-            self._bring(plane, read, session.import_points)
+            read = partial(
+                exchange.read_measured_points,
+                path,
+                plane,
+                pixel_size(plane.layer),
+                exchange.measuring_model(session, plane),
+                session.loaded,
+                self._diameter(),
+            )
+            self._bring(plane, read, partial(exchange.show_points, session))
         else:
             self._bring(
                 plane,
@@ -295,7 +313,7 @@ class Keeping(QObject):
             self._bring(
                 plane,
                 partial(_read_layer, foreign[0].data, plane.shape),
-                partial(exchange.show_labels, self._session),
+                partial(exchange.show_imported, self._session),
             )
         else:
             self._status.say(NO_LABELS_LAYER)
@@ -312,13 +330,17 @@ class Keeping(QObject):
     def _show_brought(
         self, plane: ImagePlane, show: Callable[[ImagePlane, _T], Annotation], read: _T
     ) -> None:
-        if plane.layer in self._session.viewer.layers:
+        if is_open(self._session.viewer, plane):
             status = self._status
             status.attempt(lambda: status.say(describe_imported(show(plane, read))))
         else:
             self._status.say_error(IMAGE_GONE, "")
 
     def _show_opened(self, folder: Path, read: ReadSession) -> None:
+        if not self._joined:
+            # the dock was closed meanwhile: nobody waits for it any more
+            read.journal.close(clean=False)
+            return
         if self._status.attempt(partial(exchange.show_session, self._session, read)):
             self._failure = ""
             opened = self._session.annotations
@@ -391,14 +413,14 @@ def _read_labels(
     path: Path, shape: tuple[int, int], progress: Progress
 ) -> exchange.ReadLabels:
     progress("reading the file", 0, 0)
-    return exchange.read_labels(read_labels(path), shape, progress)
+    return exchange.prepare_labels(read_labels(path), shape, progress)
 
 
 def _read_layer(
     data: Any, shape: tuple[int, int], progress: Progress
 ) -> exchange.ReadLabels:
     progress("reading the layer", 0, 0)
-    return exchange.read_labels(np.array(data), shape, progress)
+    return exchange.prepare_labels(np.array(data), shape, progress)
 
 
 def _snapshot(annotation: Annotation) -> Annotation:

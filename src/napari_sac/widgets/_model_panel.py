@@ -149,7 +149,7 @@ class ModelPanel(QWidget):
         """Copy the adapter in a folder to the user's own, and use it."""
         if not self._worker.busy:
             work = partial(bring_adapter, folder)
-            self._worker.start("Adding the adapter", work, self._on_added)
+            self._worker.start("Adding the adapter", work, self._on_added, lasting=True)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Read what there is again before it is looked at."""

@@ -26,8 +26,8 @@ TURNED = (
 )
 NO_POINTS = "Find nuclei first."
 IMAGE_GONE = (
-    "The image was removed while the work was going on, so the result was dropped. "
-    "Other layers were kept."
+    "The image was removed or got other pixels while the work was going on, so the "
+    "result was dropped. Other layers were kept."
 )
 POINTS_GONE = (
     "The points were removed while the work was going on, so the labels were dropped. "
@@ -208,7 +208,7 @@ def describe_cancelled(title: str) -> str:
 
 def describe_diameter(pixels: float, plane: ImagePlane) -> str:
     """Return how large nuclei are, also in the units of the layer."""
-    text = f"Measured: {pixels:.0f} pixels"
+    text = f"Typical diameter: {pixels:.0f} pixels"
     unit = plane.layer.units[-1]
     if str(unit) == "pixel":
         return f"{text}."

@@ -127,6 +127,8 @@ class Worker(QObject):
         title: str,
         work: Callable[[Progress], _T],
         on_done: Callable[[_T], None],
+        *,
+        lasting: bool = False,
     ) -> None:
         """Run ``work`` in a thread, then ``on_done`` with its result in this one.
 
@@ -139,6 +141,9 @@ class Worker(QObject):
             ``Cancelled`` to stop it.
         on_done : callable
             Not called for a job that failed or was cancelled.
+        lasting : bool
+            Whether what the work has done stays, as a file does: if Cancel comes when
+            it is done, it is told as done, and not as cancelled.
 
         Raises
         ------
@@ -147,7 +152,7 @@ class Worker(QObject):
         """
         if self._job is not None:
             raise RuntimeError(f"{self._job.title} is still running")
-        self._job = job = _Job(title, work, on_done, self)
+        self._job = job = _Job(title, work, on_done, self, lasting)
         queued = Qt.ConnectionType.QueuedConnection
         job.relay.progressed.connect(self._on_progressed, queued)
         job.relay.finished.connect(self._on_finished, queued)
@@ -159,7 +164,7 @@ class Worker(QObject):
         thread.start()
 
     def cancel(self) -> None:
-        """Ask the job to stop; its result will be dropped."""
+        """Ask the job to stop; its result will be dropped, unless it lasts."""
         if self._job is not None:
             self._job.cancelled.set()
             self.progressed.emit("Cancelling", 0, 0)
@@ -203,7 +208,8 @@ class Worker(QObject):
             job.clear()
 
     def _deliver(self, job: _Job[Any]) -> None:
-        if job.is_cancelled() or isinstance(job.error, Cancelled):
+        done = job.lasting and job.error is None
+        if isinstance(job.error, Cancelled) or (job.is_cancelled() and not done):
             self.cancelled.emit(job.title)
         elif isinstance(job.error, NapariSacError):
             self.failed.emit(str(job.error), "")
@@ -428,8 +434,10 @@ class _Job(Generic[_T]):
         work: Callable[[Progress], _T],
         on_done: Callable[[_T], None],
         worker: Worker,
+        lasting: bool,
     ) -> None:
         self.title = title
+        self.lasting = lasting
         self.worker: Worker | None = worker
         self.work: Callable[[Progress], _T] | None = work
         self.on_done: Callable[[Any], None] = on_done

@@ -25,7 +25,7 @@ from napari_sac.viewer.inference import (
     find_nuclei,
     segment,
 )
-from napari_sac.viewer.planes import is_turned, look_at_plane, sample_colours
+from napari_sac.viewer.planes import is_open, is_turned, look_at_plane, sample_colours
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._config_form import ConfigForm
@@ -125,6 +125,7 @@ class SegmentWidget(QWidget):
             self.worker,
             self.images.plane,
             self._look_at,
+            self._chosen_diameter,
         )
         self._lay_out()
         self._connect_inside()
@@ -189,7 +190,7 @@ class SegmentWidget(QWidget):
         self.worker.start("Finding nuclei", work, partial(self._show_found, plane))
 
     def _show_found(self, plane: ImagePlane, found: Found) -> None:
-        if plane.layer not in self._viewer.layers:
+        if not is_open(self.session.viewer, plane):
             self.status.say_error(IMAGE_GONE, "")
             return
         threshold = self.threshold.value()
@@ -222,7 +223,7 @@ class SegmentWidget(QWidget):
     def _show_segmented(
         self, annotation: Annotation, request: SegmentRequest, segmented: Segmented
     ) -> None:
-        if request.plane.layer not in self._viewer.layers:
+        if not is_open(self.session.viewer, request.plane):
             self.status.say_error(IMAGE_GONE, "")
             return
         if annotation not in self.session.annotations:

@@ -68,6 +68,15 @@ def test_one_folder_of_both_pairs_no_image_with_itself(folders):
         find_pairs(both, both)
 
 
+def test_one_folder_may_be_written_in_two_ways(folders, monkeypatch):
+    both, _ = folders
+    _save_image(both / "a.tif")
+    write_labels(both / "a_labels.tif", np.zeros((4, 6), int))
+    monkeypatch.chdir(both)
+    (pair,) = find_pairs(".", both)
+    assert (pair.image.name, pair.labels.name) == ("a.tif", "a_labels.tif")
+
+
 def test_other_files_are_passed_over(folders):
     images, labels = folders
     _save_image(images / "a.png")

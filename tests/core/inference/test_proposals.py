@@ -82,6 +82,17 @@ def test_a_component_without_a_peak_still_gets_a_prompt() -> None:
     assert (labels > 0).sum() == 400
 
 
+def test_a_field_without_background_loses_no_nucleus() -> None:
+    y, x = np.mgrid[:30, :60]
+    depths = [np.clip(1 - np.hypot(y - 15, x - c) / 40, 0, 1) for c in (15, 45)]
+    distance = np.maximum(*depths).astype(np.float32)
+    maps = GeneratorMaps(np.ones((30, 60), np.float32), distance, 1.0)
+    found = module._centroids(maps, ProposalConfig(prominence=0.1))
+    assert len(found) == 2
+    one = GeneratorMaps(maps.foreground[:, :30], distance[:, :30], 1.0)
+    assert len(module._centroids(one, ProposalConfig(prominence=0.1))) == 1
+
+
 def test_the_threshold_only_hides() -> None:
     """All down to a low score is kept: a slider needs no recomputation."""
     foreground = np.zeros((40, 80), np.float32)

@@ -1,4 +1,4 @@
-"""The user's own adapters: copied in, renamed, exported, deleted, trained on."""
+"""The user's own adapters: copied in, given titles, exported, deleted, trained on."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ from napari_sac.core.models.adapter import (
     find_adapter,
     list_adapters,
     read_adapter_info,
-    rename_adapter,
     restore_adapter,
     retitle_adapter,
     save_adapter,
 )
 from napari_sac.core.models.attention import split_qkv
-from napari_sac.core.models.lora import inject_lora, lora_state_dict, merge_lora
+from napari_sac.core.models.lora import inject_lora, lora_state_dict
 from napari_sac.core.models.registry import SHIPPED_WEIGHTS, load_model
 from napari_sac.core.models.weight_files import read_weights
 
@@ -50,20 +49,17 @@ def saved(tmp_path: Path) -> AdapterInfo:
     return save_adapter(tmp_path / "mine", model.sam, model.generator, info)
 
 
-def test_own_adapters_are_listed_renamed_and_deleted(saved: AdapterInfo) -> None:
+def test_own_adapters_are_listed_and_deleted(saved: AdapterInfo) -> None:
     added = add_adapter(saved.path)
     assert added.name == "mine"
     assert added.tissue == "liver"
     assert "mine" in {info.name for info in list_adapters()}
     with pytest.raises(OutputError, match="already"):
         add_adapter(saved.path)
-    renamed = rename_adapter("mine", "liver")
-    assert renamed.name == "liver"
-    assert find_adapter("liver").title == "Mine"
+    delete_adapter("mine")
+    assert "mine" not in {info.name for info in list_adapters()}
     with pytest.raises(ModelNotFoundError):
         find_adapter("mine")
-    delete_adapter("liver")
-    assert "liver" not in {info.name for info in list_adapters()}
     assert saved.path.is_dir(), "the folder that it came from is nobody's to delete"
 
 
@@ -85,16 +81,15 @@ def test_only_own_adapters_are_changed(saved: AdapterInfo, name: str) -> None:
     with pytest.raises(ModelNotFoundError, match="of your own"):
         delete_adapter(name)
     with pytest.raises(ModelNotFoundError, match="of your own"):
-        rename_adapter(name, "other")
+        retitle_adapter(name, "Other")
     assert saved.path.is_dir()
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "he"])
 def test_names_that_cannot_be(saved: AdapterInfo, name: str) -> None:
-    add_adapter(saved.path)
     with pytest.raises(OutputError):
-        rename_adapter("mine", name)
-    assert find_adapter("mine").title == "Mine"
+        add_adapter(saved.path, name)
+    assert saved.name not in {info.name for info in list_adapters()}
 
 
 def test_damaged_adapters_are_not_added_and_can_be_deleted(
@@ -144,7 +139,6 @@ def test_restored_it_is_lora_again_and_computes_the_same(saved: AdapterInfo) -> 
     after = lora_state_dict(restored)
     assert set(after) == set(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
-    merge_lora(restored)
 
 
 def test_foreign_adapters_are_not_restored(saved: AdapterInfo) -> None:

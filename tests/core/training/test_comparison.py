@@ -77,6 +77,22 @@ def test_nonsense_is_not_promoted_though_better(truth: ReviewedImage) -> None:
     assert "do not fit" in result.reason
 
 
+def test_images_without_nuclei_make_no_fit_look_like_chance(
+    truth: ReviewedImage,
+) -> None:
+    empty = review_image("empty", truth.image, np.zeros_like(truth.labels))
+    nothing = Compared(empty, empty.labels, empty.labels)
+    base, tuned = (without(truth.labels, range(1, n)) for n in (9, 3))
+    found = compare([Compared(truth, base, tuned), *[nothing] * 9])
+    assert found.promoted, found.reason
+    other = draw_nuclei((200, 220), 24, 10, seed=5)
+    shuffled = review_image("b", truth.image, other.labels)
+    wrong = Compared(shuffled, np.zeros_like(truth.labels), truth.labels)
+    found = compare([wrong, *[nothing] * 9])
+    assert not found.promoted
+    assert "do not fit" in found.reason
+
+
 def test_nothing_held_out_says_so() -> None:
     result = compare([])
     assert not result.promoted

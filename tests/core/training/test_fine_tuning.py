@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
+from synthetic import draw_nuclei
 
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.device import select_device
@@ -22,7 +24,7 @@ from napari_sac.core.models.adapter import (
     read_adapter_info,
 )
 from napari_sac.core.models.weight_files import read_weights
-from napari_sac.core.training import checkpoint, planning, stepping
+from napari_sac.core.training import checkpoint, planning, stepping, validation
 from napari_sac.core.training.fine_tuning import (
     Job,
     Request,
@@ -36,7 +38,7 @@ from napari_sac.core.training.joint_step import Pool, add_gradients, draw_batch
 from napari_sac.core.training.memory import Plan
 from napari_sac.core.training.preparation import prepare
 from napari_sac.core.training.team import Team
-from napari_sac.core.training.training_set import review_image, split
+from napari_sac.core.training.training_set import review_image, split, with_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -300,3 +302,30 @@ def test_one_nucleus_is_learned_from_and_not_promoted(
     assert not outcome.report["promoted"]
     assert "too few" in outcome.report["reason"]
     assert outcome.report["base"] is None
+
+
+def test_windows_to_look_at_have_nuclei_and_their_own_size(
+    job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = (draw_nuclei((160, 180), 12, r, seed=9) for r in (6, 12))
+    empty = review_image("empty", small.image, np.zeros_like(small.labels))
+    some = [
+        review_image(str(i), d.image, d.labels) for i, d in enumerate((small, large))
+    ]
+    data = with_folder(job.data.training, [empty, *some])
+    state, _ = build_state(job.model, job.adapter, job.config, team)
+    windows = validation.choose_windows(data, state)
+    assert [one.name for one in windows] == ["0", "1"]
+    asked = []
+
+    def segment(
+        image: np.ndarray, *_: object, diameter: float = 0, **__: object
+    ) -> object:
+        # without one where both models are compared
+        asked.extend([diameter] if diameter else [])
+        return SimpleNamespace(labels=np.zeros(image.shape[:2], np.uint32))
+
+    monkeypatch.setattr(validation, "segment_image", segment)
+    finetune(replace(job, data=replace(data, held_out=tuple(some))), team)
+    first, second = asked[:2]
+    assert second > 1.5 * first

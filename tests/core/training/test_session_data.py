@@ -15,7 +15,7 @@ from napari_sac.core.inference.imports import prompts_from_labels
 from napari_sac.core.session.image import ImageReference, hash_pixels
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.state import AnnotationState
-from napari_sac.core.training.session_data import read_session
+from napari_sac.core.training.session_data import read_reviewed_session
 from napari_sac.core.types import Prompts, PromptState
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def test_what_was_decided_is_learned_from(tmp_path: Path, drawn: Nuclei) -> None
         painted=frozenset({3}),
     )
     folder = save(tmp_path / "cells.sac", drawn, decided, proposed)
-    (one,) = read_session(folder)
+    (one,) = read_reviewed_session(folder)
     assert one.name == "field 0"
     assert one.count == 3
     np.testing.assert_array_equal(one.image, drawn.image)
@@ -83,7 +83,7 @@ def test_what_was_decided_is_learned_from(tmp_path: Path, drawn: Nuclei) -> None
 def test_a_reviewed_region_is_known_ground(tmp_path: Path, drawn: Nuclei) -> None:
     corners = np.array([[0, 0], [0, 99], [89, 99], [89, 0.0]])
     state = replace(as_proposed(drawn), reviewed=(corners,))
-    (one,) = read_session(save(tmp_path / "cells.sac", drawn, state))
+    (one,) = read_reviewed_session(save(tmp_path / "cells.sac", drawn, state))
     assert one.count == 6
     assert one.known.mean() > 0.9
 
@@ -96,7 +96,7 @@ def test_one_mask_of_all_nuclei_is_refused(tmp_path: Path, drawn: Nuclei) -> Non
     )
     folder = save(tmp_path / "cells.sac", drawn, replace(state, settings=settings))
     with pytest.raises(TrainingDataError, match="one mask of all nuclei"):
-        read_session(folder)
+        read_reviewed_session(folder)
 
 
 def test_an_image_is_found_by_its_reference(tmp_path: Path, drawn: Nuclei) -> None:
@@ -106,10 +106,10 @@ def test_an_image_is_found_by_its_reference(tmp_path: Path, drawn: Nuclei) -> No
     file = tmp_path / "away" / "field.png"
     folder = save(tmp_path / "cells.sac", drawn, state, file=file)
     with pytest.raises(TrainingDataError, match=r"Put the image back.*Nothing was ch"):
-        read_session(folder)
+        read_reviewed_session(folder)
     Image.fromarray(drawn.image[::-1]).save(tmp_path / "field.png")
     with pytest.raises(TrainingDataError, match="other pixels"):
-        read_session(folder)
+        read_reviewed_session(folder)
 
 
 def test_a_missing_image_that_nobody_reviewed_is_not_missed(
@@ -119,12 +119,12 @@ def test_a_missing_image_that_nobody_reviewed_is_not_missed(
         tmp_path / "cells.sac", drawn, as_proposed(drawn), file=tmp_path / "gone.png"
     )
     with pytest.raises(TrainingDataError, match="nothing was reviewed"):
-        read_session(folder)
+        read_reviewed_session(folder)
 
 
 def test_what_is_no_session_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SessionError):
-        read_session(tmp_path)
+        read_reviewed_session(tmp_path)
 
 
 def test_a_session_open_elsewhere_is_read(tmp_path: Path, drawn: Nuclei) -> None:
@@ -133,6 +133,6 @@ def test_a_session_open_elsewhere_is_read(tmp_path: Path, drawn: Nuclei) -> None
     folder = save(tmp_path / "cells.sac", drawn, state)
     journal = Journal.open(folder)
     try:
-        assert read_session(folder)[0].count == 1
+        assert read_reviewed_session(folder)[0].count == 1
     finally:
         journal.close(clean=True)

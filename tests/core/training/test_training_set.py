@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import tifffile
 from skimage.io import imsave
 from synthetic import draw_nuclei
 
@@ -22,6 +23,7 @@ from napari_sac.core.training.training_set import (
     review_image,
     split,
     with_folder,
+    without_known,
 )
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts
 
@@ -260,6 +262,23 @@ def test_planes_of_a_stack_are_set_aside_together(
     assert len({one.group for one in data.held_out}) == 1
 
 
+def test_a_plane_that_comes_as_a_file_too_stays_with_its_stack(
+    reviewed: tuple[ReviewedImage, ...],
+) -> None:
+    planes = [replace(one, group="stack.tif") for one in reviewed]
+    exported = replace(planes[0], name="exported", group="")
+    data = split([exported, *planes])
+    assert {one.group for one in (*data.training, *data.held_out)} == {"stack.tif"}
+
+
+def test_what_is_known_already_is_no_original(
+    reviewed: tuple[ReviewedImage, ...],
+) -> None:
+    first, second, *rest = reviewed
+    again = replace(first, name="again", labels=np.zeros_like(first.labels))
+    assert without_known([again, second], [first, *rest]) == (second,)
+
+
 def test_a_wanted_nucleus_without_a_mask_is_no_background(
     image: np.ndarray, labels: np.ndarray
 ) -> None:
@@ -301,6 +320,28 @@ def test_an_image_that_is_learned_from_proves_nothing(
     again = replace(one, name="copy")
     with pytest.raises(TrainingDataError, match=r"1 of the 2 .* copy for one"):
         with_folder([one], [other, again])
+
+
+def test_channels_are_chosen_of_images_with_four(
+    tmp_path: Path, labels: np.ndarray
+) -> None:
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    four = np.stack([np.zeros_like(labels), labels * 20] * 2).astype(np.uint8)
+    tifffile.imwrite(
+        tmp_path / "images" / "a.tif",
+        four,
+        photometric="minisblack",
+        metadata={"axes": "CYX"},
+        ome=True,
+    )
+    tifffile.imwrite(tmp_path / "labels" / "a.tif", labels.astype(np.uint16))
+    places = (tmp_path / "images", tmp_path / "labels")
+    with pytest.raises(ImageFormatError, match="4 channels"):
+        read_reviewed(*places)
+    (one,) = read_reviewed(*places, channels=[1])
+    assert one.count == 3
+    assert one.image[labels > 0].min() > one.image[labels == 0].max()
 
 
 def test_folders_of_unequal_images(tmp_path: Path) -> None:

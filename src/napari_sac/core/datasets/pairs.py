@@ -74,15 +74,23 @@ def find_pairs(
     if Path(images_dir).resolve() == Path(labels_dir).resolve():
         # else each image would be taken for its own labels
         labels = tuple(p for p in labels if p.stem.endswith(LABELS_ENDING))
-        images = tuple(p for p in images if p not in labels)
+        names = {p.name for p in labels}
+        images = tuple(p for p in images if p.name not in names)
     return tuple(
         ImageLabelPair(image.stem, image, found)
         for image, found in pair_by_stem(images, labels, ("image", "labels"))
     )
 
 
-def load_pair(pair: ImageLabelPair) -> LabelledImage:
+def load_pair(pair: ImageLabelPair, *, separate: bool = False) -> LabelledImage:
     """Return the pixels of a pair.
+
+    Parameters
+    ----------
+    pair : ImageLabelPair
+    separate : bool
+        Whether channels may be anything, as somebody will choose of them; see
+        :func:`~napari_sac.core.io.read_image`.
 
     Raises
     ------
@@ -91,7 +99,7 @@ def load_pair(pair: ImageLabelPair) -> LabelledImage:
     LabelFormatError
         If the labels cannot be read, or have another size than the image.
     """
-    image, labels = read_image(pair.image), read_labels(pair.labels)
+    image, labels = read_image(pair.image, separate=separate), read_labels(pair.labels)
     if image.shape[:2] != labels.shape:
         raise LabelFormatError(
             f"{pair.labels} does not fit its image: the labels are "

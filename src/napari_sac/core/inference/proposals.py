@@ -212,7 +212,8 @@ def _centroids(maps: GeneratorMaps, config: ProposalConfig) -> Prompts:
     passed[components[sure]] = True
     mask = sure | ((components > 0) & ~passed[components])
     regions = _split(mask, maps.distance, config)
-    ids = np.unique(regions)[1:]
+    # a crop inside of one nucleus has no background
+    ids = np.unique(regions[regions > 0])
     if len(ids) == 0:
         return Prompts.empty()
     smooth = ndimage.gaussian_filter(maps.distance, 1.0)

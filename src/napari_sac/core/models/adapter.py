@@ -352,28 +352,6 @@ def add_adapter(source: str | Path, name: str | None = None) -> AdapterInfo:
     return read_adapter_info(target)
 
 
-def rename_adapter(name: str, new_name: str) -> AdapterInfo:
-    """Give one of the user's adapters another name.
-
-    Raises
-    ------
-    OutputError
-        If the name is taken or not usable, or the folder cannot be moved.
-    ModelNotFoundError
-        If the user has no adapter of that name; shipped ones cannot be renamed.
-    """
-    info = _own(name)
-    target = new_adapter_folder(new_name)
-    try:
-        os.replace(info.path, target)
-    except OSError as error:
-        raise OutputError(
-            f"The adapter {name} could not be renamed ({error.strerror}). It is "
-            "there under its old name; close programs that use it."
-        ) from error
-    return read_adapter_info(target)
-
-
 def retitle_adapter(name: str, title: str) -> AdapterInfo:
     """Give one of the user's adapters another title, which is what lists show.
 
@@ -465,8 +443,9 @@ def export_merged(info: AdapterInfo, file: str | Path) -> Path:
     from napari_sac.core.models.registry import load_model
 
     model = load_model(info.base, adapter=info.path, device="cpu")
-    with atomic_path(file) as partial:
-        torch.save(fuse_qkv(model.sam.state_dict()), partial)
+    # given a path, torch raises something else than OSError where it cannot write
+    with atomic_path(file) as partial, partial.open("wb") as opened:
+        torch.save(fuse_qkv(model.sam.state_dict()), opened)
     return Path(file)
 
 

@@ -71,17 +71,6 @@ def inject_lora(
     inject_adapter_in_model(lora_config(rank, alpha, blocks), sam)
 
 
-def merge_lora(sam: Sam) -> None:
-    """Fold an injected LoRA into the base weights, in place; the output is the same."""
-    from peft.tuners.lora import LoraLayer
-
-    for parent in list(sam.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, LoraLayer):
-                child.merge()
-                setattr(parent, name, child.get_base_layer())
-
-
 def lora_state_dict(sam: Sam) -> dict[str, Tensor]:
     """Return the injected LoRA under the names of ``adapter_model.safetensors``.
 

@@ -79,7 +79,9 @@ def save_checkpoint(run: Run) -> None:
         return
     state = run.state
     networks = {n: p.detach() for n, p in adapter_parameters(run).items()}
-    with atomic_path(run.folder / CHECKPOINT) as partial:
+    path = run.folder / CHECKPOINT
+    # given a path, torch raises something else than OSError where it cannot write
+    with atomic_path(path) as partial, partial.open("wb") as file:
         torch.save(
             {
                 "weights": networks,
@@ -95,7 +97,7 @@ def save_checkpoint(run: Run) -> None:
                 "plan": list(asdict(run.plan).values()),
                 "notes": run.notes,
             },
-            partial,
+            file,
         )
     run.saved_at = time.monotonic()
 

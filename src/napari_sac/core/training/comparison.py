@@ -140,8 +140,8 @@ def compare(images: Sequence[Compared], seed: int = 0) -> Comparison:
     tuned = mean_scores([evaluate_labels(c.tuned, c.reviewed.labels) for c in images])
     base_draws, tuned_draws = _bootstrap(images, seed)
     gain = {name: tuned_draws[name] - base_draws[name] for name in COMPARED}
-    chance = float(np.mean([_chance(c.tuned, c.reviewed.labels) for c in images]))
-    promoted, reason = _judge(base, tuned, chance)
+    fit, chance = _fit(images)
+    promoted, reason = _judge(base, tuned, fit, chance)
     return Comparison(
         promoted,
         reason,
@@ -157,11 +157,13 @@ def compare(images: Sequence[Compared], seed: int = 0) -> Comparison:
     )
 
 
-def _judge(base: ImageScores, tuned: ImageScores, chance: float) -> tuple[bool, str]:
+def _judge(
+    base: ImageScores, tuned: ImageScores, fit: float, chance: float
+) -> tuple[bool, str]:
     """Return whether the adapter is promoted, and why."""
-    if tuned.f1 < max(LOWEST_F1, chance + ABOVE_CHANCE):
+    if fit < max(LOWEST_F1, chance + ABOVE_CHANCE):
         return False, (
-            f"The labels do not fit the images: with an F1 of {tuned.f1:.2f} they "
+            f"The labels do not fit the images: with an F1 of {fit:.2f} they "
             "agree little better than by chance. Check that each label file belongs "
             "to its image. The adapter was not promoted."
         )
@@ -175,6 +177,16 @@ def _judge(base: ImageScores, tuned: ImageScores, chance: float) -> tuple[bool, 
         f"The adapter is not better on what was held out: {numbers}. It was not "
         "promoted. More reviewed nuclei, or more minutes, may help."
     )
+
+
+def _fit(images: Sequence[Compared]) -> tuple[float, float]:
+    """Return the mean F1 of the adapter, and what it would be by chance.
+
+    Over images with nuclei: where there are none, empty labels fit by chance too.
+    """
+    some = [c for c in images if c.reviewed.labels.any()] or list(images)
+    fit = mean_scores([evaluate_labels(c.tuned, c.reviewed.labels) for c in some]).f1
+    return fit, float(np.mean([_chance(c.tuned, c.reviewed.labels) for c in some]))
 
 
 def _chance(prediction: IntArray, truth: IntArray) -> float:
@@ -206,13 +218,12 @@ def _intervals(draws: dict[str, npt.NDArray[np.float64]]) -> dict[str, Interval]
 
 
 @dataclass(frozen=True, eq=False)
-class Counts:
+class ScoreSums:
     """What the scores are made of, for each cell (C,) of an image, or summed."""
 
     tp: npt.NDArray[np.float64]
     predicted: npt.NDArray[np.float64]
     true: npt.NDArray[np.float64]
-    pq_tp: npt.NDArray[np.float64]
     pq_iou: npt.NDArray[np.float64]
     shared: npt.NDArray[np.float64]
     predicted_area: npt.NDArray[np.float64]
@@ -220,9 +231,9 @@ class Counts:
     aji_shared: npt.NDArray[np.float64]
     aji_union: npt.NDArray[np.float64]
 
-    def weighted(self, weights: npt.NDArray[np.float64]) -> Counts:
+    def weighted(self, weights: npt.NDArray[np.float64]) -> ScoreSums:
         """Return the sums (B,) over cells, each counted ``weights`` (B, C) times."""
-        return Counts(*(weights @ getattr(self, f.name) for f in fields(self)))
+        return ScoreSums(*(weights @ getattr(self, f.name) for f in fields(self)))
 
     def scores(self) -> dict[str, npt.NDArray[np.float64]]:
         """Return the scores of :data:`COMPARED`, as ``evaluate`` defines them."""
@@ -238,7 +249,7 @@ class Counts:
 
 def count_cells(
     prediction: IntArray, truth: IntArray, cell_of: npt.NDArray[np.int64]
-) -> Counts:
+) -> ScoreSums:
     """Return the parts of the scores in each cell.
 
     Parameters
@@ -270,11 +281,10 @@ def count_cells(
     aji_union += total(
         predicted_cell[free], overlap.prediction_areas[free].astype(np.float64)
     )
-    return Counts(
+    return ScoreSums(
         tp=total(of_matched),
         predicted=total(predicted_cell),
         true=total(true_cell),
-        pq_tp=total(of_above),
         pq_iou=total(of_above, overlap.iou[above]),
         shared=total(pixels[foreground & true]),
         predicted_area=total(pixels[foreground]),

@@ -165,6 +165,8 @@ def _prepare(job: Job, team: Team, listen: Listen, ask: Ask, begun: float) -> Ru
         choose_windows(job.data, state),
         ask,
     )
+    # when all have seen that there is no run yet
+    team.agree([0.0])
     if team.leads:
         run.folder.mkdir(parents=True, exist_ok=True)
         checkpoint.check_settings(run)
@@ -246,6 +248,7 @@ def _train(run: Run) -> bool:
             late = time.monotonic() - run.saved_at > checkpoint.CHECKPOINT_SECONDS
             if late or state.step % run.validate_every == 0:
                 checkpoint.save_checkpoint(run)
-    if run.best_step < state.step and state.step % run.validate_every:
+    looked_at = state.step == steps or state.step % run.validate_every == 0
+    if run.best_step < state.step and not looked_at:
         validate(run)
     return stopped

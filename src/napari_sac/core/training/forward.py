@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from napari_sac.core.config import DecodeConfig
 from napari_sac.core.inference.generator_maps import SUREST
 from napari_sac.core.inference.window_decoding import (
+    NO_POINT,
     decode_windows,
     gather_windows,
     window_origins,
@@ -155,7 +156,7 @@ def whole_crop_prompt(crops: Crops, prompts: PromptBatch, i: int) -> PromptBatch
     signs = torch.ones(points.shape[:2], dtype=torch.int64, device=device)
     if points.shape[1] == 0:
         points = torch.zeros(1, 1, 2, device=device)
-        signs = torch.full((1, 1), -1, device=device)
+        signs = torch.full((1, 1), NO_POINT, device=device)
     one = torch.ones(1, dtype=torch.int64, device=device)
     return PromptBatch(one * i, one, points, signs)
 
@@ -208,7 +209,7 @@ def corrective_clicks(
     row, column = place % (height * width) // width, place % width
     mask_pixel = patch / 4
     yx = (torch.stack([row, column], 1) + 0.5) * mask_pixel - 0.5 + origins * patch
-    sign = torch.where(best > 0, 1 - negative, -1)
+    sign = torch.where(best > 0, 1 - negative, NO_POINT)
     return PromptBatch(
         prompts.image_index,
         prompts.label,

@@ -27,6 +27,7 @@ from napari_sac.core.training.preparation import prepare
 from napari_sac.core.training.run import as_model, learn_in_last, learning_parameters
 from napari_sac.core.training.sampling import MarkedPoints, PointKind, TrainingImage
 from napari_sac.core.training.stepping import LOG_EVERY, gradients, rates_of
+from napari_sac.core.training.validation import held_out_parts
 
 if TYPE_CHECKING:
     from napari_sac.core.models.registry import Model
@@ -155,7 +156,7 @@ def fit_time(run: Run, evaluation: float, spent: float) -> None:
     validation = (
         evaluation
         * sum(w.image[..., 0].size for w in run.windows)
-        / max(1, sum(one.known.size for one in run.job.data.held_out))
+        / max(1, sum(one.known.size for one in held_out_parts(run)))
     )
     steps = _wished_steps(run)
     minutes = config.max_minutes or (QUICK_MINUTES if config.quick else 0.0)

@@ -41,8 +41,7 @@ def prepare(
     pooled = pooled_diameter(images)
     result = []
     for one in images:
-        own = typical_diameter(one.labels) if one.count >= _OWN_DIAMETER_FROM else None
-        diameter = own or pooled
+        diameter = own_diameter(one) or pooled
         hard = np.zeros(one.labels.shape, bool)
         for centre in one.rejected:
             radius = max(2.0, RING * (diameter or 0.0))
@@ -59,6 +58,13 @@ def prepare(
             )
         )
     return result
+
+
+def own_diameter(one: ReviewedImage) -> float | None:
+    """Return the typical diameter of an image's nuclei; None if it has few."""
+    if one.count < _OWN_DIAMETER_FROM:
+        return None
+    return typical_diameter(one.labels)
 
 
 def _marked(one: ReviewedImage) -> MarkedPoints:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_sac.core.inference.window_decoding import NO_POINT
 from napari_sac.core.training.targets import distance_to_border, typical_diameter
 from napari_sac.core.types import NEGATIVE, POSITIVE, IntArray
 
@@ -250,9 +251,15 @@ def prepare_image(
     resized = F.interpolate(pixels, size, mode="bilinear", antialias=True)
     trusted = np.ones(labels.shape, bool) if known is None else known
     extra = np.zeros(labels.shape, bool) if hard is None else hard
-    planes = torch.from_numpy(np.stack([labels, trusted, extra]).astype(np.float64))
-    planes = F.interpolate(planes[None], size, mode="nearest-exact")[0]
-    resized_labels = planes[0].to(torch.int32)
+    # one by one, for a slide's worth of pixels takes much memory
+    resized_labels, resized_trusted, resized_extra = (
+        F.interpolate(
+            torch.from_numpy(plane.astype(np.float64))[None, None],
+            size,
+            mode="nearest-exact",
+        )[0, 0].to(torch.int32)
+        for plane in (labels, trusted, extra)
+    )
     distance = distance_to_border(resized_labels.numpy())
     marked = points or MarkedPoints.empty()
     factor = np.array(size) / np.array(labels.shape)
@@ -260,8 +267,8 @@ def prepare_image(
         image=resized[0].round().clamp(0, 255).to(torch.uint8),
         labels=resized_labels,
         distance=torch.from_numpy(distance.astype(np.float16)),
-        known=planes[1] > 0.5,
-        hard=planes[2] > 0.5 if hard is not None and hard.any() else None,
+        known=resized_trusted > 0,
+        hard=resized_extra > 0 if hard is not None and hard.any() else None,
         points=marked.moved((marked.yx + 0.5) * factor - 0.5),
     )
 
@@ -482,12 +489,12 @@ def draw_prompts(
             points.append(
                 [objects[k], negative if negative is not None else (0.0, 0.0)]
             )
-            signs.append([POSITIVE, NEGATIVE if negative is not None else -1])
+            signs.append([POSITIVE, NEGATIVE if negative is not None else NO_POINT])
         for place in _empty_places(crops, i, marked, background, rng):
             index.append(i)
             label.append(0)
             points.append([place, (0.0, 0.0)])
-            signs.append([POSITIVE, -1])
+            signs.append([POSITIVE, NO_POINT])
     return PromptBatch(
         torch.tensor(index, dtype=torch.int64),
         torch.tensor(label, dtype=torch.int64),

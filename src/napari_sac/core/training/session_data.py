@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_sac.core.training.training_set import ReviewedImage
 
 
-def read_session(folder: str | Path) -> tuple[ReviewedImage, ...]:
+def read_reviewed_session(folder: str | Path) -> tuple[ReviewedImage, ...]:
     """Return what of a session's images may be learned from.
 
     Images in which nothing was reviewed are left out. The session is not changed, and

@@ -345,7 +345,7 @@ def read_reviewed(
     result = []
     for i, pair in enumerate(pairs):
         progress(f"reading {pair.name}", i, len(pairs))
-        loaded = load_pair(pair)
+        loaded = load_pair(pair, separate=channels is not None)
         known = None
         if pair.name in masks:
             known = read_labels(masks[pair.name]) > 0
@@ -446,6 +446,22 @@ def with_folder(
     return TrainingSet(tuple(images), tuple(held_out), "folder")
 
 
+def without_known(
+    original: Sequence[ReviewedImage], known: Sequence[ReviewedImage]
+) -> tuple[ReviewedImage, ...]:
+    """Return the images that are not among others: what is set aside stays unseen.
+
+    Parameters
+    ----------
+    original : sequence of ReviewedImage
+        To learn from beside the others.
+    known : sequence of ReviewedImage
+        Whole images that are learned from or compared on.
+    """
+    pixels = {_pixels_of(one) for one in known}
+    return tuple(one for one in original if _pixels_of(one) not in pixels)
+
+
 def _merged(images: Sequence[ReviewedImage]) -> tuple[ReviewedImage, ...]:
     """Return the images, those with the same pixels as one."""
     found: dict[bytes, ReviewedImage] = {}
@@ -473,6 +489,7 @@ def _both(first: ReviewedImage, second: ReviewedImage) -> ReviewedImage:
         known=first.known | rest.known,
         rejected=np.concatenate([first.rejected, rest.rejected]),
         negatives=np.concatenate([first.negatives, rest.negatives + shift]),
+        group=first.group or second.group,
     )
 
 

@@ -12,11 +12,14 @@ from napari_sac.core.inference.segment import segment_image
 from napari_sac.core.io import atomic_path
 from napari_sac.core.training.comparison import limit_to_known
 from napari_sac.core.training.events import Validated
+from napari_sac.core.training.preparation import own_diameter
 from napari_sac.core.training.run import as_model, weights_in_place
 from napari_sac.core.training.tables import append_row, drop_rows_after
 from napari_sac.core.training.training_set import crop_to_known
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from napari_sac.core.training.run import Run
@@ -39,8 +42,15 @@ def choose_windows(
     side = max(32, round(side / spec.nucleus_diameter))
     return tuple(
         _fullest_window(crop_to_known(one, round(_MARGIN * data.diameter)), side)
-        for one in data.held_out[:_VALIDATION_IMAGES]
+        for one in _looked_at(data)
     )
+
+
+def _looked_at(data: TrainingSet) -> Sequence[ReviewedImage]:
+    """Return the held-out images of which there are windows."""
+    # those without nuclei would tell of false ones only
+    some = [one for one in data.held_out if one.count] or data.held_out
+    return some[:_VALIDATION_IMAGES]
 
 
 def _fullest_window(one: ReviewedImage, side: int) -> ReviewedImage:
@@ -70,7 +80,9 @@ def validate(run: Run) -> None:
     if not run.windows:
         run.best, run.best_step = _copied(state.averages), state.step
         return
-    diameter = run.job.data.diameter
+    data = run.job.data
+    # as training does; a window has too few nuclei to tell
+    diameters = [own_diameter(one) or data.diameter for one in _looked_at(data)]
     with weights_in_place(run, state.averages):
         model = as_model(run)
         found = [
@@ -80,7 +92,7 @@ def validate(run: Run) -> None:
                 ).labels,
                 one.known,
             )
-            for one in run.windows
+            for one, diameter in zip(run.windows, diameters, strict=True)
         ]
     scores = mean_scores(
         [
