@@ -305,6 +305,17 @@ def test_a_removed_image_drops_the_result(
     assert len(bench.viewer.layers) == 0
 
 
+def test_pixels_that_were_exchanged_drop_the_result(
+    bench: Bench, he: Candidate, two_models: list[ModelChoice]
+) -> None:
+    found = compare(bench, he)
+    bench.layer.data = bench.layer.data[::-1]
+    before = list(bench.viewer.layers)
+    with pytest.raises(ImageFormatError, match="got other pixels"):
+        ComparisonLayers(bench.viewer).show(found)
+    assert list(bench.viewer.layers) == before
+
+
 def test_of_a_large_image_the_reviewed_part_is_compared(
     bench: Bench,
     he: Candidate,
