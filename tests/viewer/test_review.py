@@ -25,7 +25,7 @@ def covering_mask(annotation: Annotation, owner: int, object_id: int) -> ObjectM
     y, x = int(rows[0]), int(columns[0])
     part = own[y : rows[-1] + 1, x : columns[-1] + 1]
     logits = np.where(part, 2, -2).astype(np.float32)
-    return ObjectMask(object_id, (y, x), logits, 0.9, 0.9, b"")
+    return ObjectMask(object_id, (y, x), logits, 0.9, b"")
 
 
 def test_of_a_nucleus_without_a_mask_it_is_said_which_one_covers_it(
@@ -60,9 +60,7 @@ def test_the_reasons_are_relative_to_the_other_nuclei(bench: Bench) -> None:
         annotation.state.labels[y : y + 9, x : x + 9] = object_id
         logits = np.full((9, 9), 2, np.float32)
         iou = 0.5 - 0.001 * object_id
-        annotation.masks[object_id] = ObjectMask(
-            object_id, (y, x), logits, iou, 0.9, b""
-        )
+        annotation.masks[object_id] = ObjectMask(object_id, (y, x), logits, iou, b"")
     review.go(annotation, 1)
     said = []
     for _ in ids:

@@ -485,7 +485,7 @@ def test_the_reasons_are_those_of_the_mask_that_is_shown(
     for k in np.unique(labels[labels > 0]).tolist():
         y, x = np.argwhere(labels == k).min(axis=0)
         shape = np.where(labels[y:, x:] == k, 9.0, -9.0).astype(np.float32)
-        annotated.masks[k] = ObjectMask(k, (int(y), int(x)), shape, 1.0, 1.0, b"")
+        annotated.masks[k] = ObjectMask(k, (int(y), int(x)), shape, 1.0, b"")
     review = dock.session.review
     review.go(annotated, 1)
     first, mask = review.current, annotated.masks[review.current]

@@ -164,8 +164,6 @@ class ObjectMask:
         Mask logits at image resolution; the mask is ``logits > 0``.
     predicted_iou : float
         SAM's own estimate of the mask's IoU.
-    stability_score : float
-        IoU of the masks cut at logits -1 and +1, in [0, 1].
     prompt_key : bytes
         Identifies the prompts and model that made the mask, so that it can be reused.
     points_key : bytes
@@ -176,6 +174,5 @@ class ObjectMask:
     origin_yx: tuple[int, int]
     logits: npt.NDArray[np.float32]
     predicted_iou: float
-    stability_score: float
     prompt_key: bytes
     points_key: bytes = b""

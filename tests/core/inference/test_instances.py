@@ -21,7 +21,7 @@ def square(
     iou: float = 0.9,
 ) -> ObjectMask:
     logits = np.full((side, side), logit, np.float32)
-    return ObjectMask(object_id, origin, logits, iou, 1.0, b"")
+    return ObjectMask(object_id, origin, logits, iou, b"")
 
 
 def labels_of(
@@ -99,7 +99,7 @@ def test_a_mask_is_one_part_without_holes() -> None:
     logits[1:8, 1:8] = 1
     logits[4, 4] = -1
     logits[2, 12] = 1
-    result = inside(ObjectMask(1, (0, 0), logits, 1, 1, b""))
+    result = inside(ObjectMask(1, (0, 0), logits, 1, b""))
     assert result[4, 4]
     assert not result[2, 12]
     assert result.sum() == 49

@@ -18,13 +18,12 @@ def disc(
     centre: tuple[int, int],
     radius: int = 6,
     iou: float = 0.95,
-    stability: float = 0.97,
     logit: float = 3.0,
 ) -> ObjectMask:
     y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
     logits = np.where(y**2 + x**2 <= radius**2, logit, -3).astype(np.float32)
     origin = (centre[0] - radius, centre[1] - radius)
-    return ObjectMask(object_id, origin, logits, iou, stability, b"")
+    return ObjectMask(object_id, origin, logits, iou, b"")
 
 
 GOOD = disc(1, (20, 20))

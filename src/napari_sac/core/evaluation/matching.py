@@ -153,6 +153,18 @@ def match(overlap: Overlap, iou_threshold: float = 0.5) -> Matching:
     )
 
 
+def best_pairs(overlap: Overlap) -> Int64Array:
+    """Return the pair of each true nucleus with its best prediction, if it has one.
+
+    Of equally good predictions the one with the smallest label is taken; a prediction
+    may be taken by several.
+    """
+    # lexsort is stable
+    order = np.lexsort((-overlap.iou, overlap.truth_index))
+    _, first = np.unique(overlap.truth_index[order], return_index=True)
+    return np.asarray(order[first])
+
+
 def _runs(
     prediction: IntArray, truth: IntArray
 ) -> tuple[Int64Array, Int64Array, Int64Array]:

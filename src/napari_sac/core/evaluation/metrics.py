@@ -21,7 +21,13 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from napari_sac.core.evaluation.matching import Matching, Overlap, label_overlap, match
+from napari_sac.core.evaluation.matching import (
+    Matching,
+    Overlap,
+    best_pairs,
+    label_overlap,
+    match,
+)
 from napari_sac.core.types import IntArray
 
 # Written out, for 0.5 + 2 * 0.05 is a little more than the 0.6 of an exact 3 / 5.
@@ -107,10 +113,7 @@ def _foreground(overlap: Overlap) -> tuple[float, float]:
 
 
 def _aggregated_jaccard(overlap: Overlap) -> float:
-    # Stable: of equally good predictions the one with the smallest label is taken.
-    order = np.lexsort((-overlap.iou, overlap.truth_index))
-    _, first = np.unique(overlap.truth_index[order], return_index=True)
-    best = order[first]
+    best = best_pairs(overlap)
     prediction = overlap.prediction_index[best]
     shared = int(overlap.intersection[best].sum())
     union = int(

@@ -71,8 +71,14 @@ def neighbour_reach(embedding: Embedding, model: Model) -> float:
     return NEIGHBOUR_REACH * model.spec.nucleus_diameter / embedding.scale
 
 
-def with_neighbour_negatives(prompts: Prompts, count: int, reach: float) -> Prompts:
-    """Return the prompts, and for each nucleus its nearest neighbours as negatives.
+def neighbour_negatives(
+    prompts: Prompts,
+    count: int,
+    reach: float,
+    *,
+    only: Collection[int] | None = None,
+) -> Prompts:
+    """Return the negatives that each nucleus gets from its nearest neighbours.
 
     Negatives that follow from the neighbours are not stored but derived, so that
     deleting or adding a nucleus changes those beside it too.
@@ -88,30 +94,6 @@ def with_neighbour_negatives(prompts: Prompts, count: int, reach: float) -> Prom
         Negatives to add to each nucleus, at most.
     reach : float
         Largest distance in pixels between two neighbours.
-
-    References
-    ----------
-    PromptNucSeg (Shui et al. 2024) found that neighbours help when they serve in
-    training and in inference alike, and one more than two. That was for points of which
-    each is a nucleus.
-    """
-    return Prompts.concatenate([prompts, neighbour_negatives(prompts, count, reach)])
-
-
-def neighbour_negatives(
-    prompts: Prompts,
-    count: int,
-    reach: float,
-    *,
-    only: Collection[int] | None = None,
-) -> Prompts:
-    """Return the negatives that each nucleus gets from its nearest neighbours.
-
-    Parameters
-    ----------
-    prompts : Prompts
-    count, reach
-        As for :func:`with_neighbour_negatives`.
     only : collection of int, optional
         The nuclei whose negatives are wanted; they are the same as among those of all.
 
@@ -120,6 +102,12 @@ def neighbour_negatives(
     Prompts
         In order of ``object_id``, the nearest first; of two that are equally near the
         one with the lower ``object_id``.
+
+    References
+    ----------
+    PromptNucSeg (Shui et al. 2024) found that neighbours help when they serve in
+    training and in inference alike, and one more than two. That was for points of which
+    each is a nucleus.
     """
     positives = first_positives(prompts)
     if count == 0 or len(positives) < 2:
@@ -425,7 +413,6 @@ def _decode_batch(
         _touches_inside(logits, origins, window, grid) if window < grid else None
     )
     crops = _to_image(logits, first, window * patch, embedding, generator_weight)
-    stability = _stability(logits)
     result: list[tuple[_Query, ObjectMask | None]] = []
     for i, query in enumerate(batch[:count]):
         if too_small is not None and too_small[i]:
@@ -437,7 +424,6 @@ def _decode_batch(
             origin_yx=origin,
             logits=values,
             predicted_iou=float(predicted_iou[i].clamp(0, 1)),
-            stability_score=float(stability[i]),
             prompt_key=query.key,
             points_key=query.points_key,
         )
@@ -459,13 +445,6 @@ def _touches_inside(
         ]
     )
     return np.asarray(sides.any(0).numpy())
-
-
-def _stability(logits: Tensor) -> Tensor:
-    """Return the IoU of the masks cut at -1 and +1 (SAM's stability score)."""
-    high = (logits > 1).flatten(1).sum(1)
-    low = (logits > -1).flatten(1).sum(1)
-    return high / low.clamp(min=1)
 
 
 def _to_image(

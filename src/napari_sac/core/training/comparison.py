@@ -9,7 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_sac.core.evaluation.matching import Overlap, label_overlap, match
+from napari_sac.core.evaluation.matching import (
+    Overlap,
+    best_pairs,
+    label_overlap,
+    match,
+)
 from napari_sac.core.evaluation.metrics import (
     ImageScores,
     evaluate_labels,
@@ -276,7 +281,7 @@ def count_cells(
     foreground, true = prediction.ravel() > 0, truth.ravel() > 0
     shared, union = _jaccard_parts(overlap)
     free = np.ones(len(overlap.prediction_ids), bool)
-    free[_best_predictions(overlap)] = False
+    free[overlap.prediction_index[best_pairs(overlap)]] = False
     aji_union = total(true_cell, union)
     aji_union += total(
         predicted_cell[free], overlap.prediction_areas[free].astype(np.float64)
@@ -332,22 +337,11 @@ def _cells_of(
     return np.asarray(cell_of[middles[:, 0], middles[:, 1]])
 
 
-def _best_pairs(overlap: Overlap) -> npt.NDArray[np.int64]:
-    """Return the pair of each true nucleus with its best prediction, if it has one."""
-    order = np.lexsort((-overlap.iou, overlap.truth_index))
-    _, first = np.unique(overlap.truth_index[order], return_index=True)
-    return np.asarray(order[first])
-
-
-def _best_predictions(overlap: Overlap) -> npt.NDArray[np.int64]:
-    return np.asarray(overlap.prediction_index[_best_pairs(overlap)])
-
-
 def _jaccard_parts(
     overlap: Overlap,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return what each true nucleus adds to the two sums of AJI."""
-    best = _best_pairs(overlap)
+    best = best_pairs(overlap)
     shared = np.zeros(len(overlap.truth_ids))
     union = overlap.truth_areas.astype(np.float64)
     rows = overlap.truth_index[best]
