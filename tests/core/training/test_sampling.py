@@ -55,6 +55,16 @@ def test_image_labels_and_distance_stay_aligned(prepared: TrainingImage) -> None
         assert distance[inside].mean() > distance[~inside].mean() + 0.2
 
 
+def test_distance_is_over_the_maximum_of_what_the_crop_shows(
+    prepared: TrainingImage,
+) -> None:
+    crops = draw_crops([prepared], 12, 48, np.random.default_rng(0))
+    for labels, distance in zip(crops.labels, crops.distance, strict=True):
+        for number in labels.unique().tolist():
+            if number and (labels == number).sum() > 20:
+                assert distance[labels == number].max() == pytest.approx(1.0)
+
+
 def test_outside_the_image_is_known_background_of_the_padding_value() -> None:
     small = prepare_image(
         np.full((20, 20, 3), 250, np.uint8), np.ones((20, 20), int), 20.0

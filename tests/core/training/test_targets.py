@@ -27,11 +27,17 @@ def test_touching_nuclei_have_a_border_between_them() -> None:
     assert row[11] < 0.4 < row[16]
 
 
-def test_a_nucleus_at_the_image_border_ends_there() -> None:
-    labels = np.ones((9, 9), np.int32)
+def test_a_nucleus_that_the_image_cuts_is_deepest_where_it_is_cut() -> None:
+    labels = np.zeros((9, 20), np.int32)
+    labels[:3, 4:15] = 1
     distance = distance_to_border(labels)
-    assert distance[4, 4] == 1
+    assert distance[0, 9] == 1
+    assert distance[2, 9] < 0.4
     assert distance[0, 4] < 0.4
+
+
+def test_a_nucleus_that_fills_the_image_is_deep_everywhere() -> None:
+    assert (distance_to_border(np.ones((9, 9), np.int32)) == 1).all()
 
 
 def test_typical_diameter() -> None:

@@ -40,7 +40,8 @@ def generator_loss(maps: Tensor, crops: Crops, *, balanced: bool = False) -> Ten
     foreground = (crops.labels > 0).float()
     size = small_nuclei_weight(crops.labels) if balanced else torch.ones_like(known)
     # a pixel of the gap between two nuclei is rare and decides whether they merge
-    weight = known * size * (1 + 3 * _gap(crops.labels))
+    gap = 1 + 3 * _gap(crops.labels)
+    weight = known * size * gap
     if crops.hard is not None:
         weight = weight + HARD_WEIGHT * known * (1 - foreground) * crops.hard
     logits = maps[:, 0].float()
@@ -51,7 +52,7 @@ def generator_loss(maps: Tensor, crops: Crops, *, balanced: bool = False) -> Ten
     error = F.smooth_l1_loss(
         maps[:, 1].float().sigmoid(), crops.distance, beta=0.1, reduction="none"
     )
-    weight = known * size * (0.3 + foreground)
+    weight = known * size * gap * (0.3 + foreground)
     if crops.hard is not None:
         weight = weight + known * (1 - foreground) * crops.hard
     distance = (error * weight).sum() / weight.sum().clamp(min=1)

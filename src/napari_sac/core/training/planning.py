@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sac.core.config import ProposalConfig
 from napari_sac.core.errors import DeviceError
-from napari_sac.core.inference.proposals import find_proposals
 from napari_sac.core.progress import format_bytes
 from napari_sac.core.training.joint_step import Pool, add_gradients, draw_batch
 from napari_sac.core.training.memory import (
@@ -23,15 +21,12 @@ from napari_sac.core.training.memory import (
     measure_memory,
     smaller_plans,
 )
-from napari_sac.core.training.preparation import prepare
+from napari_sac.core.training.preparation import mark_proposals, prepare
 from napari_sac.core.training.run import as_model, learn_in_last, learning_parameters
-from napari_sac.core.training.sampling import MarkedPoints, PointKind, TrainingImage
 from napari_sac.core.training.stepping import LOG_EVERY, gradients, rates_of
 from napari_sac.core.training.validation import held_out_parts
 
 if TYPE_CHECKING:
-    from napari_sac.core.models.registry import Model
-    from napari_sac.core.progress import Progress
     from napari_sac.core.training.run import Run
 
 QUICK_STEPS, QUICK_CROPS, QUICK_MINUTES = 80, 24, 0.75
@@ -60,28 +55,8 @@ def make_pool(run: Run) -> Pool:
         rest = np.full(len(other), part / len(other))
         weights = np.concatenate([weights * (1 - part), rest])
     model = as_model(run)
-    images = [_with_proposals(one, model, run.watch) for one in (*own, *other)]
+    images = [mark_proposals(one, model, run.watch) for one in (*own, *other)]
     return Pool(images, weights)
-
-
-def _with_proposals(
-    image: TrainingImage, model: Model, progress: Progress
-) -> TrainingImage:
-    pixels = np.ascontiguousarray(image.image.permute(1, 2, 0).numpy())
-    config = ProposalConfig()
-    found = find_proposals(
-        pixels,
-        model,
-        config,
-        diameter=model.spec.nucleus_diameter,
-        progress=progress,
-    ).above(config.score_threshold)
-    zeros = np.zeros(len(found), np.int64)
-    proposals = MarkedPoints(found.yx, zeros + PointKind.PROPOSAL, zeros)
-    points = MarkedPoints.concatenate([image.points, proposals])
-    return replace(
-        image, points=points.inside((image.labels.shape[0], image.labels.shape[1]))
-    )
 
 
 def fit_memory(run: Run) -> tuple[Plan, Cost]:

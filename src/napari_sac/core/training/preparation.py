@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from skimage.draw import disk
 
+from napari_sac.core.config import ProposalConfig
+from napari_sac.core.inference.proposals import find_proposals
+from napari_sac.core.progress import ignore_progress
 from napari_sac.core.training.sampling import (
     MarkedPoints,
     PointKind,
@@ -19,6 +23,8 @@ from napari_sac.core.training.training_set import RING, pooled_diameter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_sac.core.models.registry import Model
+    from napari_sac.core.progress import Progress
     from napari_sac.core.training.training_set import ReviewedImage
 
 _OWN_DIAMETER_FROM = 10
@@ -65,6 +71,35 @@ def own_diameter(one: ReviewedImage) -> float | None:
     if one.count < _OWN_DIAMETER_FROM:
         return None
     return typical_diameter(one.labels)
+
+
+def mark_proposals(
+    image: TrainingImage, model: Model, progress: Progress = ignore_progress
+) -> TrainingImage:
+    """Return the image with the model's own proposals on it, for prompts to lie on.
+
+    Parameters
+    ----------
+    image : TrainingImage
+        At the scale that the model works at.
+    model : Model
+    progress : callable, optional
+    """
+    pixels = np.ascontiguousarray(image.image.permute(1, 2, 0).numpy())
+    config = ProposalConfig()
+    found = find_proposals(
+        pixels,
+        model,
+        config,
+        diameter=model.spec.nucleus_diameter,
+        progress=progress,
+    ).above(config.score_threshold)
+    zeros = np.zeros(len(found), np.int64)
+    proposals = MarkedPoints(found.yx, zeros + PointKind.PROPOSAL, zeros)
+    points = MarkedPoints.concatenate([image.points, proposals])
+    return replace(
+        image, points=points.inside((image.labels.shape[0], image.labels.shape[1]))
+    )
 
 
 def _marked(one: ReviewedImage) -> MarkedPoints:

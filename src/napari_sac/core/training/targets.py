@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 def distance_to_border(labels: IntArray) -> npt.NDArray[np.float32]:
     """Return each pixel's distance to its nucleus's border, over the nucleus's maximum.
 
+    The edge of the image is no border: a nucleus that it cuts is deepest where it is
+    cut, if less than half of it is seen.
+
     Parameters
     ----------
     labels : (H, W) int
@@ -29,9 +32,12 @@ def distance_to_border(labels: IntArray) -> npt.NDArray[np.float32]:
     for index, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is None:
             continue
-        mask = np.pad(labels[box] == index, 1)
-        inside = ndimage.distance_transform_edt(mask)[1:-1, 1:-1]
-        distance[box] += (inside / inside.max()).astype(np.float32)
+        # a pixel more on each side, where the image goes on
+        around = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
+        mask = labels[around] == index
+        # a nucleus that fills the image has no border to measure from
+        inside = mask if mask.all() else ndimage.distance_transform_edt(mask)
+        distance[around] += (inside / inside.max()).astype(np.float32)
     return distance
 
 
