@@ -14,7 +14,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor, nn
 
@@ -115,7 +115,7 @@ def free_memory(device: Device) -> int:
 
 
 def measure_memory(
-    device: Device, parameters: list[nn.Parameter], step: Callable[[], object]
+    device: Device, parameters: Sequence[nn.Parameter], step: Callable[[], object]
 ) -> int:
     """Return the most bytes that a step takes beside the weights.
 
@@ -125,12 +125,12 @@ def measure_memory(
     Parameters
     ----------
     device : Device
-    parameters : list of Parameter
-        Those that learn.
+    parameters : sequence of Parameter
+        Of the networks, those that learn and those that do not.
     step : callable
         Computes gradients.
     """
-    learning = sum(p.numel() for p in parameters) * 4
+    learning = sum(p.numel() for p in parameters if p.requires_grad) * 4
     if device.name == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -139,11 +139,14 @@ def measure_memory(
         torch.cuda.synchronize()
         peak = int(torch.cuda.max_memory_allocated() - before)
         return peak + learning * (_OPTIMIZER_FLOATS - 1)
+    # weights are kept for the way back too, but they are there already
+    there = {p.untyped_storage().data_ptr() for p in parameters}
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in there:
+            kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with saved_tensors_hooks(note, lambda tensor: tensor):

@@ -22,7 +22,7 @@ from napari_sac.core.training.memory import (
     smaller_plans,
 )
 from napari_sac.core.training.preparation import mark_proposals, prepare
-from napari_sac.core.training.run import as_model, learn_in_last, learning_parameters
+from napari_sac.core.training.run import as_model, learn_in_last
 from napari_sac.core.training.stepping import LOG_EVERY, gradients, rates_of
 from napari_sac.core.training.validation import held_out_parts
 
@@ -105,9 +105,8 @@ def _try_memory(run: Run, plan: Plan) -> int | None:
         add_gradients(run.state, batch, run.job.config, plan)
 
     try:
-        return measure_memory(
-            run.team.device, list(learning_parameters(run).values()), step
-        )
+        parameters = list(run.state.networks().parameters())
+        return measure_memory(run.team.device, parameters, step)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
