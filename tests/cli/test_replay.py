@@ -11,6 +11,7 @@ from skimage.io import imsave
 from napari_sac.cli.main import main
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
 from napari_sac.core.models.registry import load_model
+from napari_sac.core.session import replay as replaying
 from napari_sac.core.session.image import ImageReference, hash_pixels
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.replay import compute_labels
@@ -52,6 +53,10 @@ def session(nuclei: Nuclei, tmp_path: Path) -> Path:
     return folder
 
 
+def never(*_: object) -> None:
+    raise AssertionError("the work has begun")
+
+
 def test_it_writes_labels_and_prompts_and_says_whether_they_agree(
     session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,7 +96,10 @@ def test_what_is_no_session_is_one_line(
 
 
 def test_what_lies_beside_the_images_is_not_written_over(
-    session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    session: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn = tmp_path / "2_cells_labels.tif"
     drawn.write_bytes(b"a week of work")
@@ -100,5 +108,21 @@ def test_what_lies_beside_the_images_is_not_written_over(
     assert "Nothing was written" in capsys.readouterr().err
     assert drawn.read_bytes() == b"a week of work"
     assert not (tmp_path / "1_a_prompts.csv").exists()
+    # before the work, for that would be for nothing
+    with monkeypatch.context() as patch:
+        patch.setattr(replaying, "compute_labels", never)
+        assert main(arguments) == 1
     assert main([*arguments, "--overwrite"]) == 0
     assert read_labels(drawn).any()
+
+
+def test_what_was_computed_before_an_image_is_missed_is_kept(
+    session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cells.png").unlink()
+    output = tmp_path / "out"
+    arguments = ["replay", str(session), "--output", str(output), "--device", "cpu"]
+    assert main(arguments) == 1
+    assert "cannot be used" in capsys.readouterr().err
+    names = sorted(p.name for p in output.iterdir())
+    assert names == ["1_a_labels.tif", "1_a_prompts.csv"]

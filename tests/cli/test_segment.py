@@ -9,6 +9,7 @@ import tifffile
 import zarr
 from PIL import Image
 
+from napari_sac.cli import segment as command
 from napari_sac.cli.main import main
 from napari_sac.core.geojson import read_geojson
 from napari_sac.core.io import read_labels, read_prompts, separate_haematoxylin
@@ -331,3 +332,19 @@ def test_unknown_model_and_adapter_are_one_line(folder, output, capsys):
     err = capsys.readouterr().err
     assert "There is no adapter nope" in err
     assert err.count("\n") == 1
+
+
+def test_a_folder_of_others_is_not_replaced_and_that_is_told_before_the_work(
+    folder, output, monkeypatch, capsys
+):
+    (output / "a.ome.zarr").mkdir(parents=True)
+    (output / "a.ome.zarr" / "notes.txt").write_text("mine")
+    segmented = []
+    real = command._segment
+    monkeypatch.setattr(
+        command, "_segment", lambda *a: segmented.append(a[1]) or real(*a)
+    )
+    assert segment(folder, "--output", output, "--export", "ome-zarr") == 1
+    assert "napari-sac did not write it" in capsys.readouterr().err
+    assert segmented == ["b"]
+    assert (output / "a.ome.zarr" / "notes.txt").read_text() == "mine"

@@ -224,3 +224,16 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         write_geojson(tmp_path / "file" / "a.geojson", np.zeros((5, 5), np.uint32))
+
+
+def test_the_first_plane_is_one_though_qupath_does_not_name_it(tmp_path: Path) -> None:
+    planes = [square(5 * i, 5, 3) for i in range(2)]
+    planes[1]["geometry"]["plane"] = {"c": -1, "z": 1, "t": 0}
+    with pytest.raises(LabelFormatError, match="more than one plane"):
+        read_geojson(save(tmp_path / "a.geojson", planes), (20, 30))
+
+
+def test_outlines_of_another_image_are_refused(tmp_path: Path) -> None:
+    file = save(tmp_path / "a.geojson", [square(500, 700, 9)])
+    with pytest.raises(LabelFormatError, match="lies in the image of 20 x 30"):
+        read_geojson(file, (20, 30))

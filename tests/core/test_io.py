@@ -14,6 +14,7 @@ from napari_sac.core.io import (
     atomic_path,
     cache_folder,
     data_folder,
+    holds_array,
     normalise_image,
     read_image,
     read_labels,
@@ -679,3 +680,38 @@ def test_tables_that_are_none_are_refused(tmp_path, text, words):
         read_points(file)
     with pytest.raises(LabelFormatError, match="No such file"):
         read_points(tmp_path / "none.csv")
+
+
+def test_points_of_a_stack_are_refused(tmp_path):
+    table = tmp_path / "points.csv"
+    table.write_text("index,axis-0,axis-1,axis-2\n0,3,10,7\n")
+    with pytest.raises(LabelFormatError, match="points of a stack"):
+        read_points(table)
+
+
+def test_labels_in_a_lossy_file_are_refused(tmp_path):
+    labels = np.zeros((16, 16), np.uint8)
+    labels[4:9, 4:9] = 7
+    Image.fromarray(labels).save(tmp_path / "labels.jpg")
+    with pytest.raises(LabelFormatError, match="numbers of labels are not kept"):
+        read_labels(tmp_path / "labels.jpg")
+
+
+def test_whether_a_file_alone_holds_what_a_viewer_shows(tmp_path):
+    grey = np.arange(600, dtype=np.uint8).reshape(20, 30)
+    stack = np.stack([grey, grey, grey])
+    tifffile.imwrite(tmp_path / "plane.tif", grey)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
+    Image.fromarray(grey).save(tmp_path / "plane.png")
+    Image.fromarray(grey).save(tmp_path / "plane.gif")
+    for name, shown in (
+        ("plane.tif", grey), ("stack.tif", stack), ("plane.png", grey),
+    ):  # fmt: skip
+        assert holds_array(tmp_path / name, shown)
+    # planes of several files, a picture that is read as a film, 16 bits made 8
+    assert not holds_array(tmp_path / "plane.tif", stack)
+    assert not holds_array(tmp_path / "plane.gif", grey[None])
+    assert not holds_array(tmp_path / "plane.png", grey.astype(np.uint16))
+    assert not holds_array(tmp_path / "missing.png", grey)
+    (tmp_path / "slide.svs").write_bytes(b"II*")
+    assert not holds_array(tmp_path / "slide.svs", grey)

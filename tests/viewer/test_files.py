@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tifffile
 from napari.components import ViewerModel
 from napari.layers._source import layer_source
 
@@ -752,3 +753,76 @@ def test_labels_go_out_as_zarr_whatever_comes_before(
     annotation = edit(bench)
     bench.session.export_labels(annotation, tmp_path / "nuclei.zarr")
     assert (tmp_path / "nuclei.zarr").is_dir()
+
+
+def test_what_waits_for_a_full_disk_is_saved_to_another(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotation = edit(bench)
+    journal = bench.session.journal
+    full = journal.folder
+    write = Journal._write_pending
+
+    def write_elsewhere(self: Journal) -> None:
+        if self.folder == full and self.unsaved:
+            raise OutputError("The disk is full.")
+        write(self)
+
+    monkeypatch.setattr(Journal, "_write_pending", write_elsewhere)
+    bench.session.accept(annotation, np.array([4]))
+    assert "full" in journal.failure
+    bench.session.save_as(tmp_path / "usb.sac")
+    assert journal.failure == ""
+    assert journal.folder == tmp_path / "usb.sac"
+    bench.session.accept(annotation, np.array([5]))
+    bench.session.close()
+    session = reopened(tmp_path / "usb.sac")
+    check_same(annotation, session.annotations[0])
+    session.close()
+
+
+def test_a_failure_is_over_when_all_is_written(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotation = edit(bench)
+    journal = bench.session.journal
+
+    def fail(self: Journal) -> None:
+        raise OutputError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "_write_pending", fail)
+        bench.session.accept(annotation, np.array([4]))
+        bench.session.flush()
+        assert "full" in journal.failure
+    bench.session.accept(annotation, np.array([5]))
+    assert journal.failure == ""
+    bench.session.close()
+
+
+def test_points_of_a_larger_image_are_refused(bench: Bench, tmp_path: Path) -> None:
+    table = tmp_path / "points.csv"
+    table.write_text("y,x\n20,30\n9000,30\n")
+    with pytest.raises(LabelFormatError, match="1 of 2 points lie outside"):
+        bench.session.import_table(bench.plane, table)
+    assert bench.session.find(bench.plane) is None
+
+
+def test_pixels_of_an_image_of_several_files_are_kept(
+    bench: Bench, tmp_path: Path
+) -> None:
+    plane = np.asarray(bench.layer.data)[..., 0]
+    for i in range(2):
+        tifffile.imwrite(tmp_path / f"z{i}.tif", plane)
+    bench.viewer.layers.clear()
+    # napari names the first file only
+    with layer_source(path=str(tmp_path / "z0.tif")):
+        bench.layer = bench.viewer.add_image(np.stack([plane, plane]), name="stack")
+    labels = np.zeros(plane.shape, np.uint32)
+    labels[5:20, 5:20] = 1
+    bench.session.import_labels(bench.plane, labels)
+    bench.session.save_as(tmp_path / "cells.sac")
+    bench.session.close()
+    session = reopened(tmp_path / "cells.sac")
+    assert session.annotations[0].plane is not None
+    session.close()

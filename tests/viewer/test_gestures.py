@@ -664,3 +664,50 @@ def test_who_accepts_a_point_accepts_the_nucleus(bench: Bench) -> None:
     assert session.undo_title == "accept 1 nucleus"
     session.undo()
     assert annotation.prompts.state[[3, 12]].tolist() == ["auto"] * 2
+
+
+def test_a_nucleus_painted_apart_from_the_last_is_another(bench: Bench) -> None:
+    annotation = segmented(bench)
+    layer = annotation.labels
+    layer.data = np.zeros_like(layer.data)
+    layer.brush_size = 8
+    layer.selected_label = first = 50
+    layer.paint((20, 20), first)
+    layer.paint((24, 24), first)
+    assert layer.selected_label == first
+    layer.paint((60, 60), layer.selected_label)
+    second = int(layer.selected_label)
+    assert second != first
+    layer.paint((64, 60), second)
+    assert layer.selected_label == second
+    ids, counts = np.unique(annotation.state.labels, return_counts=True)
+    assert set(ids.tolist()) == {0, first, second}
+    assert (layer.data == annotation.state.labels).all()
+    assert counts[1:].min() > 60, counts
+    assert {first, second} <= set(annotation.prompts.object_id.tolist())
+
+
+@pytest.mark.parametrize("tool", ["add", "select", "paint"])
+def test_a_tool_shows_the_layer_that_it_works_in(bench: Bench, tool: str) -> None:
+    annotation = segmented(bench)
+    layer = annotation.labels if tool == "paint" else annotation.points
+    layer.visible = False
+    assert bench.session.gestures.take_up(annotation, tool)
+    assert layer.visible
+    assert layer.mode == tool
+
+
+def test_a_tool_comes_back_after_the_view_was_moved(bench: Bench) -> None:
+    annotation = segmented(bench)
+    gestures, layer = bench.session.gestures, annotation.points
+    layer.mode = "select"
+    layer.selected_data = {3}
+    gestures.take_up(annotation, "include")
+    # as napari does while Space is held down
+    layer.mode = "pan_zoom"
+    layer.mode = "add"
+    assert gestures.tool(annotation) == "include"
+    assert layer.selected_data == {3}
+    gestures.take_up(annotation, "pan_zoom")
+    layer.mode = "add"
+    assert gestures.tool(annotation) == "add"

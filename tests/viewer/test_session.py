@@ -647,3 +647,38 @@ def test_pixels_of_another_size_have_nuclei_of_their_own(bench: Bench) -> None:
     assert bench.session.find(bench.plane) is annotation
     assert annotation.points.visible
     assert not other.points.visible
+
+
+def test_nuclei_follow_an_image_that_is_scaled_and_moved(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    bench.layer.scale = (0.2, 0.2)
+    bench.layer.translate = (3, 4)
+    bench.layer.rotate = 20
+    for layer in (annotation.points, annotation.labels):
+        np.testing.assert_allclose(layer.scale, (0.2, 0.2))
+        np.testing.assert_allclose(layer.translate, (3, 4))
+        np.testing.assert_allclose(layer.rotate, bench.layer.rotate)
+
+
+def test_painted_nuclei_outlive_one_mask_of_all(bench: Bench) -> None:
+    labels = np.zeros(bench.plane.shape, np.uint32)
+    labels[5:20, 5:20], labels[40:60, 40:60] = 1, 2
+    annotation = bench.session.import_labels(bench.plane, labels)
+    bench.segment(annotation, mode="semantic")
+    bench.segment(annotation)
+    found = set(np.unique(annotation.state.labels).tolist()) - {0}
+    assert found == set(annotation.masks)
+    for _ in range(2):
+        bench.session.undo()
+    np.testing.assert_array_equal(annotation.state.labels, labels)
+    assert annotation.painted == {1, 2}
+
+
+def test_imported_labels_are_nuclei_whatever_was_before(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation, mode="semantic")
+    labels = np.zeros(bench.plane.shape, np.uint32)
+    labels[5:20, 5:20] = 4
+    bench.session.import_labels(bench.plane, labels)
+    assert annotation.has_instances

@@ -12,7 +12,7 @@ import tifffile
 from napari.components import ViewerModel
 from napari.utils._proxies import PublicOnlyProxy
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
 
 from napari_sac.core.io import read_labels, read_prompts, write_labels
 from napari_sac.core.session.database import is_busy
@@ -294,9 +294,13 @@ def test_discarding_deletes_what_was_offered(
 
 
 def test_a_journal_that_cannot_be_written_is_told(dock: SegmentWidget) -> None:
-    dock.session.journal_failed.emit("The disk is full.")
+    dock.session.journal.failure = "The disk is full."
+    dock.session.journal_failed.emit(dock.session.journal.failure)
     assert dock.keep.notice.text() == "The disk is full."
     assert not dock.keep.notice.isHidden()
+    # what was not written is not said to be kept
+    dock.keep.save_requested.emit()
+    assert dock.status.message.text() == "The disk is full."
 
 
 def test_every_export_can_be_written(
@@ -482,7 +486,8 @@ def test_a_session_is_closed_with_its_window_after_its_dock(
 def test_a_failure_is_forgotten_when_all_is_saved(
     dock: SegmentWidget, annotated: Annotation, tmp_path: Path
 ) -> None:
-    dock.session.journal_failed.emit("The disk is full.")
+    dock.session.journal.failure = "The disk is full."
+    dock.session.journal_failed.emit(dock.session.journal.failure)
     assert "full" in dock.keep.notice.text()
     dock.keeping.save_as(tmp_path / "x.sac")
     assert dock.keep.notice.isHidden()
@@ -505,3 +510,49 @@ def test_an_opened_session_is_segmented_as_it_was(
     wait(qtbot, second)
     assert second.decode_form.config() == decode
     assert second.session.decode_config == decode
+
+
+def test_labels_are_written_piece_by_piece_and_not_while_something_is_dragged(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pieces: list[int | None] = []
+    real = dock.session.flush
+
+    def flush(chunks: int | None = None) -> int:
+        pieces.append(chunks)
+        return real(chunks) + (len(pieces) < 3)
+
+    monkeypatch.setattr(dock.session, "flush", flush)
+    button = Qt.MouseButton.LeftButton
+    monkeypatch.setattr(QApplication, "mouseButtons", lambda: button)
+    dock.keeping._flush_timer.timeout.emit()
+    assert pieces == []
+    button = Qt.MouseButton.NoButton
+    qtbot.waitUntil(lambda: len(pieces) == 3)
+    assert None not in pieces
+
+
+def test_the_dock_turns_to_the_image_whose_nuclei_are_chosen(
+    dock: SegmentWidget, annotated: Annotation, nuclei: Nuclei
+) -> None:
+    viewer = dock.session.viewer
+    other = viewer.add_image(nuclei.image, rgb=True, name="other")
+    dock.images.choose(other)
+    assert dock.images.layer() is other
+    viewer.layers.selection.active = annotated.points
+    assert dock.images.layer() is annotated.plane.layer
+
+
+def test_a_dock_opened_again_shows_what_it_uses(dock: SegmentWidget) -> None:
+    dock.correct.preview.setChecked(False)
+    dock.session.decode_config = replace(dock.session.decode_config, mode="semantic")
+    again = SegmentWidget(dock.session.viewer)
+    try:
+        assert again.session is dock.session or not dock.session.annotations
+        assert again.session.preview.enabled == again.correct.preview.isChecked()
+        assert again.decode_form.config() == again.session.decode_config
+    finally:
+        again.leave()

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from qtpy.QtWidgets import QFileDialog, QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QLineEdit, QVBoxLayout, QWidget
 
 from napari_sac.core.session.recovery import Unclosed
+from napari_sac.widgets import _files
 from napari_sac.widgets._files import ask_folder, ask_open, ask_save, safe_name
+from napari_sac.widgets._panel import narrow_button
 from napari_sac.widgets._session_panel import SessionPanel
 from napari_sac.widgets._wording import describe_time, describe_unsaved, name_step
 
@@ -81,4 +84,42 @@ def test_dialogs_give_a_path_or_nothing(
         saved = ask_save(parent, "Save", "*", "field.ome.zarr")
         assert saved == (Path("/somewhere/a.ome.zarr") if chosen else None)
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: ("/x/b.tiff", ""))
-    assert ask_save(parent, "Save", "*", "field.tif") == Path("/x/b.tiff")
+    patterns = "TIFF (*.tif *.tiff)"
+    assert ask_save(parent, "Save", patterns, "field.tif") == Path("/x/b.tiff")
+
+
+def test_what_got_its_ending_here_is_not_replaced_unasked(
+    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    parent = QWidget()
+    qtbot.addWidget(parent)
+    (tmp_path / "patient 3.2.sac").mkdir()
+    typed = str(tmp_path / "patient 3.2")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (typed, ""))
+    asked: list[str] = []
+    for answer, chosen in ((False, None), (True, tmp_path / "patient 3.2.sac")):
+        monkeypatch.setattr(
+            _files, "ask_yes", lambda _, told, __, a=answer: asked.append(told) or a
+        )
+        assert ask_save(parent, "Save", "Sessions (*.sac)", "field.sac") == chosen
+    assert len(asked) == 2
+    assert "patient 3.2.sac" in asked[0]
+
+
+def test_space_is_left_to_the_canvas_after_a_click(qtbot: QtBot) -> None:
+    parent = QWidget()
+    layout = QVBoxLayout(parent)
+    field, button = QLineEdit(), narrow_button("Reject", "")
+    for widget in (field, button):
+        layout.addWidget(widget)
+    qtbot.addWidget(parent)
+    with qtbot.waitExposed(parent):
+        parent.show()
+    parent.activateWindow()
+    field.setFocus()
+    clicks: list[bool] = []
+    button.clicked.connect(clicks.append)
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    assert len(clicks) == 1
+    assert not button.hasFocus()
+    assert not field.hasFocus()

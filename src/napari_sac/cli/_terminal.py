@@ -1,11 +1,16 @@
-"""What commands write to the terminal for who looks on: all of it to stderr."""
+"""What commands have in common: lines for who looks on, a folder to fill."""
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
+from napari_sac.core.errors import OutputError
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_sac.core.progress import Progress
 
 _CLEAR = "\x1b[K"
@@ -27,3 +32,24 @@ def progress_line(heading: str = "") -> Progress:
             sys.stderr.flush()
 
     return show
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder for results, before there are any.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The folder {folder} cannot be made ({error.strerror}). Nothing was "
+            "written; choose another --output."
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise OutputError(
+            f"The folder {folder} cannot be written to. Choose another --output."
+        )

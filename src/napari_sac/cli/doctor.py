@@ -149,7 +149,13 @@ def _ask(question: str) -> dict[str, str]:
     command = [sys.executable, "-m", "napari_sac.cli._probe", question]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False
+            command,
+            capture_output=True,
+            text=True,
+            # of a driver or a loader, in whatever letters it has
+            errors="replace",
+            timeout=_PROBE_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return {"FAILED": str(error)}

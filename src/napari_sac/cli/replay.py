@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_sac.cli._terminal import progress_line, say
+from napari_sac.cli._terminal import make_folder, progress_line, say
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import OutputError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping
 
     from napari_sac.cli._options import Subparsers
     from napari_sac.core.models.registry import Model
-    from napari_sac.core.session.replay import Replayed
+    from napari_sac.core.session.image import ImageReference
 
 _ENDINGS = ("_prompts.csv", "_labels.tif")
 
@@ -71,12 +71,19 @@ def run(args: argparse.Namespace) -> int:
             name, adapter=adapter, device=args.device, progress=progress_line()
         )
 
-    results = replay(args.session, load=load, progress=progress_line())
-    stems = _stems(results)
-    if not args.overwrite:
-        _spare_work(args, stems, results)
+    stems: dict[int, str] = {}
+
+    def begin(images: Mapping[int, ImageReference]) -> None:
+        stems.update(_stems(images))
+        make_folder(args.output)
+        if not args.overwrite:
+            _spare_work(args, stems.values(), images.values())
+
     different = False
-    for stem, result in zip(stems, results, strict=True):
+    for result in replay(
+        args.session, load=load, begin=begin, progress=progress_line()
+    ):
+        stem = stems[result.number]
         # the labels last: where they are, the prompts are too
         prompts, labels = (args.output / f"{stem}{ending}" for ending in _ENDINGS)
         write_prompts(prompts, result.state.prompts)
@@ -89,10 +96,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _spare_work(
-    args: argparse.Namespace, stems: Sequence[str], results: Sequence[Replayed]
+    args: argparse.Namespace, stems: Iterable[str], images: Iterable[ImageReference]
 ) -> None:
     """Raise ``OutputError`` if a file beside the images would be written over."""
-    paths = [Path(r.image.path) for r in results if r.image.path is not None]
+    paths = [Path(image.path) for image in images if image.path is not None]
     beside = {path.resolve().parent for path in (args.session, *paths)}
     if args.output.resolve() not in beside:
         return
@@ -107,12 +114,12 @@ def _spare_work(
                 )
 
 
-def _stems(results: Sequence[Replayed]) -> list[str]:
+def _stems(images: Mapping[int, ImageReference]) -> dict[int, str]:
     """Return a file name for each image, made safe, and numbered if there are many."""
-    stems = []
-    for result in results:
-        name = Path(result.image.name.replace("\\", "/")).name
+    stems = {}
+    for number, image in images.items():
+        name = Path(image.name.replace("\\", "/")).name
         letters = [c if c.isalnum() or c in " -_." else "_" for c in name]
         stem = Path("".join(letters)).stem.strip(" .")[:100] or "image"
-        stems.append(stem if len(results) == 1 else f"{result.number}_{stem}")
+        stems[number] = stem if len(images) == 1 else f"{number}_{stem}"
     return stems

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sac.cli._options import adapter_or_folder, add_option, add_view_options
-from napari_sac.cli._terminal import progress_line, say
+from napari_sac.cli._terminal import make_folder, progress_line, say
 from napari_sac.core.config import DecodeConfig, ProposalConfig
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import (
     ImageFormatError,
     LabelFormatError,
     NapariSacError,
-    OutputError,
 )
 
 if TYPE_CHECKING:
@@ -119,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     if problem:
         say(f"napari-sac segment: {problem}")
         return 2
-    _make_folder(args.output)
+    make_folder(args.output)
     model = _load(args)
     failed = []
     for i, file in enumerate(files):
@@ -171,6 +169,7 @@ def _segment_file(
     )
 
     start = time.perf_counter()
+    _check_exports(args.output / file.stem, args.export)
     pixels = read_image(file, separate=args.channels is not None)
     image = normalise_image(pixels, args.channels, stain=args.stain)
     found = _segment(image, file.stem, args, model, progress)
@@ -232,6 +231,14 @@ def _points_files(points: Path, stems: Sequence[str]) -> list[Path | None]:
         tables = (points / f"{stem}{ending}" for ending in _POINTS_ENDINGS)
         found.append(next((table for table in tables if table.is_file()), None))
     return found
+
+
+def _check_exports(path: Path, formats: Iterable[str]) -> None:
+    """Raise ``OutputError`` before the work if what is there may not be replaced."""
+    if "ome-zarr" in formats:
+        from napari_sac.core.ome_zarr import check_replaceable
+
+        check_replaceable(path.with_name(f"{path.name}{_EXPORTS['ome-zarr']}"))
 
 
 def _export(
@@ -353,20 +360,6 @@ def _find_precious(files: Sequence[Path], args: argparse.Namespace) -> str | Non
                     "another --output, or --overwrite if it may be replaced."
                 )
     return None
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"The folder {folder} cannot be made ({error.strerror}). Nothing was "
-            "written; choose another --output."
-        ) from error
-    if not os.access(folder, os.W_OK):
-        raise OutputError(
-            f"The folder {folder} cannot be written to. Choose another --output."
-        )
 
 
 def _positive(text: str) -> float:

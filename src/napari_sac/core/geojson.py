@@ -134,7 +134,8 @@ def read_geojson(path: str | Path, shape: tuple[int, int]) -> Outlines:
     Raises
     ------
     LabelFormatError
-        If the file is missing or damaged, or holds nothing that is an area or a point.
+        If the file is missing or damaged, holds nothing that is an area or a point, or
+        nothing that lies in the image.
     """
     file = Path(path)
     features = [_Shape.parse(file, f) for f in _features(file)]
@@ -144,8 +145,9 @@ def read_geojson(path: str | Path, shape: tuple[int, int]) -> Outlines:
             "on top of each other. Export those of one plane. Nothing was changed."
         )
     areas = [f for f in features if f.rings]
-    points = [p for f in features for p in f.points if _is_inside(p, shape)]
-    if features and not areas and not points:
+    given = [p for f in features for p in f.points]
+    points = [p for p in given if _is_inside(p, shape)]
+    if features and not areas and not given:
         raise LabelFormatError(
             f"{file} holds neither areas nor points. Export annotations or detections "
             "from QuPath."
@@ -155,6 +157,12 @@ def read_geojson(path: str | Path, shape: tuple[int, int]) -> Outlines:
     for object_id, area in zip(ids, areas, strict=True):
         for exterior, *holes in area.rings:
             _fill(labels, exterior, holes, object_id)
+    if features and not points and not labels.any():
+        raise LabelFormatError(
+            f"Nothing of {file} lies in the image of {shape[0]} x {shape[1]} pixels. "
+            "Check that it was exported from this image, and not from a larger one. "
+            "Nothing was changed."
+        )
     start = _first_of_new(len(points), set(ids))
     return Outlines(
         labels=labels,
@@ -328,7 +336,7 @@ def _first_rows(prompts: Prompts) -> dict[int, tuple[float, str]]:
 class _Shape:
     """One feature of a file: areas as rings (M, 2) of (y, x), points (y, x).
 
-    ``plane`` is QuPath's (z, t), None where it has none or nothing lies there.
+    ``plane`` is QuPath's (z, t), None where nothing lies there.
     """
 
     rings: list[list[npt.NDArray[np.float64]]]
@@ -346,7 +354,8 @@ class _Shape:
             geometry = feature.get("nucleusGeometry") or feature["geometry"]
             properties = feature.get("properties") or {}
             rings, points = ([], []) if geometry is None else _geometry(geometry)
-            plane = (geometry or {}).get("plane")
+            # QuPath does not write the first plane
+            plane = (geometry or {}).get("plane") or {}
             measurements = _measurements(properties)
             score = float(measurements.get(SCORE_MEASUREMENT, 1.0))
             state = (properties.get("metadata") or {}).get(STATE_METADATA)
@@ -357,7 +366,9 @@ class _Shape:
                 _class_of(properties.get("classification") or {}),
                 min(max(score, 0.0), 1.0) if np.isfinite(score) else 1.0,
                 PromptState(state or PromptState.ACCEPTED).value,
-                (int(plane.get("z", 0)), int(plane.get("t", 0))) if plane else None,
+                None
+                if geometry is None
+                else (int(plane.get("z", 0)), int(plane.get("t", 0))),
             )
         except (
             AttributeError,

@@ -43,6 +43,7 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 """Endings, in lower case, of the files that are images when a folder is read."""
 _PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
+_EXACT_FORMATS = ("PNG", "BMP", "GIF")
 
 PROMPT_COLUMNS = ("object_id", "y", "x", "sign", "score", "state")
 
@@ -102,6 +103,37 @@ def cache_folder() -> Path:
     if home:
         return Path(home) / "cache"
     return platformdirs.user_cache_path("napari-sac", False)
+
+
+def holds_array(path: str | Path, array: Any) -> bool:
+    """Return whether a file alone gives these pixels again, as far as it tells soon.
+
+    A viewer may have put them together of several files, or turned a palette or 16 bits
+    into 8.
+
+    Parameters
+    ----------
+    path : str or Path
+    array : array-like
+        With ``shape`` and ``dtype``; the pixels as the viewer has them.
+    """
+    file = Path(path)
+    try:
+        if file.suffix.lower() not in TIFF_SUFFIXES:
+            with Image.open(file, formats=_PILLOW_FORMATS) as image:
+                plane = array.shape[:2] == (image.height, image.width)
+                return plane and array.dtype == np.uint8 and not _loses_bits(image)
+        import tifffile
+
+        with tifffile.TiffFile(file) as tiff:
+            first, *others = tiff.series
+            return (
+                first.shape == array.shape
+                and first.keyframe.colormap is None
+                and all(series.keyframe.is_reduced for series in others)
+            )
+    except DECODE_ERRORS:
+        return False
 
 
 def read_image(path: str | Path, *, separate: bool = False) -> AnyArray:
@@ -367,6 +399,11 @@ def _point_columns(
     """Return the columns of y and x, the unit in pixels, and where pixels begin."""
     # QuPath writes the micro sign, some programs the Greek letter
     plain = [n.strip().lower().replace("μ", "µ") for n in names]
+    if "axis-2" in plain:
+        raise LabelFormatError(
+            f"{file} has points of a stack, with more than two axes. Save those of one "
+            "plane, with the columns y and x."
+        )
     for y, x, shift in _POINT_COLUMNS:
         if y in plain and x in plain:
             if not y.endswith("m"):
@@ -672,6 +709,11 @@ def _read_pillow(file: Path, *, as_labels: bool) -> AnyArray:
         # about large images (twice that size is refused) and odd metadata
         warnings.simplefilter("ignore")
         with _open_picture(file) as image:
+            if as_labels and image.format not in _EXACT_FORMATS:
+                raise ImageFormatError(
+                    f"{file} is a {image.format}, in which the numbers of labels are "
+                    "not kept. Save the labels as TIFF or PNG."
+                )
             if getattr(image, "n_frames", 1) > 1:
                 raise ImageFormatError(
                     f"{file} holds {image.n_frames} pictures. "  # type: ignore[attr-defined]

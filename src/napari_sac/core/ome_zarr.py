@@ -53,11 +53,7 @@ def write_ome_zarr(
         changed.
     """
     target = Path(path)
-    if target.exists() and not _is_ours(target):
-        raise OutputError(
-            f"{target} is there already, and napari-sac did not write it. Nothing was "
-            "changed; choose another name, or delete it first."
-        )
+    check_replaceable(target)
     name = secrets.token_hex(6)
     partial, old = target.with_name(f".{name}.part"), target.with_name(f".{name}.old")
     try:
@@ -76,6 +72,21 @@ def write_ome_zarr(
             os.replace(old, target)
         for folder in (partial, old):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_replaceable(target: Path) -> None:
+    """Check that nothing is there, or what :func:`write_ome_zarr` wrote.
+
+    Raises
+    ------
+    OutputError
+        If something else is there.
+    """
+    if target.exists() and not _is_ours(target):
+        raise OutputError(
+            f"{target} is there already, and napari-sac did not write it. Nothing was "
+            "changed; choose another name, or delete it first."
+        )
 
 
 def _is_ours(folder: Path) -> bool:

@@ -309,11 +309,15 @@ def read_table(
         from napari_sac.core.geojson import read_geojson
 
         return read_geojson(path, shape).points.yx
+    from napari_sac.core.inference.imports import check_inside
+
     # pixels need not be square
     columns = [
         read_points(path, pixel_size=s)[:, i] for i, s in enumerate(size or (None,) * 2)
     ]
-    return np.column_stack(columns)
+    yx = np.column_stack(columns)
+    check_inside(yx, shape)
+    return yx
 
 
 def import_geojson(
@@ -640,7 +644,12 @@ def _replace_all(
         state.labels,
         frozenset(prompts.object_id.tolist()),
         state.reviewed,
-        replace(settings, diameter=typical_diameter(labels)),
+        replace(
+            settings,
+            diameter=typical_diameter(labels),
+            # labels that are numbers of nuclei are no mask of them all
+            decode=replace(settings.decode, mode="instance"),
+        ),
         classes or {},
     )
     pixels = PixelChange.between(state.labels, labels)

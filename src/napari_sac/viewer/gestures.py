@@ -60,6 +60,7 @@ class Gestures:
         self._session = session
         self._paused = False
         self._adding = _ADDING
+        self._selected: set[int] = set()
         self._modifiers: frozenset[str] = frozenset()
         self._hover: tuple[Annotation, FloatArray] | None = None
         self._released_at: FloatArray | None = None
@@ -116,6 +117,8 @@ class Gestures:
         if layer is None:
             return False
         session.viewer.layers.selection.active = layer
+        # napari gives no tool to a layer that is hidden
+        layer.visible = True
         if isinstance(layer, Labels):
             layer.selected_label = edits.next_id(annotation.prompts, annotation.hidden)
             layer.brush_size = max(1, round(annotation.diameter / 3))
@@ -292,11 +295,23 @@ class Gestures:
             yield
 
     def _on_mode(self, event: Event) -> None:
-        """Let a tool that was put away add nuclei again when it comes back."""
-        if event.source.mode != _ADDING:
+        """Let a tool that was put away add nuclei again when it comes back.
+
+        Not one that napari takes away for a moment: while Space is held down to pan,
+        or the layer is hidden.
+        """
+        layer, mode = event.source, event.source.mode
+        if mode == "pan_zoom" and self._adding != _ADDING:
+            self._session.preview.hide()
+            self._selected = set(layer.selected_data)
+            self.tool_changed.emit()
+        elif mode != _ADDING:
             self._session.preview.hide()
             self._add_as(_ADDING)
         else:
+            if self._adding != _ADDING:
+                # napari forgets them, and they say which nucleus is meant
+                layer.selected_data = self._selected & set(range(len(layer.data)))
             self.tool_changed.emit()
 
     def _on_active(self, event: Event) -> None:
@@ -376,8 +391,12 @@ class Gestures:
         if not self._paused and annotation is not None:
             shape = annotation.state.labels.shape
             box = stroke_box(event.value, (shape[0], shape[1]))
-            window = stroke_window(event.value, layer.data, box)
-            strokes.take_stroke(self._session, annotation, window, box)
+            # where napari drew with another label than ours, it is still to be mended
+            mended = annotation.misdrawn is None
+            shown = layer.data if mended else annotation.state.labels
+            window = stroke_window(event.value, shown, box)
+            brush = int(layer.selected_label)
+            strokes.take_stroke(self._session, annotation, window, box, brush)
 
     def _on_labels_replaced(self, event: Event) -> None:
         annotation = self._session.owner(event.source)

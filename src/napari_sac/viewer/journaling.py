@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from napari_sac.core.errors import NapariSacError, OutputError, SessionError
-from napari_sac.core.io import IMAGE_SUFFIXES
+from napari_sac.core.io import holds_array
 from napari_sac.core.session.changes import backward
 from napari_sac.core.session.database import writing
-from napari_sac.core.session.folder import save_as, session_path
+from napari_sac.core.session.folder import is_same, save_as, session_path
 from napari_sac.core.session.history import History
 from napari_sac.core.session.image import ImageReference, hash_pixels
 from napari_sac.core.session.journal import Journal
@@ -57,6 +57,8 @@ class SessionJournal:
     ----------
     exchanged : set of Image
         Layers that show other pixels than their files have.
+    failure : str
+        What could not be written and was not since, as a sentence; empty if nothing.
     """
 
     def __init__(self, failed: Callable[[str], Any]) -> None:
@@ -65,6 +67,7 @@ class SessionJournal:
         self._numbers: dict[int, int] = {}
         self._pixels: dict[int, npt.NDArray[np.uint8]] = {}
         self._references: dict[int, ImageReference] = {}
+        self.failure = ""
         self._told = False
         self._broken = False
         self._unwritten: set[int] = set()
@@ -180,17 +183,26 @@ class SessionJournal:
             If it cannot be written; nothing was changed.
         """
         annotations = list(annotations)
-        old = self._journal
-        if old is None or self._unwritten or self._broken or old.read_only:
-            self._write_anew(session_path(folder), annotations, history)
+        old, target = self._journal, session_path(folder)
+        if (
+            old is None
+            or self._unwritten
+            or self._broken
+            or old.read_only
+            # lines that wait for a disk with space can be written to another one
+            or (old.unsaved and not is_same(target, old.folder))
+        ):
+            self._write_anew(target, annotations, history)
         else:
             labels = _labels(annotations, self._numbers)
             self._journal = save_as(old, folder, labels)
         self._told = False
+        self.failure = ""
 
     def take(self, journal: Journal, images: Mapping[int, ImageReference]) -> None:
         """Go on with a journal that was opened, given the images that it is about."""
         self._journal = journal
+        self.failure = ""
         self._numbers = {number: number for number in images}
         self._references = dict(images)
 
@@ -363,13 +375,16 @@ class SessionJournal:
         else:
             # what failed is written with what comes next
             self._told = False
+            if not self._unwritten:
+                self.failure = ""
 
     def _tell(self, error: Exception) -> None:
+        self.failure = (
+            f"{error} Until then nothing is lost as long as napari stays open."
+        )
         if not self._told:
             self._told = True
-            self._failed(
-                f"{error} Until then nothing is lost as long as napari stays open."
-            )
+            self._failed(self.failure)
 
 
 def refer_to(
@@ -386,7 +401,7 @@ def refer_to(
         Whether they are not those of the file that the layer came from.
     """
     path = None if own else getattr(plane.layer.source, "path", None)
-    readable = path is not None and Path(path).suffix.lower() in IMAGE_SUFFIXES
+    readable = path is not None and holds_array(path, plane.data)
     reference = ImageReference(
         path=None if path is None else str(Path(path).absolute()),
         name=str(plane.layer.name),
@@ -413,7 +428,9 @@ def _closed_on_failure(journal: Journal) -> Iterator[None]:
 
 def _let_go(journal: Journal) -> None:
     """Close a journal that another one has taken the place of."""
-    journal.close(clean=True)
+    # what it cannot write any more, the other one has
+    with suppress(OutputError):
+        journal.close(clean=True)
     if not journal.read_only:
         forget(journal.folder)
         discard(journal.folder)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import ndimage
 
 from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.types import POSITIVE, Prompts
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from napari_sac.core.session.state import AnnotationState
 
     Box = tuple[int, int, int, int]
+
+_NEAR = 3
+"""Pixels within which a stroke belongs to the nucleus whose label is in hand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +105,7 @@ def stroke_window(
 
 
 def read_stroke(
-    state: AnnotationState, after: npt.NDArray[np.uint32], box: Box
+    state: AnnotationState, after: npt.NDArray[np.uint32], box: Box, brush: int = 0
 ) -> Stroke | None:
     """Return what a stroke did; None if it changed nothing.
 
@@ -113,6 +117,8 @@ def read_stroke(
         The pixels of the box after the stroke; ids that mean another nucleus are
         replaced in it.
     box : (int, int, int, int)
+    brush : int, optional
+        The label in hand: what is drawn with it apart from its nucleus is another one.
     """
     y0, x0, y1, x1 = box
     window = slice(y0, y1), slice(x0, x1)
@@ -124,7 +130,7 @@ def read_stroke(
     if state.settings.decode.mode == "semantic":
         pixels = PixelChange.between(before, after, (y0, x0), shape)
         return Stroke("paint", state, pixels)
-    renumbered = _number_anew(state, before, after, changed, (y0, x0))
+    renumbered = _number_anew(state, after, changed, (y0, x0), brush)
     pixels = PixelChange.between(before, after, (y0, x0), shape)
     drawn = set(np.unique(after[changed]).tolist()) - {0}
     erased = set(np.unique(before[changed & (after == 0)]).tolist()) - {0}
@@ -165,15 +171,16 @@ def change_box(pixels: PixelChange | None, shape: tuple[int, int]) -> Box | None
 
 def _number_anew(
     state: AnnotationState,
-    before: npt.NDArray[np.uint32],
     after: npt.NDArray[np.uint32],
     changed: npt.NDArray[np.bool_],
     origin_yx: tuple[int, int],
+    brush: int,
 ) -> dict[int, int]:
     """Give a nucleus an id of its own if its label is that of another one elsewhere.
 
-    napari counts on from the largest label it sees, and knows neither proposals that
-    are hidden nor nuclei without pixels. Return the new ids by label.
+    napari keeps painting with the label of the nucleus before. And it counts on from
+    the largest label it sees, and knows neither proposals that are hidden nor nuclei
+    without pixels. Return the new ids by label.
     """
     new_id = edits.next_id(state.prompts, state.hidden)
     new_id = max(new_id, int(after.max(initial=0)) + 1)
@@ -184,14 +191,42 @@ def _number_anew(
         yx = state.prompts.yx[known] - origin_yx
         inside = ((yx >= -0.5) & (yx < (height - 0.5, width - 0.5))).all(axis=1)
         elsewhere = known.any() and not inside.any()
-        if not elsewhere and not (state.hidden.object_id == label).any():
-            continue
+        drawn = changed & (after == label)
         if (state.labels == label).any():
+            # painted on or beside the nucleus, or in its place
+            if label != brush or not _is_apart(
+                label, state.labels, after, drawn, origin_yx
+            ):
+                continue
+        elif not elsewhere and not (state.hidden.object_id == label).any():
             continue
-        after[changed & (after == label)] = new_id
+        after[drawn] = new_id
         renumbered[label] = new_id
         new_id += 1
     return renumbered
+
+
+def _is_apart(
+    label: int,
+    labels: npt.NDArray[np.uint32],
+    after: npt.NDArray[np.uint32],
+    drawn: npt.NDArray[np.bool_],
+    origin_yx: tuple[int, int],
+) -> bool:
+    """Return whether pixels drawn (h, w) are far from what a label has and keeps."""
+    y, x = origin_yx
+    height, width = drawn.shape
+    top, left = max(0, y - _NEAR), max(0, x - _NEAR)
+    kept = labels[top : y + height + _NEAR, left : x + width + _NEAR] == label
+    window = kept[y - top :, x - left :][:height, :width]
+    window &= after == label
+    box = (y, x, y + height, x + width)
+    rest = np.where(drawn, np.uint32(0), after)
+    if not _is_left(label, labels, rest, box):
+        return False
+    around = np.pad(drawn, ((y - top, _NEAR), (x - left, _NEAR)))
+    around = ndimage.binary_dilation(around, np.ones((3, 3)), iterations=_NEAR)
+    return not (around[: kept.shape[0], : kept.shape[1]] & kept).any()
 
 
 def _is_left(

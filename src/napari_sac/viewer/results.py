@@ -115,8 +115,9 @@ def show_labels(
     )
     labels = segmented.labels
     # semantic labels are one mask of all nuclei: 1 is no nucleus there
+    painted: frozenset[int] = frozenset()
     if request.config.mode == "instance":
-        labels = _keep_painted(labels, state)
+        labels, painted = _keep_painted(labels, state), state.painted
     pixels = PixelChange.between(state.labels, labels)
     masks: dict[int, ObjectMask | None] = dict.fromkeys(annotation.masks)
     masks |= segmented.masks
@@ -135,7 +136,7 @@ def show_labels(
     session.steps.record(
         annotation,
         title,
-        replace(state, settings=settings),
+        replace(state, settings=settings, painted=painted),
         pixels=pixels,
         masks=masks,
         edit=None if request.prompts is state.prompts else edit,

@@ -144,7 +144,7 @@ class AnnotationSession:
         inserted.connect(self._on_layer_inserted, position="last")
         for layer in self.viewer.layers:
             if isinstance(layer, Image):
-                layer.events.data.connect(self._on_image_data)
+                self._watch_image(layer)
         self._alive.add(self)
 
     @classmethod
@@ -266,12 +266,24 @@ class AnnotationSession:
             self.follow(current_plane(layer, self.viewer.dims.point, channels))
             self.changed.emit()
 
+    def _watch_image(self, layer: Image) -> None:
+        layer.events.data.connect(self._on_image_data)
+        for name in plane_geometry(layer):
+            getattr(layer.events, name).connect(self._on_image_placed)
+
+    def _on_image_placed(self, event: Event) -> None:
+        """Let nuclei follow an image that is scaled or moved."""
+        for annotation in self.remembered:
+            plane = annotation.plane
+            if plane is not None and plane.layer is event.source:
+                self.drawing.place(annotation, plane_geometry(plane.layer))
+
     def _on_layer_inserted(self, event: Event) -> None:
         """Know an image again that was deleted, and opened once more."""
         layer = event.value
         if not isinstance(layer, Image):
             return
-        layer.events.data.connect(self._on_image_data)
+        self._watch_image(layer)
         for annotation in self.annotations:
             reference = self.journal.reference(annotation)
             if annotation.plane is not None or reference is None:

@@ -21,6 +21,7 @@ def take_stroke(
     annotation: Annotation,
     drawn: npt.NDArray[np.uint32],
     box: tuple[int, int, int, int],
+    brush: int = 0,
 ) -> None:
     """Take up a stroke of napari's brush, eraser, bucket or polygon tool.
 
@@ -32,13 +33,15 @@ def take_stroke(
         The pixels of the box after the stroke.
     box : (int, int, int, int)
         y0, x0, y1, x1.
+    brush : int, optional
+        The label in hand: what is drawn with it apart from its nucleus is another one.
     """
     # points that were pasted are told by nobody
     session.sync(annotation)
     layer, state = annotation.labels, annotation.state
     if layer is None:
         return
-    stroke = painting.read_stroke(state, drawn, box)
+    stroke = painting.read_stroke(state, drawn, box, brush)
     if stroke is None:
         return
     shape = (state.labels.shape[0], state.labels.shape[1])

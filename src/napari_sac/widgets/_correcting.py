@@ -97,6 +97,7 @@ class Correcting(QObject):
         self._session.changed.connect(self._on_changed)
         self._session.gestures.tool_changed.connect(self._show_tool)
         self._on_live(self._correct.live.isChecked())
+        self._on_preview(self._correct.preview.isChecked())
         self.lane.pause(self._worker_busy)
 
     def leave(self) -> None:

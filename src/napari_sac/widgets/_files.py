@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QFileDialog
+
+from napari_sac.widgets._questions import ask_yes
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
@@ -34,19 +37,26 @@ def ask_folder(parent: QWidget, title: str) -> Path | None:
 def ask_save(parent: QWidget, title: str, patterns: str, suggested: str) -> Path | None:
     """Return where to write; None if the user thought better of it.
 
-    A name without an ending gets that of ``suggested``.
+    A name without one of the endings in ``patterns`` gets that of ``suggested``. What
+    would be replaced then is asked for here: the dialog asked for the name as typed.
     """
     name, _ = QFileDialog.getSaveFileName(parent, title, suggested, patterns)
-    if not name:
-        return None
-    path = Path(name)
-    return path if path.suffix else path.with_name(path.name + _ending(suggested))
+    if not name or name.lower().endswith(tuple(_endings(patterns))):
+        return Path(name) if name else None
+    path = Path(name).with_name(Path(name).name + _ending(suggested))
+    question = f"{path} is there already. Replace it?"
+    return path if not path.exists() or ask_yes(parent, question, "Replace") else None
 
 
 def safe_name(name: str) -> str:
     """Return a layer's name as the stem of a file's name."""
     kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
     return kept.strip("._") or "nuclei"
+
+
+def _endings(patterns: str) -> list[str]:
+    """Return the endings of Qt's patterns: .tif and .tiff of TIFF (*.tif *.tiff)."""
+    return re.findall(r"\*(\.\w+)", patterns)
 
 
 def _ending(suggested: str) -> str:

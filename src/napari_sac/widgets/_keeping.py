@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, Qt, QTimer
+from qtpy.QtWidgets import QApplication
 
 from napari_sac.core.errors import NapariSacError
 from napari_sac.core.io import read_labels
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _FLUSH_SECONDS = 20
+_PIECES, _PAUSE_MS = 2, 50
+"""Pieces of labels that are written at once, and how long the window has in between."""
 _SESSIONS = "Sessions (*.sac)"
 _EXPORTERS = {
     "tiff": exchange.export_labels,
@@ -159,7 +162,6 @@ class Keeping(QObject):
         self._diameter = diameter
         self._joined = False
         self._offered: list[Unclosed] = []
-        self._failure = ""
         self._flush_timer = QTimer(self)
         self._flush_timer.setInterval(_FLUSH_SECONDS * 1000)
         self._connect()
@@ -213,7 +215,6 @@ class Keeping(QObject):
     def save_as(self, folder: Path) -> None:
         """Save to a folder, and go on there."""
         if self._status.attempt(partial(self._session.save_as, folder)):
-            self._failure = ""
             self._status.say(self._place())
         self.refresh()
 
@@ -265,7 +266,7 @@ class Keeping(QObject):
         self.restore.clicked.connect(self._on_restore)
         self.bar.discard_requested.connect(self._on_discard)
         self.bar.later_requested.connect(self._on_later)
-        self._flush_timer.timeout.connect(self._flush)
+        self._flush_timer.timeout.connect(self._on_flush_timer)
 
     def _on_open(self) -> None:
         folder = ask_folder(self._dock, "Open a session (a folder NAME.sac)")
@@ -274,7 +275,12 @@ class Keeping(QObject):
 
     def _on_save(self) -> None:
         if self._status.attempt(self._session.flush):
-            self._status.say(self._place())
+            failure = self._session.journal.failure
+            if failure:
+                self._status.say_error(failure, "")
+            else:
+                self._status.say(self._place())
+        self.refresh()
 
     def _on_save_as(self) -> None:
         name = safe_name(self._image_name()) + ".sac"
@@ -342,7 +348,6 @@ class Keeping(QObject):
             read.journal.close(clean=False)
             return
         if self._status.attempt(partial(exchange.show_session, self._session, read)):
-            self._failure = ""
             opened = self._session.annotations
             told = " ".join([describe_opened(opened, folder), *read.problems])
             self._status.say(told)
@@ -383,12 +388,13 @@ class Keeping(QObject):
         self._offer([])
 
     def _on_journal_failed(self, sentence: str) -> None:
-        self._failure = sentence
+        del sentence
         self.refresh()
 
     def _notice(self) -> str:
-        if self._failure or not self._session.read_only:
-            return self._failure
+        failure = self._session.journal.failure
+        if failure or not self._session.read_only:
+            return failure
         return describe_read_only(self._session.journal.read_only_reason)
 
     def _place(self) -> str:
@@ -398,6 +404,18 @@ class Keeping(QObject):
     def _flush(self) -> None:
         if not self._session.read_only:
             self._status.attempt(self._session.flush)
+
+    def _on_flush_timer(self) -> None:
+        """Write a few pieces at a time, and none while something is dragged."""
+        if not is_alive(self) or not self._joined or self._session.read_only:
+            return
+        if QApplication.mouseButtons() != Qt.MouseButton.NoButton:
+            # a drag that is looked at now would be two moves
+            QTimer.singleShot(_PAUSE_MS, self._on_flush_timer)
+            return
+        with suppress(NapariSacError):
+            if self._session.flush(_PIECES):
+                QTimer.singleShot(_PAUSE_MS, self._on_flush_timer)
 
     def _image_name(self) -> str:
         plane = self._shown()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QApplication,
     QComboBox,
     QFormLayout,
     QFrame,
     QLabel,
     QLayout,
+    QLineEdit,
     QPushButton,
     QScrollArea,
     QSizePolicy,
@@ -59,12 +62,27 @@ def combo(tooltip: str) -> QComboBox:
 
 def narrow_button(text: str, tooltip: str) -> QPushButton:
     """Return a button that may get narrower than its text, so not to widen the dock."""
-    button = QPushButton(text)
-    button.setToolTip(tooltip)
+    button = _push_button(text, tooltip)
     button.setMinimumWidth(40)
     button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     button.setStyleSheet("padding: 3px 4px;")
     return button
+
+
+def _push_button(text: str, tooltip: str) -> QPushButton:
+    """Return a button that a click does not leave waiting for Space, which pans."""
+    button = QPushButton(text)
+    button.setToolTip(tooltip)
+    button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+    button.pressed.connect(_leave_field)
+    return button
+
+
+def _leave_field() -> None:
+    """Let what was typed count, as when a click takes the focus away from it."""
+    field = QApplication.focusWidget()
+    if isinstance(field, QLineEdit | QAbstractSpinBox):
+        field.clearFocus()
 
 
 def fold(title: str, *contents: QWidget) -> QCollapsible:
@@ -90,8 +108,7 @@ def fold(title: str, *contents: QWidget) -> QCollapsible:
 
 def whole_button(text: str, tooltip: str) -> QPushButton:
     """Return a button that is never narrower than its text."""
-    button = QPushButton(text)
-    button.setToolTip(tooltip)
+    button = _push_button(text, tooltip)
     button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
     button.setStyleSheet("padding: 3px 4px;")
     return button

@@ -48,7 +48,8 @@ TOOL_HINTS = {
     "exclude": "Click where a nucleus reaches too far.",
     "include": "Click where a nucleus should be too. The nucleus whose colour is there "
     "gets it, else the selected one if that is near, else the nearest.",
-    "paint": "Draw a nucleus with the brush. What is painted stays as it is.",
+    "paint": "Draw a nucleus with the brush; one that you draw apart from it is the "
+    "next. What is painted stays as it is.",
     "select": "Click a point, or draw around many. Drag a point to move it.",
     "pan_zoom": "Drag the image to move it; the wheel zooms.",
 }

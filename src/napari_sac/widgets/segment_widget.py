@@ -64,6 +64,7 @@ from napari_sac.widgets._worker import Worker
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from napari.utils.events import Event
 
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.planes import ImagePlane
@@ -141,8 +142,11 @@ class SegmentWidget(QWidget):
         self.images.follow_viewer()
         self.models.follow_session()
         self.session.changed.connect(self._refresh)
+        self.session.viewer.layers.selection.events.active.connect(self._on_active)
         self.correcting.join()
         self.keeping.join()
+        # a dock that was closed before may have set others
+        self.decode_form.show(self.session.decode_config)
         self._recall()
         self._refresh()
 
@@ -150,6 +154,7 @@ class SegmentWidget(QWidget):
         self.images.leave_viewer()
         self.models.leave_session()
         self.session.changed.disconnect(self._refresh)
+        self.session.viewer.layers.selection.events.active.disconnect(self._on_active)
         self._refit.stop()
         self.worker.stop()
         self.correcting.leave()
@@ -236,6 +241,15 @@ class SegmentWidget(QWidget):
         # what comes next needs the place
         self.choices.suggest_fold()
         self.session.live.warm_up(annotation)
+
+    def _on_active(self, event: Event) -> None:
+        """Choose the image whose nuclei a person turns to."""
+        annotation = None if event.value is None else self.session.owner(event.value)
+        plane = None if annotation is None else annotation.plane
+        if plane is None or plane.layer not in self.session.viewer.layers:
+            return
+        if plane.layer is not self.images.layer():
+            self.images.look_at(plane)
 
     def _on_threshold_moved(self) -> None:
         # it moves faster than thousands of points can be drawn

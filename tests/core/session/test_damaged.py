@@ -9,6 +9,7 @@ import sqlite3
 import sys
 import zlib
 from contextlib import closing
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ from napari_sac.core.session.changes import Change, IdsChange
 from napari_sac.core.session.image import hash_pixels, load_pixels
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.pixels import PixelChange
+from napari_sac.core.session.state import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -383,3 +385,37 @@ def test_planes_and_channels_of_a_stack_are_found(tmp_path: Path) -> None:
         image = editing.reference(state, **(values | wrong))
         with pytest.raises(SessionError, match="has no"):
             load_pixels(image, tmp_path, tmp_path)
+
+
+def test_settings_from_before_the_generator_was_weighed_open() -> None:
+    values = asdict(Settings())
+    del values["decode"]["generator_weight"]
+    assert encoding._read_settings(values).decode.generator_weight == 0
+    values["decode"]["overlap"] = 1
+    with pytest.raises(ValueError, match="unknown settings"):
+        encoding._read_settings(values)
+
+
+def test_runs_whose_end_cannot_be_counted_are_refused() -> None:
+    columns = np.array([2**31 - 1], np.int32), *np.zeros((2, 1), np.uint32)
+    with pytest.raises(ValueError, match="not in order"):
+        PixelChange(np.array([2**63 - 1]), *columns)
+
+
+def test_a_log_that_is_made_shorter_meanwhile_is_read_again(
+    closed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, calls = Journal._read_once, []
+
+    def read_once(journal: Journal) -> object:
+        calls.append(1)
+        if len(calls) == 1:
+            change_journal(
+                closed, "INSERT INTO facts VALUES ('compacted', 'by another')"
+            )
+            raise TypeError("'NoneType' object is not subscriptable")
+        return read(journal)
+
+    monkeypatch.setattr(Journal, "_read_once", read_once)
+    assert len(read_all(closed)) == 1
+    assert len(calls) == 2

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sqlite3
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from core.session import editing
 from core.session.conftest import Edited
 
 from napari_sac.core.errors import OutputError, SessionError
+from napari_sac.core.session import journal as journal_module
 from napari_sac.core.session import recovery
 from napari_sac.core.session.changes import backward
 from napari_sac.core.session.folder import (
@@ -230,3 +233,31 @@ def test_discarding_spares_what_is_open_and_the_last_ones(
     leave(lost)
     recovery.discard(lost.journal.folder)
     assert not lost.journal.folder.exists()
+
+
+def test_from_a_full_disk_one_can_save_to_another(
+    unsaved: Edited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = unsaved.journal.folder
+    unsaved.edit(15)
+    note, write = Journal._set_closed, journal_module.write_chunks
+
+    def note_elsewhere(journal: Journal, value: str) -> None:
+        if journal.folder == full:
+            raise sqlite3.OperationalError("database or disk is full")
+        note(journal, value)
+
+    def write_elsewhere(path: Path, *arguments: Any) -> None:
+        if path.parent == full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, *arguments)
+
+    monkeypatch.setattr(Journal, "_set_closed", note_elsewhere)
+    monkeypatch.setattr(journal_module, "write_chunks", write_elsewhere)
+    with pytest.raises(OutputError, match="make space"):
+        unsaved.flush()
+    save(unsaved, tmp_path / "usb")
+    assert not full.exists()
+    unsaved.edit()
+    unsaved.flush()
+    assert same(unsaved.journal, unsaved)

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_sac.core.types import IntArray, Prompts, PromptState
+from napari_sac.core.errors import LabelFormatError
+from napari_sac.core.types import FloatArray, IntArray, Prompts, PromptState
 
 if TYPE_CHECKING:
     from napari_sac.core.inference.live import Box
@@ -44,6 +45,26 @@ def prompts_from_labels(labels: IntArray) -> Prompts:
 def prompts_from_points(yx: npt.ArrayLike) -> Prompts:
     """Return a nucleus for each of the points (N, 2), as if a person had added them."""
     return Prompts.from_points(yx, state=PromptState.ADDED.value)
+
+
+def check_inside(yx: FloatArray, shape: tuple[int, ...]) -> None:
+    """Check that points (N, 2) lie in an image of that shape.
+
+    Raises
+    ------
+    LabelFormatError
+        If one of them does not.
+    """
+    pixels = np.rint(yx)
+    # not a number is outside too
+    outside = np.asarray(~((pixels >= 0) & (pixels < shape)).all(1))
+    if outside.any():
+        y, x = yx[outside][0]
+        raise LabelFormatError(
+            f"{int(outside.sum())} of {len(outside)} points lie outside of the image "
+            f"of {shape[0]} x {shape[1]} pixels, the first at y {y:g}, x {x:g}. Check "
+            "that they are in pixels, and belong to this image."
+        )
 
 
 def prompts_from_box(box: Box, object_id: int) -> Prompts:

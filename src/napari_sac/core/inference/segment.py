@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sac.core.config import DecodeConfig, ProposalConfig
-from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.inference.embedding import embed_image
-from napari_sac.core.inference.imports import prompts_from_points
+from napari_sac.core.inference.imports import check_inside, prompts_from_points
 from napari_sac.core.inference.instances import assemble_labels
 from napari_sac.core.inference.predictor import decode_prompts, decode_semantic
 from napari_sac.core.inference.proposals import estimate_diameter, find_proposals
@@ -126,7 +125,7 @@ def segment_points(
         If a point lies outside of the image.
     """
     prompts = prompts_from_points(yx)
-    _check_inside(prompts, image.shape[:2])
+    check_inside(prompts.yx, image.shape[:2])
     seconds: dict[str, float] = {}
     with _timed(seconds, "proposals"):
         if diameter is None:
@@ -135,19 +134,6 @@ def segment_points(
             )
     decoding = decode_config or DecodeConfig()
     return _decode(image, prompts, diameter, model, decoding, seconds, progress)
-
-
-def _check_inside(prompts: Prompts, shape: tuple[int, ...]) -> None:
-    pixels = np.rint(prompts.yx)
-    # not a number is outside too
-    outside = np.asarray(~((pixels >= 0) & (pixels < shape)).all(1))
-    if outside.any():
-        y, x = prompts.yx[outside][0]
-        raise LabelFormatError(
-            f"{int(outside.sum())} of {len(outside)} points lie outside of the image "
-            f"of {shape[0]} x {shape[1]} pixels, the first at y {y:g}, x {x:g}. Check "
-            "that they are in pixels, and belong to this image."
-        )
 
 
 def _decode(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +57,9 @@ def write_chunks(
         block = labels[y : y + SIDE, x : x + SIDE]
         file = path / "c" / str(row) / str(column)
         if not block.any():
-            file.unlink(missing_ok=True)
+            if file.exists():
+                file.unlink()
+                folders.add(file.parent)
             continue
         file.parent.mkdir(parents=True, exist_ok=True)
         write_file(file, _encode(block))
@@ -80,7 +83,8 @@ def read_labels(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.uint32]:
         labels = np.zeros(shape, np.uint32)
         for row, column in all_chunks(shape):
             file = path / "c" / str(row) / str(column)
-            if file.exists():
+            # another process may take away a chunk that has no nucleus any more
+            with suppress(FileNotFoundError):
                 block = _decode(read_plain(file, _MAX_FILE_BYTES))
                 y, x = row * SIDE, column * SIDE
                 target = labels[y : y + SIDE, x : x + SIDE]

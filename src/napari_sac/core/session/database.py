@@ -26,7 +26,7 @@ TABLES = {
     "annotation INTEGER, time REAL, change BLOB)",
 }
 _LOCK_SECONDS = 5
-_WRONG_VALUES = (ValueError, TypeError, LookupError, OverflowError, MemoryError)
+WRONG_VALUES = (ValueError, TypeError, LookupError, OverflowError, MemoryError)
 
 BUSY = "This session is open in another viewer, so it was opened read-only."
 
@@ -119,7 +119,7 @@ def reading(folder: Path) -> Iterator[None]:
     """Turn what damaged or hostile files cause into a ``SessionError``."""
     try:
         yield
-    except (sqlite3.Error, *_WRONG_VALUES, OSError) as error:
+    except (sqlite3.Error, *WRONG_VALUES, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SessionError(
             f"The session {folder} is damaged, or cannot be read ({reason}). Nothing "

@@ -44,6 +44,8 @@ _MAGIC = b"SAC1"
 _DAMAGED = (ValueError, TypeError, KeyError, zlib.error, RecursionError)
 _MAX_HEADER = 1 << 24
 _MAX_TITLE = 1000
+_BEFORE = {"generator_weight": 0.0}
+"""Fields of ``DecodeConfig`` that sessions of old do not have, as masks were then."""
 _TYPES = ("<i8", "<i4", "<u4", "<f8", "<f4", "|i1", "|u1")
 _PROMPT_COLUMNS = {"id": "<i8", "yx": "<f8", "sign": "|i1", "score": "<f4", "t": "|u1"}
 
@@ -198,14 +200,15 @@ def _read_settings(values: Any) -> Settings:
     for name, kind in known.items():
         if not isinstance(values.get(name), kind):
             raise TypeError(f"{name} of the settings is {values.get(name)!r:.80}")
+    given = _BEFORE | values["decode"]
     decode = {}
     for f in fields(DecodeConfig):
-        value = decode[f.name] = values["decode"][f.name]
+        value = decode[f.name] = given[f.name]
         if not isinstance(
             value, (float, int) if f.type == "float" else type(f.default)
         ):
             raise TypeError(f"{f.name} of the settings is {value!r:.80}")
-    if set(values["decode"]) != set(decode) or set(values) != {*known, "decode"}:
+    if set(given) != set(decode) or set(values) != {*known, "decode"}:
         raise ValueError("unknown settings")
     return Settings(**{k: values[k] for k in known}, decode=DecodeConfig(**decode))
 

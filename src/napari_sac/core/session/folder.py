@@ -59,7 +59,8 @@ def save_as(
     folder : str or Path
         A name without ``.sac`` gets it. A session that is there is replaced.
     labels_by_annotation : mapping of int to (H, W) uint32
-        As for :meth:`Journal.flush`.
+        As for :meth:`Journal.flush`. On a full disk they need not be written where the
+        session was, for what they lack is in its log.
 
     Returns
     -------
@@ -74,12 +75,20 @@ def save_as(
         If a session of that name is open elsewhere. In either case ``journal`` goes on.
     """
     target = session_path(folder)
+    here = is_same(target, journal.folder)
     if not journal.read_only:
-        journal.flush(labels_by_annotation)
-        if _same(target, journal.folder):
+        try:
+            journal.flush(labels_by_annotation)
+        except OutputError:
+            # what the labels lack is in the log, unless lines of that wait too
+            if here or journal.unsaved:
+                raise
+        if here:
             return journal
     saved = copy_session(journal, target)
-    journal.close(clean=True)
+    # the copy has all that a full disk keeps this one from noting
+    with suppress(OutputError):
+        journal.close(clean=True)
     forget(journal.folder)
     discard(journal.folder)
     return saved
@@ -144,5 +153,6 @@ def _check_target(target: Path) -> None:
         )
 
 
-def _same(a: Path, b: Path) -> bool:
+def is_same(a: Path, b: Path) -> bool:
+    """Return whether two names are those of one folder that is there."""
     return a.exists() and os.path.samefile(a, b)

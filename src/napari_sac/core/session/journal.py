@@ -37,6 +37,7 @@ from napari_sac.core.session.chunks import (
 from napari_sac.core.session.database import (
     BUSY,
     TABLES,
+    WRONG_VALUES,
     connect,
     prepare,
     reading,
@@ -56,6 +57,7 @@ from napari_sac.core.session.layout import (
     JOURNAL,
     MAX_ANNOTATIONS,
     check_folder,
+    copy_file,
     image_path,
     labels_path,
     make_header,
@@ -478,16 +480,21 @@ class Journal:
         """
         with writing(folder):
             marks = dict(self._marks())
-            shutil.copyfile(self._folder / HEADER, folder / HEADER)
+            copy_file(self._folder / HEADER, folder / HEADER)
             for number in marks:
+                labels = labels_path(folder, number)
                 shutil.copytree(
                     labels_path(self._folder, number),
-                    labels_path(folder, number),
+                    labels,
                     ignore=shutil.ignore_patterns("*.part"),
+                    copy_function=copy_file,
                 )
+                for inner in (labels, *(p for p in labels.rglob("*") if p.is_dir())):
+                    sync_folder(inner)
                 kept = image_path(self._folder, number)
                 if kept.is_file():
-                    shutil.copyfile(kept, image_path(folder, number))
+                    copy_file(kept, image_path(folder, number))
+            sync_folder(folder)
             with closing(sqlite3.connect(folder / JOURNAL)) as connection:
                 prepare(connection)
                 self._connection.backup(connection)
@@ -690,15 +697,25 @@ class Journal:
         """Return all that is on disk, though another process may write meanwhile."""
         while True:
             compacted = self._compacted()
-            # the marks before the labels, the labels before the log: so the log has
-            # all that another process may be writing meanwhile
-            marks, images, states = self._read_annotations()
-            lines = list(self._lines())
-            done, undone = _replay_order(self._folder, lines)
-            changes = self._apply_lines(lines, {*done, *undone}, marks, states)
-            if self._compacted() == compacted:
-                owners = {line.step: line.annotation for line in lines}
-                return _Read(images, states, done, undone, owners, changes)
+            try:
+                read = self._read_once()
+            except (sqlite3.Error, SessionError, *WRONG_VALUES):
+                # lines may have gone between two looks at them
+                if self._compacted() == compacted:
+                    raise
+            else:
+                if self._compacted() == compacted:
+                    return read
+
+    def _read_once(self) -> _Read:
+        # the marks before the labels, the labels before the log: so the log has
+        # all that another process may be writing meanwhile
+        marks, images, states = self._read_annotations()
+        lines = list(self._lines())
+        done, undone = _replay_order(self._folder, lines)
+        changes = self._apply_lines(lines, {*done, *undone}, marks, states)
+        owners = {line.step: line.annotation for line in lines}
+        return _Read(images, states, done, undone, owners, changes)
 
     def _compacted(self) -> str | None:
         query = "SELECT value FROM facts WHERE name = ?"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import stat
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -117,6 +118,13 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def copy_file(source: str | Path, target: str | Path) -> None:
+    """Copy a file so that the copy outlives a loss of power."""
+    shutil.copyfile(source, target)
+    with Path(target).open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def write_file(path: Path, data: bytes) -> None:

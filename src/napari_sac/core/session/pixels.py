@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from napari_sac.core.types import AnyArray, IntArray
 
 _BLOCK_PIXELS = 1 << 22
+_LAST_START = 1 << 62
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +53,15 @@ class PixelChange:
         n = len(self.starts)
         if any(c.shape != (n,) for c in (self.lengths, self.before, self.after)):
             raise ValueError("the columns of a pixel change are of unequal length")
-        if n and (
-            self.starts[0] < 0
-            or self.lengths.min() < 1
-            or (self.starts[1:] < self.ends[:-1]).any()
+        if (
+            n
+            and (
+                self.starts[0] < 0
+                or self.lengths.min() < 1
+                # else the sum with a length could be less than nothing
+                or self.starts[-1] > _LAST_START
+                or (self.starts[1:] < self.ends[:-1]).any()
+            )
         ):
             raise ValueError("the runs of a pixel change are not in order")
 

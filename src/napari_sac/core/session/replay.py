@@ -21,6 +21,7 @@ from napari_sac.core.session.journal import Journal
 from napari_sac.core.types import POSITIVE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     import numpy.typing as npt
@@ -67,9 +68,10 @@ def replay(
     folder: str | Path,
     *,
     load: ModelLoader,
+    begin: Callable[[Mapping[int, ImageReference]], None] | None = None,
     progress: Progress = ignore_progress,
-) -> list[Replayed]:
-    """Return labels that are computed again from images, prompts and settings.
+) -> Iterator[Replayed]:
+    """Yield labels that are computed again from images, prompts and settings.
 
     Pixels of nuclei that were painted or accepted are taken from the session as they
     are.
@@ -80,6 +82,8 @@ def replay(
         The session; it is not changed.
     load : callable
         ``load(name, adapter=...)`` returns a model.
+    begin : callable, optional
+        Is told the images, by the numbers of their annotations, before the work.
     progress : Progress, optional
 
     Raises
@@ -94,7 +98,8 @@ def replay(
     try:
         restored = journal.restore()
         models: dict[tuple[str, str | None], Model] = {}
-        results = []
+        if begin is not None:
+            begin(restored.images)
         for number, state in restored.states.items():
             settings = state.settings
             chosen = (settings.model, settings.adapter)
@@ -104,11 +109,10 @@ def replay(
             image = restored.images[number]
             pixels = journal.read_image(number, image)
             labels = compute_labels(pixels, state, models[chosen], progress)
-            results.append(Replayed(number, image, state, labels))
+            yield Replayed(number, image, state, labels)
     finally:
         # looking at a session says nothing about whether it was closed
         journal.close(clean=False)
-    return results
 
 
 def compute_labels(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -37,6 +38,7 @@ from napari_sac.core.models.registry import (
     weights_sha256,
 )
 from napari_sac.core.models.weight_files import read_weights
+from napari_sac.core.training.preparation import mark_proposals
 from napari_sac.core.training.trainer import (
     TrainingState,
     load_training_images,
@@ -169,7 +171,13 @@ def main(arguments: list[str] | None = None) -> int:
         follow_base(state.sam, parsed.base_before, weights_path(state.spec))
     if parsed.masks_only:
         state.generator.requires_grad_(False)
-    images = load_training_images(parsed.data, state.spec.nucleus_diameter)
+    proposing = replace(
+        load_model(parsed.model, device=device), generator=state.generator
+    )
+    images = [
+        mark_proposals(image, proposing)
+        for image in load_training_images(parsed.data, state.spec.nucleus_diameter)
+    ]
     sys.stderr.write(f"{len(images)} images\n")
     train(state, images, parsed.output, config)
     state.use_averages()
