@@ -708,6 +708,18 @@ def test_a_tool_comes_back_after_the_view_was_moved(bench: Bench) -> None:
     layer.mode = "add"
     assert gestures.tool(annotation) == "include"
     assert layer.selected_data == {3}
+    # nor does what is selected get lost when another tool is taken up
+    layer.visible = False
+    layer.visible = True
+    layer.mode = "select"
+    layer.selected_data = {3}
+    gestures.take_up(annotation, "include")
+    assert layer.selected_data == {3}
+    # rows may be others since
+    layer.mode = "pan_zoom"
+    bench.session.reject(annotation, np.array([0]))
+    layer.mode = "add"
+    assert layer.selected_data == set()
     gestures.take_up(annotation, "pan_zoom")
     layer.mode = "add"
     assert gestures.tool(annotation) == "add"

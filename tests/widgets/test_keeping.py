@@ -533,6 +533,11 @@ def test_labels_are_written_piece_by_piece_and_not_while_something_is_dragged(
     button = Qt.MouseButton.NoButton
     qtbot.waitUntil(lambda: len(pieces) == 3)
     assert None not in pieces
+    # a disk that is full is not asked again at once
+    dock.session.journal.failure = "The disk is full."
+    monkeypatch.setattr(dock.session, "flush", lambda *_: 5)
+    dock.keeping._flush_timer.timeout.emit()
+    assert not dock.keeping._rest_timer.isActive()
 
 
 def test_the_dock_turns_to_the_image_whose_nuclei_are_chosen(
@@ -544,6 +549,11 @@ def test_the_dock_turns_to_the_image_whose_nuclei_are_chosen(
     assert dock.images.layer() is other
     viewer.layers.selection.active = annotated.points
     assert dock.images.layer() is annotated.plane.layer
+    # not when layers come by themselves
+    dock.images.choose(other)
+    viewer.layers.remove(annotated.labels)
+    dock.session.drawing.show_labels(annotated)
+    assert dock.images.layer() is other
 
 
 def test_a_dock_opened_again_shows_what_it_uses(dock: SegmentWidget) -> None:

@@ -101,7 +101,7 @@ def test_what_got_its_ending_here_is_not_replaced_unasked(
         monkeypatch.setattr(
             _files, "ask_yes", lambda _, told, __, a=answer: asked.append(told) or a
         )
-        assert ask_save(parent, "Save", "Sessions (*.sac)", "field.sac") == chosen
+        assert ask_save(parent, "Save", "Sessions (*.sac)", "a.v2.sac") == chosen
     assert len(asked) == 2
     assert "patient 3.2.sac" in asked[0]
 
@@ -117,9 +117,15 @@ def test_space_is_left_to_the_canvas_after_a_click(qtbot: QtBot) -> None:
         parent.show()
     parent.activateWindow()
     field.setFocus()
+    qtbot.waitUntil(field.hasFocus)
+    qtbot.keyClicks(field, "12")
+    finished: list[bool] = []
+    field.editingFinished.connect(lambda: finished.append(True))
     clicks: list[bool] = []
     button.clicked.connect(clicks.append)
     qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
     assert len(clicks) == 1
     assert not button.hasFocus()
+    # what was typed counts
+    assert finished == [True]
     assert not field.hasFocus()

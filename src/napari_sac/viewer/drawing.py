@@ -37,9 +37,15 @@ class Drawing:
     Parameters
     ----------
     session : AnnotationSession
+
+    Attributes
+    ----------
+    adding : bool
+        Whether a layer is being added, so that it is not a person who chooses it.
     """
 
     def __init__(self, session: AnnotationSession) -> None:
+        self.adding = False
         self._session = session
         self._outlines = OutlineSwitch()
         session.viewer.layers.events.removed.connect(self._on_layer_removed)
@@ -188,16 +194,22 @@ class Drawing:
     def _add(self, layer: Layer, below: Layer | None = None) -> None:
         layer.metadata[SESSION_KEY] = self._session
         layers = self._session.viewer.layers
-        if below is None or below not in layers:
-            layers.append(layer)
-            return
-        active = layers.selection.active
-        layers.insert(layers.index(below), layer)
-        layers.selection.active = below if active is None else active
+        # napari makes it the active one
+        self.adding = True
+        try:
+            if below is None or below not in layers:
+                layers.append(layer)
+                return
+            active = layers.selection.active
+            layers.insert(layers.index(below), layer)
+            layers.selection.active = below if active is None else active
+        finally:
+            self.adding = False
 
     def place(self, annotation: Annotation, geometry: dict[str, Any]) -> None:
         """Put the layers of an annotation where the planes of its image lie now."""
         annotation.geometry = geometry
+        self._session.preview.remove()
         for layer in annotation.layers:
             for name, value in geometry.items():
                 setattr(layer, name, value)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.utils.events import Event
 
-    from napari_sac.core.types import FloatArray
+    from napari_sac.core.types import FloatArray, Prompts
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.prompts import Rows
     from napari_sac.viewer.session import AnnotationSession
@@ -60,7 +60,11 @@ class Gestures:
         self._session = session
         self._paused = False
         self._adding = _ADDING
-        self._selected: set[int] = set()
+        self._put_away: tuple[Layer | None, Prompts | None, set[int]] = (
+            None,
+            None,
+            set(),
+        )
         self._modifiers: frozenset[str] = frozenset()
         self._hover: tuple[Annotation, FloatArray] | None = None
         self._released_at: FloatArray | None = None
@@ -117,14 +121,16 @@ class Gestures:
         if layer is None:
             return False
         session.viewer.layers.selection.active = layer
-        # napari gives no tool to a layer that is hidden
-        layer.visible = True
+        selected = set() if isinstance(layer, Labels) else set(layer.selected_data)
+        # napari gives no tool to a layer that is hidden, and another one when it is
+        # shown, be it seen before or not
+        if tool != "pan_zoom" and not layer.visible:
+            layer.visible = True
         if isinstance(layer, Labels):
             layer.selected_label = edits.next_id(annotation.prompts, annotation.hidden)
             layer.brush_size = max(1, round(annotation.diameter / 3))
             layer.mode = tool
         elif tool in _ADDING_TOOLS:
-            selected = set(layer.selected_data)
             layer.mode = _ADDING
             if tool != _ADDING:
                 # napari forgets them, and they say which nucleus is meant
@@ -300,19 +306,33 @@ class Gestures:
         Not one that napari takes away for a moment: while Space is held down to pan,
         or the layer is hidden.
         """
-        layer, mode = event.source, event.source.mode
+        layer: Points | None = event.source
+        if layer is None:
+            return
+        mode = layer.mode
         if mode == "pan_zoom" and self._adding != _ADDING:
             self._session.preview.hide()
-            self._selected = set(layer.selected_data)
+            annotation = self._session.owner(layer)
+            prompts = None if annotation is None else annotation.prompts
+            self._put_away = (layer, prompts, set(layer.selected_data))
             self.tool_changed.emit()
         elif mode != _ADDING:
             self._session.preview.hide()
             self._add_as(_ADDING)
         else:
-            if self._adding != _ADDING:
-                # napari forgets them, and they say which nucleus is meant
-                layer.selected_data = self._selected & set(range(len(layer.data)))
+            self._select_again(layer)
             self.tool_changed.emit()
+
+    def _select_again(self, layer: Points) -> None:
+        """Select what was selected when the tool was put away, if it is still that.
+
+        napari forgets the points, and they say which nucleus is meant.
+        """
+        before, prompts, rows = self._put_away
+        annotation = self._session.owner(layer)
+        same = annotation is not None and annotation.prompts is prompts
+        if self._adding != _ADDING and before is layer and same:
+            layer.selected_data = rows
 
     def _on_active(self, event: Event) -> None:
         del event

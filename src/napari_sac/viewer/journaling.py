@@ -305,8 +305,7 @@ class SessionJournal:
         try:
             reference, pixels = self._refer(annotation)
         except NapariSacError as error:
-            self._tell(error)
-            return
+            raise OutputError(str(error)) from error
         if reference is not None:
             journal.set_image(number, reference, pixels)
             kept = replace(reference, kept=pixels is not None)
@@ -354,6 +353,7 @@ class SessionJournal:
                     "outlined": annotation.outlined,
                 }
                 journal.set_info(f"work-{number}", work)
+                journal.set_info(f"view-{number}", _view(annotation))
 
     def _writable(self) -> Journal | None:
         return None if self.read_only or self._broken else self._journal
@@ -375,7 +375,7 @@ class SessionJournal:
         else:
             # what failed is written with what comes next
             self._told = False
-            if not self._unwritten:
+            if not (self._unwritten or self._broken):
                 self.failure = ""
 
     def _tell(self, error: Exception) -> None:

@@ -230,7 +230,7 @@ class HoverPreview:
         y, x = np.subtract(mask.origin_yx, origin)
         if self._window is not None and self._window[0] != annotation.number:
             # images differ in scale, which a layer gets when it is made
-            self._remove()
+            self.remove()
         window[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
         if self.layer is None:
             self.layer = self._add(annotation, window)
@@ -245,7 +245,8 @@ class HoverPreview:
         if self.layer.opacity != _OPACITY:
             self.layer.opacity = _OPACITY
 
-    def _remove(self) -> None:
+    def remove(self) -> None:
+        """Remove the layer; it is made anew when it is needed."""
         if self.layer is not None and self.layer in self._session.viewer.layers:
             self._session.viewer.layers.remove(self.layer)
         self.layer = self._window = None

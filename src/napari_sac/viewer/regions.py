@@ -134,7 +134,8 @@ class Regions:
 
     def _activate_points(self, layer: Layer) -> None:
         self._session.viewer.layers.selection.active = layer
-        layer.visible = True
+        if not layer.visible:
+            layer.visible = True
         # in the mode for adding, a selection would be cleared
         layer.mode = "select"
 

@@ -60,5 +60,5 @@ def _endings(patterns: str) -> list[str]:
 
 
 def _ending(suggested: str) -> str:
-    stem, dot, ending = Path(suggested).name.partition(".")
-    return dot + ending if stem else ""
+    *before, last = Path(suggested).suffixes
+    return f".ome{last}" if before[-1:] == [".ome"] else last

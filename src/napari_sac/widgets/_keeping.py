@@ -164,6 +164,9 @@ class Keeping(QObject):
         self._offered: list[Unclosed] = []
         self._flush_timer = QTimer(self)
         self._flush_timer.setInterval(_FLUSH_SECONDS * 1000)
+        self._rest_timer = QTimer(self)
+        self._rest_timer.setInterval(_PAUSE_MS)
+        self._rest_timer.setSingleShot(True)
         self._connect()
 
     def join(self) -> None:
@@ -186,6 +189,7 @@ class Keeping(QObject):
         self._session.journal_failed.disconnect(self._on_journal_failed)
         self._session.open_requested.disconnect(self.open_session)
         self._flush_timer.stop()
+        self._rest_timer.stop()
         self._flush()
 
     def refresh(self) -> None:
@@ -267,6 +271,7 @@ class Keeping(QObject):
         self.bar.discard_requested.connect(self._on_discard)
         self.bar.later_requested.connect(self._on_later)
         self._flush_timer.timeout.connect(self._on_flush_timer)
+        self._rest_timer.timeout.connect(self._on_flush_timer)
 
     def _on_open(self) -> None:
         folder = ask_folder(self._dock, "Open a session (a folder NAME.sac)")
@@ -407,15 +412,16 @@ class Keeping(QObject):
 
     def _on_flush_timer(self) -> None:
         """Write a few pieces at a time, and none while something is dragged."""
-        if not is_alive(self) or not self._joined or self._session.read_only:
+        if self._session.read_only:
             return
         if QApplication.mouseButtons() != Qt.MouseButton.NoButton:
             # a drag that is looked at now would be two moves
-            QTimer.singleShot(_PAUSE_MS, self._on_flush_timer)
+            self._rest_timer.start()
             return
         with suppress(NapariSacError):
-            if self._session.flush(_PIECES):
-                QTimer.singleShot(_PAUSE_MS, self._on_flush_timer)
+            # where nothing can be written it is tried again in a while, not at once
+            if self._session.flush(_PIECES) and not self._session.journal.failure:
+                self._rest_timer.start()
 
     def _image_name(self) -> str:
         plane = self._shown()

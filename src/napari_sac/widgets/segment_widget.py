@@ -244,11 +244,17 @@ class SegmentWidget(QWidget):
 
     def _on_active(self, event: Event) -> None:
         """Choose the image whose nuclei a person turns to."""
-        annotation = None if event.value is None else self.session.owner(event.value)
-        plane = None if annotation is None else annotation.plane
-        if plane is None or plane.layer not in self.session.viewer.layers:
+        session = self.session
+        if not is_alive(self) or session.drawing.adding or event.value is None:
             return
-        if plane.layer is not self.images.layer():
+        annotation = session.owner(event.value)
+        plane = None if annotation is None else annotation.plane
+        if annotation is None or plane is None:
+            return
+        if plane.layer in session.viewer.layers and (
+            plane.layer is not self.images.layer()
+        ):
+            session.use(annotation)
             self.images.look_at(plane)
 
     def _on_threshold_moved(self) -> None:

@@ -397,9 +397,12 @@ def test_settings_from_before_the_generator_was_weighed_open() -> None:
 
 
 def test_runs_whose_end_cannot_be_counted_are_refused() -> None:
-    columns = np.array([2**31 - 1], np.int32), *np.zeros((2, 1), np.uint32)
-    with pytest.raises(ValueError, match="not in order"):
-        PixelChange(np.array([2**63 - 1]), *columns)
+    lengths = np.array([2**31 - 1, 1], np.int32)
+    for starts in ([2**63 - 1], [2**63 - 1, 0]):
+        n = len(starts)
+        columns = lengths[:n], *np.zeros((2, n), np.uint32)
+        with pytest.raises(ValueError, match="not in order"):
+            PixelChange(np.array(starts), *columns)
 
 
 def test_a_log_that_is_made_shorter_meanwhile_is_read_again(

@@ -107,10 +107,10 @@ def test_other_weights_and_missing_images_are_refused(
     save(tmp_path / "a.sac", segmented(nuclei, disc_model, "instance"), nuclei)
     other = replace(disc_model, key="other")
     with pytest.raises(SessionError, match="other weights"):
-        replay(tmp_path / "a.sac", load=lambda name, adapter: other)
+        list(replay(tmp_path / "a.sac", load=lambda name, adapter: other))
     (tmp_path / "a.sac" / "image-1.tif").unlink()
     with pytest.raises(SessionError, match="'cells'"):
-        replay(tmp_path / "a.sac", load=lambda name, adapter: disc_model)
+        list(replay(tmp_path / "a.sac", load=lambda name, adapter: disc_model))
 
 
 def test_nothing_to_decode_is_no_error(

@@ -59,7 +59,7 @@ class PixelChange:
                 self.starts[0] < 0
                 or self.lengths.min() < 1
                 # else the sum with a length could be less than nothing
-                or self.starts[-1] > _LAST_START
+                or self.starts.max() > _LAST_START
                 or (self.starts[1:] < self.ends[:-1]).any()
             )
         ):

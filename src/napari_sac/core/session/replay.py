@@ -73,8 +73,9 @@ def replay(
 ) -> Iterator[Replayed]:
     """Yield labels that are computed again from images, prompts and settings.
 
-    Pixels of nuclei that were painted or accepted are taken from the session as they
-    are.
+    Nothing is read before the first is asked for, and errors come with the image that
+    they are about. Pixels of nuclei that were painted or accepted are taken from the
+    session as they are.
 
     Parameters
     ----------
