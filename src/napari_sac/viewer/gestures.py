@@ -330,8 +330,9 @@ class Gestures:
         """
         before, prompts, rows = self._put_away
         annotation = self._session.owner(layer)
-        same = annotation is not None and annotation.prompts is prompts
-        if self._adding != _ADDING and before is layer and same:
+        unchanged = annotation is not None and annotation.prompts is prompts
+        same = before is layer and unchanged
+        if self._adding != _ADDING and same:
             layer.selected_data = rows
 
     def _on_active(self, event: Event) -> None:
