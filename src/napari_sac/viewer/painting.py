@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
 from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.types import POSITIVE, Prompts
@@ -214,6 +213,8 @@ def _is_apart(
     origin_yx: tuple[int, int],
 ) -> bool:
     """Return whether pixels drawn (h, w) are far from what a label has and keeps."""
+    from scipy import ndimage
+
     y, x = origin_yx
     height, width = drawn.shape
     top, left = max(0, y - _NEAR), max(0, x - _NEAR)

@@ -67,12 +67,21 @@ def test_generator_only_goes_on_from_what_is_shipped(
 
 
 def test_masks_only_leaves_the_generator_as_it_is(
-    labelled_folder: Path, tmp_path: Path, tiny_shipped: None
+    labelled_folder: Path,
+    tmp_path: Path,
+    tiny_shipped: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = build_tiny_model()
+    marked = []
+    real = base_model.mark_proposals
+    monkeypatch.setattr(
+        base_model, "mark_proposals", lambda *a: marked.append(a[0]) or real(*a)
+    )
     output = tmp_path / "run"
     flags = ["--data", str(labelled_folder), "--output", str(output), "--masks-only"]
     assert base_model.main([*flags, "--steps", "2"]) == 0
+    assert len(marked) > 0
     written = {file.name for file in output.iterdir()}
     name = f"{before.spec.name}.safetensors"
     assert written == {name, "checkpoint.pt"}, "no curve of fewer than 20 steps"
