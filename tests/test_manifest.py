@@ -35,8 +35,20 @@ def test_every_contribution_names_a_command(manifest: PluginManifest) -> None:
         used.add(file_kind.command)
     for items in (contributions.menus or {}).values():
         used |= {item.command for item in items if hasattr(item, "command")}
-    assert used
-    assert used <= known
+    assert used == known
+
+
+def test_files_and_menus_lead_here(manifest: PluginManifest) -> None:
+    contributions = manifest.contributions
+    (reader,) = contributions.readers
+    assert reader.filename_patterns == ["*.sac"]
+    assert reader.accepts_directories
+    (writer,) = contributions.writers
+    assert writer.filename_extensions == [".geojson"]
+    assert set(contributions.menus) == {"napari/layers/segment"}
+    docks = [widget.command for widget in contributions.widgets]
+    menu = contributions.menus["napari/layers/segment"]
+    assert [item.command for item in menu] == docks
 
 
 def test_every_key_of_ours_can_be_changed_in_preferences(

@@ -83,6 +83,10 @@ def test_quick_run_writes_adapter_and_report(
     assert main(["segment", str(images), *map(str, result), "--device", "cpu"]) == 0
     assert main(arguments(folder, "--quick", "--epochs", 5)) == 1
     assert "--resume" in capsys.readouterr().err
+    # a folder of an adapter, as the report suggests, and not a name
+    on = ("--quick", "--epochs", 2, "--adapter", folder / "mine")
+    assert main(arguments(folder, *on, output="second")) == 0
+    assert read_adapter_info(folder / "second").parent == "mine"
 
 
 def test_a_folder_to_validate_on(

@@ -63,7 +63,7 @@ def test_it_writes_labels_and_prompts_and_says_whether_they_agree(
     output = tmp_path / "out"
     arguments = ["replay", str(session), "--output", str(output), "--device", "cpu"]
     assert main([*arguments, "--check"]) == 0
-    assert capsys.readouterr().err.splitlines() == [
+    assert capsys.readouterr().out.splitlines() == [
         "1_a: identical to the labels in the session",
         "2_cells: identical to the labels in the session",
     ]
@@ -82,7 +82,7 @@ def test_it_writes_labels_and_prompts_and_says_whether_they_agree(
     journal.close(clean=True)
     assert main(arguments) == 0
     assert main([*arguments, "--check"]) == 1
-    assert "3_a: 25 pixels differ from" in capsys.readouterr().err
+    assert "3_a: 25 pixels differ from" in capsys.readouterr().out
 
 
 def test_what_is_no_session_is_one_line(

@@ -89,9 +89,9 @@ def test_autocast_changes_the_type_only_where_it_helps():
 
 def test_batches_grow_with_memory_up_to_a_limit():
     small, large, huge = (
-        Device("cuda", "", "", memory) for memory in (2**31, 2**33, 2**45)
+        Device("cuda", "", "", memory) for memory in (2**27, 2**33, 2**45)
     )
-    assert 0 < small.batch_tokens < large.batch_tokens < huge.batch_tokens < 2**20
+    assert 0 < small.batch_tokens < large.batch_tokens == huge.batch_tokens
     assert 0 < small.batch_pixels < large.batch_pixels <= huge.batch_pixels < 2**25
     assert Device("cpu", "", "", 2**45).batch_tokens < huge.batch_tokens
 

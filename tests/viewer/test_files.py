@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -497,6 +498,18 @@ def test_the_image_itself_is_not_overwritten(tmp_path: Path, ending: str) -> Non
     assert image.read_bytes() == b"pixels"
     session.export_labels(annotation, tmp_path / "field_labels.tif")
     np.testing.assert_array_equal(read_labels(tmp_path / "field_labels.tif"), labels)
+
+
+def test_points_are_no_outlines(bench: Bench, tmp_path: Path) -> None:
+    annotation = edit(bench)
+    before = annotation.state
+    file = tmp_path / "points.geojson"
+    point = {"type": "Point", "coordinates": [20.5, 30.5]}
+    feature = {"type": "Feature", "geometry": point, "properties": {}}
+    file.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    with pytest.raises(LabelFormatError, match="import it as points"):
+        bench.session.import_geojson(bench.plane, file)
+    assert annotation.state is before
 
 
 def test_outlines_go_out_and_come_back_with_their_ids(

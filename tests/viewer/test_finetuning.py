@@ -172,9 +172,6 @@ def test_folders_of_pairs_are_counted_and_read(tmp_path: Path, nuclei: Nuclei) -
     assert count_saved(folders, ignore_progress) == Counts(nuclei=24, images=2)
     assert len(gather((folders,), ignore_progress)) == 2
     assert pair_folders(tmp_path / "images") is None
-    assert pair_folders(tmp_path, tmp_path / "labels") == PairFolders(
-        tmp_path, tmp_path / "labels"
-    )
 
 
 def test_a_saved_session_is_counted_and_read(

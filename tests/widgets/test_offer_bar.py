@@ -61,8 +61,18 @@ def test_discarding_asks_once_more(
     bar.discard.click()
     bar.discard.click()
     assert discarded == [True]
+    assert bar.discard.text() == "Delete for good"
     # the next offer starts from the beginning
     bar.offer("Other work.", go_on)
     assert bar.text.text() == "Other work."
     bar.later.click()
     assert later == [True]
+
+
+def test_what_is_not_deleted_is_not_said_to_be(
+    bar: OfferBar, buttons: tuple[QPushButton, QPushButton]
+) -> None:
+    bar.offer("mine.sac", buttons[1], forgetting="Offer mine.sac no more?")
+    bar.discard.click()
+    assert bar.text.text() == "Offer mine.sac no more?"
+    assert bar.discard.text() == "Forget it"

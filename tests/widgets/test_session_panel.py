@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QLineEdit, QVBoxLayout, QWidget
 
-from napari_sac.core.session.recovery import Unclosed
+from napari_sac.core.session.recovery import Unclosed, sessions_folder
 from napari_sac.widgets import _files
 from napari_sac.widgets._files import ask_folder, ask_open, ask_save, safe_name
 from napari_sac.widgets._panel import narrow_button
@@ -47,7 +48,7 @@ def test_a_notice_is_shown_while_there_is_one(panel: SessionPanel) -> None:
 
 
 def unclosed(changed: datetime, *images: str) -> Unclosed:
-    return Unclosed(Path("a.sac"), changed, images, 3)
+    return Unclosed(sessions_folder() / "a.sac", changed, images, 3)
 
 
 def test_words() -> None:
@@ -60,12 +61,14 @@ def test_words() -> None:
     assert describe_unsaved([old, yesterday, yesterday], now) == (
         "Unsaved work from 05 January 2025 08:03 on b and 2 more. And 2 older ones."
     )
+    named = replace(yesterday, folder=Path("mine.sac"))
+    assert describe_unsaved([named], now) == "mine.sac from yesterday 23:59 on a.tif."
     assert describe_time(5) == "5 s"
     assert describe_time(125.2) == "2 min 5 s"
     assert describe_time(7300) == "2 h 1 min"
     assert name_step("reject 37 nuclei") == "reject 37 nuclei"
     assert len(name_step("x" * 100)) == 32
-    assert safe_name("nuclei [a/b: 3]") == "nuclei__a_b__3"
+    assert safe_name("my field (2) [a/b: 3]\n") == "my field (2) [a_b_ 3]_"
     assert safe_name("...") == "nuclei"
 
 

@@ -94,7 +94,7 @@ def test_the_wheel_changes_no_setting_of_a_dock(
         assert box.focusPolicy() != Qt.FocusPolicy.WheelFocus
         for notches in (-1, 1):
             turn(box, notches)
-    assert [value(box) for box in found] == before
+            assert [value(box) for box in found] == before
 
 
 @pytest.fixture

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_sac.cli._terminal import make_folder, progress_line, say
+from napari_sac.cli._terminal import make_folder, progress_line
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import OutputError
 
@@ -91,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
         pixels = result.different_pixels
         different = different or pixels > 0
         verdict = f"{pixels:,} pixels differ from" if pixels else "identical to"
-        say(f"{stem}: {verdict} the labels in the session")
+        sys.stdout.write(f"{stem}: {verdict} the labels in the session\n")
+        sys.stdout.flush()
     return 1 if args.check and different else 0
 
 

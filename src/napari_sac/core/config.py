@@ -137,7 +137,8 @@ class DecodeConfig:
     overlap_threshold: float = _option(
         0.4,
         "Duplicate overlap",
-        "Of two masks that overlap more than this (IoU), the less certain is dropped.",
+        "Of two masks that overlap more than this (IoU), or of which one lies in the "
+        "other, the less certain is dropped, unless a person set or accepted it.",
         minimum=0.1,
         maximum=1.0,
         step=0.05,
@@ -202,7 +203,8 @@ class FinetuneConfig:
     max_minutes: float = _option(
         0.0,
         "Minutes at most",
-        "The training is planned so that all is done in this time; 0 for no limit.",
+        "The training is planned so that all is done in this time; 0 for no limit, or "
+        "for Quick's own 45 seconds.",
         minimum=0.0,
         maximum=100_000.0,
         step=1.0,
@@ -270,7 +272,8 @@ class FinetuneConfig:
     seed: int = _option(
         0,
         "Seed",
-        "The same seed gives the same adapter on the same machine.",
+        "The same seed and the same number of epochs give the same adapter on the same "
+        "machine, unless its speed changes how often it is compared.",
         minimum=0,
         maximum=2**31 - 1,
     )

@@ -28,7 +28,7 @@ class Device:
     name : {"cpu", "cuda", "mps"}
         As torch calls it.
     title : str
-        The hardware, for people: "NVIDIA H200", "CPU with 2 threads".
+        The hardware, for people: "NVIDIA H200", "CPU with 2 of 4 threads".
     reason : str
         Why it was chosen, as a phrase for people.
     memory_bytes : int
@@ -78,8 +78,11 @@ class Device:
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens of decoding windows to compute at once, at about 64 kB a token."""
-        most = 1 << (13 if self.name == "cpu" else 18)
+        """Tokens of decoding windows to compute at once, at about 64 kB a token.
+
+        Few, as every batch is filled up to it.
+        """
+        most = 512 if self.name == "cpu" else 4096
         return min(most, self.memory_bytes // 65536)
 
 

@@ -352,6 +352,11 @@ def read_outlines(
 
     progress("reading the file", 0, 0)
     outlines = read_geojson(path, shape)
+    if len(outlines.points) and not len(outlines.object_id):
+        raise LabelFormatError(
+            f"{path} has points and no outlines. Nothing was changed; import it as "
+            "points."
+        )
     areas = prepare_labels(_without_rejected(outlines), shape, progress)
     return ReadOutlines(outlines, areas)
 

@@ -216,13 +216,8 @@ def copy_annotation(annotation: Annotation) -> AnnotationCopy:
     )
 
 
-def pair_folders(folder: Path, labels: Path | None = None) -> PairFolders | None:
-    """Return the folders of images and of labels; None if a second one is needed.
-
-    One folder is enough if it has the subfolders ``images`` and ``labels``.
-    """
-    if labels is not None:
-        return PairFolders(folder, labels)
+def pair_folders(folder: Path) -> PairFolders | None:
+    """Return the folders ``images`` and ``labels`` in a folder, None without them."""
     if (folder / IMAGES).is_dir() and (folder / LABELS).is_dir():
         return PairFolders(folder / IMAGES, folder / LABELS)
     return None

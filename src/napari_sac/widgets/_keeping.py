@@ -29,6 +29,7 @@ from napari_sac.widgets._wording import (
     IMAGE_GONE,
     NO_LABELS_LAYER,
     STILL_BUSY,
+    ask_to_forget,
     describe_exported,
     describe_imported,
     describe_opened,
@@ -376,7 +377,12 @@ class Keeping(QObject):
             return
         if unclosed:
             now = datetime.now().astimezone()
-            self.bar.offer(describe_unsaved(unclosed, now), self.restore)
+            newest = unclosed[0].folder
+            self.bar.offer(
+                describe_unsaved(unclosed, now),
+                self.restore,
+                forgetting="" if is_unsaved(newest) else ask_to_forget(newest),
+            )
         else:
             self.bar.hide()
 

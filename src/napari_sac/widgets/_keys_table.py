@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _MOUSE = (
     ("2, then click", "Add a nucleus; inside one, split it"),
     ("Shift-click", "Not this: what is drawn there shrinks"),
-    ("Ctrl-click", "Here too: the selected one or the nearest grows"),
+    ("Ctrl-click", "Here too: the nucleus there, or a near one, grows"),
     ("3, then drag", "Move a point, or select those around"),
     ("Del", "Delete the selected points"),
 )

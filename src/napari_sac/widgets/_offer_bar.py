@@ -29,13 +29,14 @@ class OfferBar(QFrame):
     def __init__(self, question: str, *takes: QPushButton) -> None:
         super().__init__()
         self.setFrameShape(QFrame.Shape.StyledPanel)
-        self._question = question
+        self._deleting = question
+        self._forgetting = ""
         self._takes = takes
         self._offer = ""
         self._take = takes[0]
         self._asking = False
         self.text = note()
-        self.discard = narrow_button("Discard", "Deletes it, after one more question.")
+        self.discard = narrow_button("Discard", "Asks once more before it is gone.")
         self.later = narrow_button("Later", "Keeps it, and asks the next time.")
         row = QHBoxLayout()
         for button in (*takes, self.discard, self.later):
@@ -49,7 +50,14 @@ class OfferBar(QFrame):
         self.later.clicked.connect(self._on_later)
         self.hide()
 
-    def offer(self, text: str, take: QPushButton, *, discardable: bool = True) -> None:
+    def offer(
+        self,
+        text: str,
+        take: QPushButton,
+        *,
+        discardable: bool = True,
+        forgetting: str = "",
+    ) -> None:
         """Show an offer.
 
         Parameters
@@ -59,8 +67,11 @@ class OfferBar(QFrame):
             The one of the buttons that takes it up.
         discardable : bool
             Whether it can be deleted.
+        forgetting : str
+            Asked instead of the question whether to delete it, where it will only be
+            offered no more.
         """
-        self._offer, self._take = text, take
+        self._offer, self._take, self._forgetting = text, take, forgetting
         self.discard.setVisible(discardable)
         self._ask(False)
         self.show()
@@ -78,10 +89,12 @@ class OfferBar(QFrame):
             self.later_requested.emit()
 
     def _ask(self, asking: bool) -> None:
-        """Ask whether to delete for good, in place of the offer."""
+        """Ask whether to discard it, in place of the offer."""
         self._asking = asking
-        self.text.setText(self._question if asking else self._offer)
+        question = self._forgetting or self._deleting
+        self.text.setText(question if asking else self._offer)
         for button in self._takes:
             button.setVisible(button is self._take and not asking)
-        self.discard.setText("Delete for good" if asking else "Discard")
+        answer = "Forget it" if self._forgetting else "Delete for good"
+        self.discard.setText(answer if asking else "Discard")
         self.later.setText("Keep it" if asking else "Later")

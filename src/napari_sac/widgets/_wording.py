@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_sac.core.session.recovery import is_unsaved
 from napari_sac.viewer.effort import PAUSE_SECONDS
 from napari_sac.viewer.prompts import count_nuclei
 
@@ -160,9 +161,15 @@ def describe_unsaved(unclosed: Sequence[Unclosed], now: datetime) -> str:
     when = newest.changed.astimezone(now.tzinfo)
     image = newest.images[0] if newest.images else "an image"
     more = f" and {len(newest.images) - 1} more" if len(newest.images) > 1 else ""
-    text = f"Unsaved work from {_day(when, now)} {when:%H:%M} on {image}{more}."
+    what = "Unsaved work" if is_unsaved(newest.folder) else newest.folder.name
+    text = f"{what} from {_day(when, now)} {when:%H:%M} on {image}{more}."
     others = len(unclosed) - 1
     return f"{text} And {count(others, 'older one')}." if others else text
+
+
+def ask_to_forget(folder: Path) -> str:
+    """Return the question whether a session of the user's own is offered no more."""
+    return f"Offer {folder.name} no more? It stays where you saved it."
 
 
 def describe_place(folder: Path | None, *, saved: bool) -> str:

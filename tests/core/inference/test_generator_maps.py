@@ -91,3 +91,18 @@ def test_masks_and_the_generator_are_weighed() -> None:
     decoded = np.isfinite(whole[0])
     more = whole[1][decoded] - whole[0][decoded]
     assert np.allclose(more, seen[decoded], atol=1e-4)
+
+
+def test_a_mirrored_image_has_mirrored_maps() -> None:
+    model = build_tiny_model()
+    rng = np.random.default_rng(0)
+    # multiples of the stride: else padding lies on the other side of the mirrored one
+    image = rng.integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    turned = np.ascontiguousarray(image[::-1, ::-1])
+    one, other = (generator_maps(i, model, 1.0) for i in (image, turned))
+    np.testing.assert_allclose(one.distance, other.distance[::-1, ::-1], atol=1e-5)
+    np.testing.assert_allclose(one.foreground, other.foreground[::-1, ::-1], atol=1e-5)
+    once, other = (
+        generator_maps(i, model, 1.0, mirrored=False) for i in (image, turned)
+    )
+    assert np.abs(once.distance - other.distance[::-1, ::-1]).max() > 1e-3

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 from synthetic import Nuclei, draw_nuclei
 
 from napari_sac.core.config import ProposalConfig
@@ -118,4 +117,3 @@ def test_a_uniform_bright_image_is_no_crash(disc_model: Model) -> None:
     for strategy in ("centroid", "probability"):
         config = replace(ProposalConfig(), strategy=strategy)
         assert isinstance(find_proposals(image, disc_model, config), Proposals)
-    assert torch.get_num_threads() > 0

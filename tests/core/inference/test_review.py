@@ -102,6 +102,11 @@ def test_one_nucleus_is_judged_as_among_all() -> None:
         own = prompts.select(prompts.object_id == object_id)
         alone = doubt(by_id, own, labels, 12.0, whole.usual)
         assert alone.reasons == (reasons,)
+    # beside others that are worse it would not be named
+    ordinary = prompts.select(prompts.object_id == 100)
+    among_worse = replace(whole.usual, doubt=0.9)
+    assert doubt(by_id, ordinary, labels, 12.0).reasons != ((),)
+    assert doubt(by_id, ordinary, labels, 12.0, among_worse).reasons == ((),)
 
 
 def test_a_proposal_left_out_is_the_most_doubtful_and_rejected_ones_are_no_more() -> (

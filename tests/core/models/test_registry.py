@@ -1,5 +1,6 @@
 """Models are listed without torch, loaded strictly, and never half added."""
 
+import json
 import os
 import re
 import subprocess
@@ -326,10 +327,16 @@ def test_names_that_could_leave_the_folder_are_refused(home, tiny_file, name):
     assert not home.exists()
 
 
+def note_of_format(number: int) -> str:
+    """Return a note that is whole, of this format."""
+    kind = {"architecture": "sac_tiny", "source": "a.pth", "sha256": "0" * 64}
+    return json.dumps({"format": number, **kind})
+
+
 def test_taken_names_are_kept(tiny_file):
     import_model(tiny_file, "mine")
     newer = weights_path(get_spec("mine")).with_name("newer.safetensors")
-    write_weights(newer, {"x": torch.zeros(1)}, {"napari-sac": '{"format": 2}'})
+    write_weights(newer, {"x": torch.zeros(1)}, {registry._NOTE: note_of_format(99)})
     assert "newer" not in {spec.name for spec in model_specs()}
     for name in ("mine", "vit_b", "newer", "Mine", "VIT_B"):
         with pytest.raises(WeightsError, match="already, and it was kept"):
@@ -385,8 +392,13 @@ def test_strange_files_among_the_imported_are_ignored(home, tiny_file):
     folder = home / "models" / "imported"
     (folder / "damaged.safetensors").write_bytes(b"x" * 50)
     write_weights(folder / "foreign.safetensors", {"a": torch.zeros(1)})
-    for i, note in enumerate(("{", "[]", '{"format": 9}', '{"format": 1}')):
+    now = registry._NOTE_FORMAT
+    notes = ("{", "[]", '{"format": 1}', note_of_format(now + 1), note_of_format(now))
+    for i, note in enumerate(notes):
         write_weights(
-            folder / f"bad{i}.safetensors", {"a": torch.zeros(1)}, {"napari_sac": note}
+            folder / f"other{i}.safetensors",
+            {"a": torch.zeros(1)},
+            {registry._NOTE: note},
         )
-    assert [spec.name for spec in model_specs() if spec.imported] == ["mine"]
+    known = [spec.name for spec in model_specs() if spec.imported]
+    assert known == ["mine", "other4"], "all but the last are no notes of this format"

@@ -348,7 +348,6 @@ def test_an_image_is_known_by_its_pixels(tmp_path: Path, edited: Edited) -> None
     image = editing.reference(edited.state, path="/gone/moved.png", sha256=digest)
     pixels = load_pixels(image, tmp_path / "none.tif", tmp_path)
     np.testing.assert_array_equal(pixels, normalise_image(raw))
-    imsave(tmp_path / "moved.png", raw // 2 + 1, check_contrast=False)
     raw[0, 0] ^= 255
     imsave(tmp_path / "moved.png", raw[::-1], check_contrast=False)
     with pytest.raises(SessionError, match="other pixels"):

@@ -11,6 +11,7 @@ import pytest
 from napari_sac.core.config import DecodeConfig
 from napari_sac.core.errors import SessionError
 from napari_sac.core.inference.segment import segment_image
+from napari_sac.core.models.adapter import SHIPPED_ADAPTERS
 from napari_sac.core.session.changes import find_change, forward
 from napari_sac.core.session.history import History
 from napari_sac.core.session.image import ImageReference, hash_pixels
@@ -81,6 +82,30 @@ def test_a_replay_gives_the_labels_of_the_session(
     np.testing.assert_array_equal(result.labels, state.labels)
     assert result.different_pixels == 0
     assert len(result.state.prompts) == len(state.prompts)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "known"),
+    [
+        ("/of/another/computer/he", True),
+        ("C:\\of\\another\\computer\\he", True),
+        ("/of/another/computer/nobody_has_it", False),
+    ],
+)
+def test_an_adapter_of_another_computer_is_the_one_of_its_name_here(
+    nuclei: Nuclei, disc_model: Model, tmp_path: Path, recorded: str, known: bool
+) -> None:
+    state = segmented(nuclei, disc_model, "instance")
+    state = replace(state, settings=replace(state.settings, adapter=recorded))
+    save(tmp_path / "a.sac", state, nuclei)
+    asked = []
+
+    def load(name: str, *, adapter: str | None) -> Model:
+        asked.append(adapter)
+        return disc_model
+
+    list(replay(tmp_path / "a.sac", load=load))
+    assert asked == [str(SHIPPED_ADAPTERS / "he") if known else recorded]
 
 
 def test_painted_nuclei_are_taken_as_they_are(

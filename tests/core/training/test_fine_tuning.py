@@ -206,9 +206,8 @@ def test_full_changes_lora(job: Job, team: Team) -> None:
     finetune(replace(job, config=replace(CONFIG, epochs=20)), team)
     lora = read_weights(job.output / LORA_FILE)
     report = json.loads((job.output / "report.json").read_text())
-    assert report["best_step"] == 0 or any(
-        tensor.any() for name, tensor in lora.items() if "lora_B" in name
-    )
+    assert report["best_step"] > 0, "with nothing learned there is nothing to see"
+    assert any(tensor.any() for name, tensor in lora.items() if "lora_B" in name)
 
 
 def test_going_on_begins_where_the_parent_ended(

@@ -49,6 +49,19 @@ def test_generator_loss_ignores_the_unknown(crops: Crops) -> None:
     assert generator_loss(wrong_there, partial) == generator_loss(right, partial)
 
 
+def test_a_rejected_candidate_counts_more_than_other_background(crops: Crops) -> None:
+    hard = torch.zeros_like(crops.known)
+    hard[0, 20:26, 20:26] = True
+    rejected = replace(crops, hard=hard)
+    false = maps_of(crops)
+    false[:, :, 20:26, 20:26] *= -1
+    elsewhere = maps_of(crops)
+    elsewhere[:, :, 4:10, 20:26] *= -1
+    there = generator_loss(false, rejected)
+    assert there > 1.5 * generator_loss(elsewhere, rejected)
+    assert there > 1.5 * generator_loss(false, crops)
+
+
 def test_balanced_a_small_nucleus_counts_more(crops: Crops) -> None:
     labels = torch.zeros_like(crops.labels)
     labels[0, 2:30, 2:20], labels[0, 24:28, 24:28] = 1, 2

@@ -84,8 +84,14 @@ def test_a_stopped_training_goes_on(
 ) -> None:
     train(base_state(), images, tmp_path, replace(CONFIG, steps=20))
     again = base_state()
-    train(again, images, tmp_path, replace(CONFIG, steps=40))
-    assert again.step == 40
+    steps = []
+
+    def count(*given: object) -> dict[str, float]:
+        steps.append(again.step)
+        return train_step(*given)
+
+    train(again, images, tmp_path, replace(CONFIG, steps=40), count)
+    assert steps == list(range(20, 40))
     assert [int(r["step"]) for r in rows_of(tmp_path)] == [20, 40]
 
 
@@ -185,7 +191,10 @@ def test_shipped_weights_load_as_the_averages(
 ) -> None:
     state = base_state()
     train(state, images, tmp_path / "run", replace(CONFIG, steps=3))
+    name = "sam.mask_decoder.iou_token.weight"
+    assert not torch.equal(state.averages[name], state.networks().state_dict()[name])
     state.use_averages()
+    assert torch.equal(state.averages[name], state.networks().state_dict()[name])
     write_sam(state, tmp_path)
     write_generator(tmp_path / "prompt_generator.safetensors", state.generator)
     monkeypatch.setattr(

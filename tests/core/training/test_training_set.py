@@ -25,7 +25,7 @@ from napari_sac.core.training.training_set import (
     with_folder,
     without_known,
 )
-from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts
+from napari_sac.core.types import NEGATIVE, Prompts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,7 +144,6 @@ def test_negatives_of_the_user_become_negative_prompts(
         strict=True,
     ):
         assert crops.labels[i, y, x] == 0, "where the user clicked is background"
-    assert POSITIVE in asked.signs
 
 
 def test_several_images_give_a_whole_one(reviewed: tuple[ReviewedImage, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from napari_sac.core.inference.resampling import resize_image
-from napari_sac.core.models.prompt_generator import GENERATOR_STRIDE
+from napari_sac.core.models.prompt_generator import GENERATOR_STRIDE, generator_input
 from napari_sac.core.progress import Progress, ignore_progress
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ GENERATOR_DIAMETER = 24.0
 """Nucleus diameter, in pixels of its input, that the generator was trained at."""
 
 _TILE = 1024
+
+_MIRRORS = ((), (2,), (3,), (2, 3))
+"""Axes along which an image (B, 3, h, w) is turned round; those of its maps too."""
 
 SUREST = 3.0
 """Logits beyond it say no more: a click must be able to overrule the generator."""
@@ -132,37 +136,59 @@ def generator_maps(
     model: Model,
     scale: float,
     *,
+    mirrored: bool = True,
     progress: Progress = ignore_progress,
 ) -> GeneratorMaps:
     """Return the generator's maps of the image at a scale, tile by tile.
 
     Each tile reads a halo of the generator's receptive field, so that the tiles change
     nothing.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8
+    model : Model
+    scale : float
+        Pixels of the maps to a pixel of the image.
+    mirrored : bool
+        Whether the generator also sees the image mirrored in y, in x and in both, and
+        the mean of the four counts: four times as long, and right more often (measured:
+        decision 0024).
+    progress : Progress, optional
     """
     height, width = (max(1, round(n * scale)) for n in image.shape[:2])
     resized = resize_image(image, (height, width))
     halo = model.generator.receptive_radius()
-    result = np.empty((2, height, width), np.float32)
+    result = np.zeros((2, height, width), np.float32)
     corners = [(y, x) for y in range(0, height, _TILE) for x in range(0, width, _TILE)]
-    for done, (y, x) in enumerate(corners):
-        progress("finding nuclei", done, len(corners))
+    mirrors = _MIRRORS if mirrored else _MIRRORS[:1]
+    looks = list(itertools.product(corners, mirrors))
+    for done, ((y, x), axes) in enumerate(looks):
+        progress("finding nuclei", done, len(looks))
         top, left = max(0, y - halo), max(0, x - halo)
         region = resized[:, top : y + _TILE + halo, left : x + _TILE + halo]
-        maps = _generate(region, model)
+        maps = _generate(region, model, axes)
         bottom, right = min(y + _TILE, height), min(x + _TILE, width)
-        result[:, y:bottom, x:right] = maps[
+        result[:, y:bottom, x:right] += maps[
             :, y - top : bottom - top, x - left : right - left
         ]
-    progress("finding nuclei", len(corners), len(corners))
+    result /= len(mirrors)
+    progress("finding nuclei", len(looks), len(looks))
     return GeneratorMaps(result[0], result[1], scale)
 
 
-def _generate(region: Tensor, model: Model) -> npt.NDArray[np.float32]:
-    """Return both maps (2, h, w) of a region (3, h, w) uint8 of the resized image."""
+def _generate(
+    region: Tensor, model: Model, axes: tuple[int, ...]
+) -> npt.NDArray[np.float32]:
+    """Return both maps (2, h, w) of a region (3, h, w) uint8 of the resized image.
+
+    The generator sees it turned round along ``axes``.
+    """
     height, width = region.shape[1:]
     pad = (0, -width % GENERATOR_STRIDE, 0, -height % GENERATOR_STRIDE)
-    pixels = F.pad((region.float() - 127.5) / 128, pad)[None]
+    pixels = F.pad(generator_input(region), pad)[None].flip(axes)
     device = model.device.torch_device
     with torch.inference_mode():
         maps = model.generator(pixels.to(device, memory_format=torch.channels_last))
-    return np.asarray(maps[0].sigmoid().float().cpu().numpy())
+        maps = maps.sigmoid().float().flip(axes)
+    return np.asarray(maps[0].cpu().numpy())

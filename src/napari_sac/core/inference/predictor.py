@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 NEIGHBOUR_REACH = 40 / 24
 """How near, in nucleus diameters, another nucleus must be to serve as a negative."""
 
-_BATCH_TOKENS, _BATCH_TOKENS_GPU = 512, 4096
-"""Tokens of the windows decoded at once: few, as every batch is filled up to it."""
-
 _LEAST_BATCH = 4
 
 _FEW_PAIRS = 1 << 18
@@ -347,8 +344,7 @@ def _queries(
 
 def _batch_size(window: int, model: Model) -> int:
     """Return how many queries are decoded at once, whatever their number."""
-    tokens = _BATCH_TOKENS if model.device.name == "cpu" else _BATCH_TOKENS_GPU
-    size = min(tokens, model.device.batch_tokens) // window**2
+    size = model.device.batch_tokens // window**2
     # in batches of two or three the place within the batch changes the rounding
     return size if size >= _LEAST_BATCH else 1
 

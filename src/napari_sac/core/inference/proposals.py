@@ -18,6 +18,7 @@ from napari_sac.core.inference.generator_maps import (
     GeneratorMaps,
     generator_maps,
 )
+from napari_sac.core.inference.resampling import scale_to
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
 
@@ -30,7 +31,6 @@ LOWEST_FOREGROUND = 0.25
 with a low score, so that lowering the score threshold can bring them back."""
 
 _SURVEY = 512
-_SCALES = (0.15, 6.0)
 _MEDIAN_BY_PIXELS = 1.10
 """Median diameter by pixels over that by nuclei: the median of DSB 2018's training
 images with three nuclei or more."""
@@ -86,8 +86,7 @@ def find_proposals(
     """
     if diameter is None:
         diameter = estimate_diameter(image, model, config, progress=progress)
-    low, high = _SCALES
-    scale = float(np.clip(GENERATOR_DIAMETER / diameter, low, high))
+    scale = scale_to(GENERATOR_DIAMETER, diameter)
     maps = generator_maps(image, model, scale, progress=progress)
     select = _centroids if config.strategy == "centroid" else _probable_points
     return Proposals(select(maps, config), diameter, maps)
@@ -113,8 +112,7 @@ def estimate_diameter(
     found: float | None = None
     for turn, default in enumerate(scales):
         progress("measuring nuclei", turn, len(scales) + 1)
-        wanted = default if found is None else GENERATOR_DIAMETER / found
-        scale = float(np.clip(wanted, *_SCALES))
+        scale = default if found is None else scale_to(GENERATOR_DIAMETER, found)
         measured = _measure(samples, model, config, scale)
         found = measured or found
         if measured and 0.5 <= measured * scale / GENERATOR_DIAMETER <= 2:
@@ -123,7 +121,7 @@ def estimate_diameter(
     if found is None:
         return GENERATOR_DIAMETER
     # once more at the scale that this asks for, where the generator sees best
-    scale = float(np.clip(GENERATOR_DIAMETER / found, *_SCALES))
+    scale = scale_to(GENERATOR_DIAMETER, found)
     return _measure(samples, model, config, scale) or found
 
 
@@ -140,7 +138,9 @@ def _measure(
     """
     areas = [
         np.bincount(
-            generator_labels(generator_maps(sample, model, scale), config).ravel()
+            generator_labels(
+                generator_maps(sample, model, scale, mirrored=False), config
+            ).ravel()
         )[1:]
         for sample in samples
     ]

@@ -16,6 +16,7 @@ from napari_sac.core.inference.imports import check_inside, prompts_from_points
 from napari_sac.core.inference.instances import assemble_labels
 from napari_sac.core.inference.predictor import decode_prompts, decode_semantic
 from napari_sac.core.inference.proposals import estimate_diameter, find_proposals
+from napari_sac.core.inference.resampling import scale_to
 from napari_sac.core.progress import Progress, ignore_progress
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def embedding_scale(model: Model, diameter: float) -> float:
     diameter : float
         Typical nucleus diameter in pixels of the image.
     """
-    return float(np.clip(model.spec.nucleus_diameter / diameter, 0.15, 6.0))
+    return scale_to(model.spec.nucleus_diameter, diameter)
 
 
 @contextmanager

@@ -188,6 +188,23 @@ def find_adapter(name: str | Path, shipped: Path = SHIPPED_ADAPTERS) -> AdapterI
     )
 
 
+def adapter_here(recorded: str) -> str:
+    """Return where the adapter is that a session names, perhaps of another computer.
+
+    Parameters
+    ----------
+    recorded : str
+        A name or a folder. Of a folder that is not here only its name counts, if there
+        is an adapter of that name; whether its weights are the same, the model's key
+        in the session tells.
+    """
+    name = re.split(r"[\\/]", recorded)[-1]
+    if name == recorded or not _NAME.fullmatch(name) or Path(recorded).is_dir():
+        return recorded
+    folders = (SHIPPED_ADAPTERS / name, user_adapters() / name)
+    return next((str(folder) for folder in folders if folder.is_dir()), recorded)
+
+
 def read_adapter_info(path: str | Path) -> AdapterInfo:
     """Return what the adapter in a folder says of itself, and check that it is whole.
 

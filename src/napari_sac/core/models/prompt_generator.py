@@ -19,6 +19,11 @@ GENERATOR_STRIDE = 16
 """Image sizes are padded to a multiple of this."""
 
 
+def generator_input(pixels: Tensor) -> Tensor:
+    """Return pixels in [0, 255], of any type and shape, as the generator takes them."""
+    return (pixels.float() - 127.5) / 128
+
+
 class PromptGenerator(nn.Module):
     """U-Net from an image to a foreground map and a distance-to-border map.
 
@@ -57,7 +62,8 @@ class PromptGenerator(nn.Module):
         Parameters
         ----------
         image : (B, 3, H, W) float tensor
-            Roughly in [-1, 1]; H and W multiples of ``GENERATOR_STRIDE``.
+            As :func:`generator_input` gives it; H and W multiples of
+            ``GENERATOR_STRIDE``.
 
         Returns
         -------

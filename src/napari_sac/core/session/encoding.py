@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_sac.core.config import DecodeConfig
+from napari_sac.core.models.adapter import adapter_here
 from napari_sac.core.session.changes import (
     Change,
     ClassesChange,
@@ -210,7 +211,10 @@ def _read_settings(values: Any) -> Settings:
             raise TypeError(f"{f.name} of the settings is {value!r:.80}")
     if set(given) != set(decode) or set(values) != {*known, "decode"}:
         raise ValueError("unknown settings")
-    return Settings(**{k: values[k] for k in known}, decode=DecodeConfig(**decode))
+    settings = Settings(**{k: values[k] for k in known}, decode=DecodeConfig(**decode))
+    if settings.adapter is None:
+        return settings
+    return replace(settings, adapter=adapter_here(settings.adapter))
 
 
 def _put_prompts(arrays: dict[str, AnyArray], name: str, prompts: Prompts) -> None:

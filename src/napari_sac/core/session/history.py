@@ -85,11 +85,6 @@ class History:
         """What :meth:`redo` would do again, or None."""
         return self._undone[-1].change.title if self._undone else None
 
-    @property
-    def next_number(self) -> int:
-        """The number that the next step gets."""
-        return self._next_number
-
     def push(self, annotation: int, change: Change) -> int:
         """Add a step that was just done, and return its number.
 

@@ -411,13 +411,8 @@ class Journal:
                     )
         return self.unflushed
 
-    def restore(self, limit: int = LIMIT) -> Restored:
-        """Return what the session holds.
-
-        Parameters
-        ----------
-        limit : int, optional
-            Of the history.
+    def restore(self) -> Restored:
+        """Return what the session holds, with the last steps of its history.
 
         Raises
         ------
@@ -442,8 +437,7 @@ class Journal:
             for step in steps.values():
                 self._note_pixels(step.number, step.annotation, step.change.pixels)
             history = History(
-                limit,
-                done=[steps[n] for n in done[-limit:]],
+                done=[steps[n] for n in done[-LIMIT:]],
                 undone=[steps[n] for n in reversed(undone)],
                 next_number=max(owners, default=0) + 1,
             )

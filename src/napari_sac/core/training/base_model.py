@@ -27,7 +27,7 @@ from napari_sac.core.config import TrainingConfig
 from napari_sac.core.device import DEVICE_NAMES, select_device
 from napari_sac.core.models.attention import fuse_qkv
 from napari_sac.core.models.prompt_generator import PromptGenerator
-from napari_sac.core.models.registry import get_spec, load_model
+from napari_sac.core.models.registry import DEFAULT_MODEL, get_spec, load_model
 from napari_sac.core.models.sam import build_sam
 from napari_sac.core.models.weight_files import write_generator, write_weights
 from napari_sac.core.training.growth import widen_generator
@@ -54,11 +54,9 @@ _MANY_STEPS = 100_000
 _GENERATOR_FILE = "prompt_generator.safetensors"
 
 
-def build_state(
-    config: TrainingConfig, name: str = "sac_tiny", device: str = "cpu"
-) -> TrainingState:
-    """Return freshly initialised networks of a registered model's sizes."""
-    spec = get_spec(name)
+def build_state(config: TrainingConfig, device: str = "cpu") -> TrainingState:
+    """Return freshly initialised networks of the shipped model's sizes."""
+    spec = get_spec(DEFAULT_MODEL)
     torch.manual_seed(config.seed)
     sam = build_sam(spec.architecture).train()
     for parameter_name, parameter in sam.image_encoder.named_parameters():
@@ -76,7 +74,6 @@ def build_state(
 
 def build_generator_state(
     config: TrainingConfig,
-    name: str = "sac_tiny",
     device: str = "cpu",
     widths: Sequence[int] = (),
 ) -> TrainingState:
@@ -85,7 +82,7 @@ def build_generator_state(
     With ``widths`` it is widened first, as
     :func:`~napari_sac.core.training.growth.widen_generator` does.
     """
-    model = load_model(name, device="cpu")
+    model = load_model(device="cpu")
     model.sam.requires_grad_(False).to(device)
     torch.manual_seed(config.seed)
     generator = widen_generator(model.generator, widths or model.generator.widths)
@@ -95,11 +92,9 @@ def build_generator_state(
     return TrainingState(model.spec, model.sam, generator, None, optimizer)
 
 
-def build_masks_state(
-    config: TrainingConfig, name: str = "sac_tiny", device: str = "cpu"
-) -> TrainingState:
+def build_masks_state(config: TrainingConfig, device: str = "cpu") -> TrainingState:
     """Return a shipped model of which all but the prompt generator will learn."""
-    model = load_model(name, device="cpu")
+    model = load_model(device="cpu")
     model.sam.requires_grad_(True).train().to(device)
     model.sam.image_encoder.patch_embed.to(memory_format=torch.channels_last)
     model.generator.requires_grad_(False).to(device)

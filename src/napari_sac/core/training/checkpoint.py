@@ -48,7 +48,7 @@ def check_settings(run: Run) -> None:
     job = run.job
     settings = {
         "model": job.model,
-        "adapter": job.adapter or "",
+        "adapter": str(job.adapter or ""),
         "base_sha256": run.base_sha256,
         "data_sha256": job.data.digest(),
         "held_out_sha256": digest(job.data.held_out),

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_sac.core.inference.generator_maps import GENERATOR_DIAMETER
-from napari_sac.core.models.prompt_generator import GENERATOR_STRIDE
+from napari_sac.core.models.prompt_generator import GENERATOR_STRIDE, generator_input
 from napari_sac.core.training.forward import (
     corrective_clicks,
     decode_crops,
@@ -177,7 +177,7 @@ def add_gradients(
     scaled = _at_generator_scale(crops, state.spec.nucleus_diameter)
     generated = scaled.rows(seen)
     with torch.autocast(device.type, torch.bfloat16, enabled=low):
-        maps = state.generator((generated.image - 127.5) / 128) if seen else None
+        maps = state.generator(generator_input(generated.image)) if seen else None
         if batch.features is not None:
             features = batch.features.to(device)
         else:
@@ -272,7 +272,7 @@ def _cells(
 def _generator_cells(state: TrainingState, scaled: Crops, grid: int) -> Tensor:
     """Return what the generator adds to masks, without learning from it."""
     with torch.no_grad():
-        maps = state.generator((scaled.image - 127.5) / 128)
+        maps = state.generator(generator_input(scaled.image))
     return foreground_cells(maps, grid)
 
 

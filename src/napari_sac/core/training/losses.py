@@ -168,7 +168,7 @@ def small_nuclei_weight(labels: Tensor) -> Tensor:
 
 
 def _gap(labels: Tensor) -> Tensor:
-    """Return 1 where two different nuclei lie within 3 pixels of a pixel, else 0."""
+    """Return 1 where two different nuclei lie within 2 pixels of a pixel, else 0."""
     values = labels.float()[:, None]
     highest = F.max_pool2d(values, 5, stride=1, padding=2)
     no_label = torch.where(values > 0, values, torch.full_like(values, torch.inf))

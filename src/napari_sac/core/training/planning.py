@@ -133,7 +133,9 @@ def fit_time(run: Run, evaluation: float, spent: float) -> None:
         / max(1, sum(one.known.size for one in held_out_parts(run)))
     )
     steps = _wished_steps(run)
-    minutes = config.max_minutes or (QUICK_MINUTES if config.quick else 0.0)
+    minutes = config.max_minutes
+    if config.quick and not (minutes or config.epochs):
+        minutes = QUICK_MINUTES
     seconds = math.inf
     if minutes:
         # the last comparison takes as long as the first, and the report a little

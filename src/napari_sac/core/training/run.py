@@ -42,8 +42,9 @@ class Job:
     ----------
     model : str
         Name of the base model.
-    adapter : str or None
-        Name or folder of the adapter to go on from.
+    adapter : str, Path or None
+        The adapter to go on from, as for
+        :func:`~napari_sac.core.models.adapter.find_adapter`.
     data : TrainingSet
     output : Path
         Folder of the result.
@@ -55,7 +56,7 @@ class Job:
     """
 
     model: str
-    adapter: str | None
+    adapter: str | Path | None
     data: TrainingSet
     output: Path
     config: FinetuneConfig
@@ -128,7 +129,7 @@ class Run:
 
 
 def build_state(
-    model: str, adapter: str | None, config: FinetuneConfig, team: Team
+    model: str, adapter: str | Path | None, config: FinetuneConfig, team: Team
 ) -> tuple[TrainingState, AdapterInfo | None]:
     """Return a model ready to be fine-tuned, and the adapter that it goes on from.
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_sac.core.inference.resampling import scale_to
 from napari_sac.core.inference.window_decoding import NO_POINT
 from napari_sac.core.training.targets import distance_to_border, typical_diameter
 from napari_sac.core.types import NEGATIVE, POSITIVE, IntArray
@@ -242,8 +243,7 @@ def prepare_image(
     """
     if diameter is None:
         diameter = typical_diameter(labels)
-    scale = 1.0 if diameter is None else nucleus_diameter / diameter
-    scale = float(np.clip(scale, 0.15, 6.0))
+    scale = 1.0 if diameter is None else scale_to(nucleus_diameter, diameter)
     size = [max(1, round(n * scale)) for n in labels.shape]
     pixels = (
         torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from napari_sac.core.datasets.pairs import find_pairs, load_pair
 from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.io import normalise_image
+from napari_sac.core.models.prompt_generator import generator_input
 from napari_sac.core.training.forward import (
     decode_crops,
     decode_whole,
@@ -196,7 +197,7 @@ def train_step(
     whole = whole_crop_prompt(crops, prompts, state.step % len(crops.labels))
     low = config.bfloat16 and native_bfloat16(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=low):
-        maps = state.generator((crops.image - 127.5) / 128)
+        maps = state.generator(generator_input(crops.image))
         features = encode(state.sam, image)
         logits, predicted_iou, origins = decode_crops(
             state.sam, state.spec, features, prompts, window
@@ -242,10 +243,8 @@ def generator_step(
     crops = crops.to(device)
     low = config.bfloat16 and native_bfloat16(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=low):
-        image = ((crops.image - 127.5) / 128).contiguous(
-            memory_format=torch.channels_last
-        )
-        maps = state.generator(image)
+        image = generator_input(crops.image)
+        maps = state.generator(image.contiguous(memory_format=torch.channels_last))
     loss = generator_loss(maps, crops, balanced=True)
     state.optimizer.zero_grad()
     loss.backward()
