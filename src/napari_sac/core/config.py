@@ -60,7 +60,7 @@ class ProposalConfig:
         choices=("centroid", "probability"),
     )
     score_threshold: float = _option(
-        0.5,
+        0.65,
         "Minimum score",
         "Proposals that the generator is less sure of are hidden.",
         minimum=0.0,

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from napari_sac.core.training.training_set import ReviewedImage
 
 _OWN_DIAMETER_FROM = 10
+_SHOWN_BY_SOME = 0.5
+"""Score of the proposals to learn from: lower than the default at which they are shown,
+for whoever lowers it wants the false ones to be told apart too."""
 
 
 def prepare(
@@ -86,14 +89,13 @@ def mark_proposals(
     progress : callable, optional
     """
     pixels = np.ascontiguousarray(image.image.permute(1, 2, 0).numpy())
-    config = ProposalConfig()
     found = find_proposals(
         pixels,
         model,
-        config,
+        ProposalConfig(),
         diameter=model.spec.nucleus_diameter,
         progress=progress,
-    ).above(config.score_threshold)
+    ).above(_SHOWN_BY_SOME)
     zeros = np.zeros(len(found), np.int64)
     proposals = MarkedPoints(found.yx, zeros + PointKind.PROPOSAL, zeros)
     points = MarkedPoints.concatenate([image.points, proposals])
