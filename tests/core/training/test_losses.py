@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from napari_sac.core.training.losses import (
+    IOU_WEIGHT,
     generator_loss,
     mask_loss,
     mask_targets,
@@ -122,7 +123,7 @@ def test_mask_loss_is_small_for_the_truth_and_its_iou() -> None:
     assert iou.tolist() == [1]
     assert good < 0.05
     misjudged, _ = mask_loss(logits, torch.zeros(1), truth, valid)
-    assert misjudged - good == pytest.approx(1, abs=1e-4)
+    assert misjudged - good == pytest.approx(IOU_WEIGHT, abs=1e-4)
     wrong, iou = mask_loss(-logits, torch.zeros(1), truth, valid)
     assert iou.tolist() == [0]
     assert wrong > 5

@@ -82,7 +82,7 @@ def build_generator_state(
     With ``widths`` it is widened first, as
     :func:`~napari_sac.core.training.growth.widen_generator` does.
     """
-    model = load_model(device="cpu")
+    model = load_model(DEFAULT_MODEL, device="cpu")
     model.sam.requires_grad_(False).to(device)
     torch.manual_seed(config.seed)
     generator = widen_generator(model.generator, widths or model.generator.widths)
@@ -94,7 +94,7 @@ def build_generator_state(
 
 def build_masks_state(config: TrainingConfig, device: str = "cpu") -> TrainingState:
     """Return a shipped model of which all but the prompt generator will learn."""
-    model = load_model(device="cpu")
+    model = load_model(DEFAULT_MODEL, device="cpu")
     model.sam.requires_grad_(True).train().to(device)
     model.sam.image_encoder.patch_embed.to(memory_format=torch.channels_last)
     model.generator.requires_grad_(False).to(device)
