@@ -252,6 +252,13 @@ def test_a_cancelled_opening_lets_go_of_the_session(
     journal.close(clean=True)
 
 
+def look_again(qtbot: QtBot, dock: SegmentWidget) -> None:
+    """Wait for what the dock offers once the other window is gone."""
+    dock.keeping.leave()
+    dock.keeping.join()
+    qtbot.waitUntil(lambda: not dock.keeping.bar.isHidden())
+
+
 def test_what_was_not_closed_is_offered_and_restored(
     qtbot: QtBot, dock: SegmentWidget, annotated: Annotation, second: SegmentWidget
 ) -> None:
@@ -260,9 +267,7 @@ def test_what_was_not_closed_is_offered_and_restored(
     assert second.keeping.bar.isHidden()
     # as when the window is closed without saving
     dock.session.close(clean=is_saved(dock.session))
-    second.keeping.leave()
-    second.keeping.join()
-    qtbot.waitUntil(lambda: not second.keeping.bar.isHidden())
+    look_again(qtbot, second)
     assert "field" in second.keeping.bar.text.text()
     second.keeping.restore.click()
     wait(qtbot, second)
@@ -276,15 +281,11 @@ def test_discarding_deletes_what_was_offered(
 ) -> None:
     folder = dock.session.journal.folder
     dock.session.close(clean=False)
-    second.keeping.leave()
-    second.keeping.join()
-    qtbot.waitUntil(lambda: not second.keeping.bar.isHidden())
+    look_again(qtbot, second)
     second.keeping.bar.later.click()
     assert second.keeping.bar.isHidden()
     assert len(find_unclosed()) == 1
-    second.keeping.leave()
-    second.keeping.join()
-    qtbot.waitUntil(lambda: not second.keeping.bar.isHidden())
+    look_again(qtbot, second)
     second.keeping.bar.discard.click()
     assert folder.exists()
     second.keeping.bar.discard.click()
@@ -301,9 +302,7 @@ def test_a_session_of_the_users_own_is_only_forgotten(
 ) -> None:
     dock.keeping.save_as(tmp_path / "mine.sac")
     dock.session.close(clean=False)
-    second.keeping.leave()
-    second.keeping.join()
-    qtbot.waitUntil(lambda: not second.keeping.bar.isHidden())
+    look_again(qtbot, second)
     second.keeping.bar.discard.click()
     assert "mine.sac" in second.keeping.bar.text.text()
     assert "stays" in second.keeping.bar.text.text()

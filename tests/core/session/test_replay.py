@@ -89,6 +89,7 @@ def test_a_replay_gives_the_labels_of_the_session(
     [
         ("/of/another/computer/he", True),
         ("C:\\of\\another\\computer\\he", True),
+        (f"/{'too_long' * 1000}/he", True),
         ("/of/another/computer/nobody_has_it", False),
     ],
 )

@@ -210,6 +210,19 @@ def test_full_changes_lora(job: Job, team: Team) -> None:
     assert any(tensor.any() for name, tensor in lora.items() if "lora_B" in name)
 
 
+def test_quick_does_all_the_epochs_it_is_given(
+    job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    for minutes in (1e-6, 1000.0):
+        monkeypatch.setattr(planning, "QUICK_MINUTES", minutes)
+        config = replace(CONFIG, quick=True, epochs=20)
+        output = job.output.with_name(f"within_{minutes}")
+        outcome = finetune(replace(job, config=config, output=output), team)
+        steps.append(outcome.report["steps"])
+    assert steps[0] == steps[1] > 10
+
+
 def test_going_on_begins_where_the_parent_ended(
     job: Job, team: Team, tmp_path: Path
 ) -> None:

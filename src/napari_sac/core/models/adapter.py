@@ -179,7 +179,7 @@ def find_adapter(name: str | Path, shipped: Path = SHIPPED_ADAPTERS) -> AdapterI
     if isinstance(name, str) and _NAME.fullmatch(name):
         places = [shipped / name, user_adapters() / name]
     for folder in (*places, Path(name)):
-        if name != "" and folder.is_dir():
+        if name != "" and _is_folder(folder):
             return read_adapter_info(folder)
     known = ", ".join(info.name for info in list_adapters(shipped)) or "none"
     raise ModelNotFoundError(
@@ -199,10 +199,18 @@ def adapter_here(recorded: str) -> str:
         in the session tells.
     """
     name = re.split(r"[\\/]", recorded)[-1]
-    if name == recorded or not _NAME.fullmatch(name) or Path(recorded).is_dir():
+    if name == recorded or not _NAME.fullmatch(name) or _is_folder(recorded):
         return recorded
     folders = (SHIPPED_ADAPTERS / name, user_adapters() / name)
     return next((str(folder) for folder in folders if folder.is_dir()), recorded)
+
+
+def _is_folder(path: str | Path) -> bool:
+    """Return whether a folder can be seen there.
+
+    pathlib raises where the path leads through another user's home, or is too long.
+    """
+    return os.path.isdir(path)
 
 
 def read_adapter_info(path: str | Path) -> AdapterInfo:
