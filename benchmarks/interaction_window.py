@@ -278,7 +278,10 @@ class Field:
         plane, loaded = self.dock.images.plane(), self.session.loaded
         geometry = plane_geometry(plane.layer)
         points = build_points(decoded.prompts, self.diameter, "prompts", geometry)
-        found = Found(decoded.prompts, self.diameter, loaded, points, image, {})
+        foreground = decoded.embedding.foreground
+        found = Found(
+            decoded.prompts, self.diameter, loaded, points, image, foreground, {}
+        )
         annotation = self.session.show_proposals(plane, found)
         request = SegmentRequest(
             plane,

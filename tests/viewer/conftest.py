@@ -82,6 +82,7 @@ class Bench:
             annotation.masks,
             annotation.state.labels,
             annotation.painted,
+            foreground=annotation.foreground,
         )
         segmented = segment(request, ignore_progress)
         self.session.show_labels(annotation, self.plane, segmented)

@@ -12,6 +12,7 @@ import pytest
 from app_model.types import KeyBinding
 from napari.layers import Labels, Points
 
+from napari_sac.core.inference import embedding as embedding_module
 from napari_sac.core.inference.embedding import embedding_key
 from napari_sac.core.io import normalise_image
 from napari_sac.core.progress import ignore_progress
@@ -473,6 +474,45 @@ def test_embeddings_beyond_the_limit_are_let_go(bench: Bench) -> None:
     assert first.embedding is None
     assert second.embedding is not None
     assert first.masks
+
+
+def test_what_was_seen_of_images_not_segmented_is_let_go_too(bench: Bench) -> None:
+    first = bench.find()
+    assert first.foreground is not None
+    bench.layer = bench.viewer.add_image(
+        bench.layer.data.copy(), rgb=True, name="second"
+    )
+    bench.session.cache_bytes = first.held_bytes
+    second = bench.find()
+    assert first.foreground is None
+    assert second.foreground is not None
+
+
+def test_what_was_seen_when_nuclei_were_found_serves_their_masks(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotation = bench.find()
+
+    def look_again(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding_module, "generator_maps", look_again)
+        # a click before anything is segmented, and then all of them
+        bench.session.add_nuclei(annotation, np.array([[80.0, 100.0]]))
+        assert bench.decode() == 1
+        by_clicking = annotation.embedding
+        assert by_clicking is not None
+        assert annotation.foreground is None, "the embedding has it"
+        annotation.embedding = None
+        annotation = bench.find()
+        bench.segment(annotation)
+    labels = annotation.state.labels
+    assert labels.any()
+    annotation.forget_pixels()
+    annotation.masks.clear()
+    bench.segment(annotation)
+    assert np.array_equal(annotation.state.labels, labels)
 
 
 def test_a_session_is_freed_with_its_viewer(bench: Bench) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels, Layer, Points, Shapes
 
     from napari_sac.core.inference.embedding import Embedding
+    from napari_sac.core.inference.generator_maps import ForegroundLogits
     from napari_sac.core.session.pixels import PixelChange
     from napari_sac.core.session.state import AnnotationState
     from napari_sac.core.types import FloatArray, ObjectMask, Prompts
@@ -49,6 +50,9 @@ class Annotation:
         Of the image, if there is memory for it.
     embedded_by : str
         Key of the model that made the embedding.
+    foreground : ForegroundLogits or None
+        What the generator saw, from when nuclei were found to when there is an
+        embedding, which has it.
     recomputed : int
         How many nuclei the last segmentation had to decode.
     seconds : dict of str to float
@@ -88,6 +92,7 @@ class Annotation:
     masks: dict[int, ObjectMask] = field(default_factory=dict)
     embedding: Embedding | None = None
     embedded_by: str = ""
+    foreground: ForegroundLogits | None = None
     recomputed: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     clicks: int = 0
@@ -171,6 +176,25 @@ class Annotation:
                 layer.visible = True
         self._put_away = WeakSet()
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory of what was computed of the image's pixels."""
+        held = 0 if self.foreground is None else self.foreground.logits.nbytes
+        if self.embedding is not None:
+            held += self.embedding.features.nbytes
+            held += self.embedding.foreground.logits.nbytes
+        return held
+
+    def embed(self, embedding: Embedding | None, model_key: str) -> None:
+        """Keep an embedding, and what it was made from no longer."""
+        self.embedding, self.embedded_by = embedding, model_key
+        if embedding is not None:
+            self.foreground = None
+
+    def forget_pixels(self) -> None:
+        """Let go what was computed of the image's pixels."""
+        self.embedding = self.foreground = None
+
     def counterpart(self, other: Annotation, layer: Layer) -> Layer | None:
         """Return the layer that is here what a layer is in another annotation."""
         pairs = (
@@ -192,7 +216,8 @@ class Annotation:
         elif layer is self.regions:
             self.regions = None
         elif self.plane is not None and layer is self.plane.layer:
-            self.plane = self.embedding = None
+            self.plane = None
+            self.forget_pixels()
             self.masks, self._mask_changes, self.unsure = {}, {}, True
         else:
             return False

@@ -229,5 +229,5 @@ class Drawing:
                 # what was decided is kept for undo, and nothing large beside it
                 if annotation in session.annotations:
                     session.annotations.remove(annotation)
-                annotation.embedding = None
+                annotation.forget_pixels()
         session.changed.emit()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from napari_sac.core.config import DecodeConfig, Mode
     from napari_sac.core.inference.embedding import Embedding
+    from napari_sac.core.inference.generator_maps import ForegroundLogits
     from napari_sac.core.models.registry import Model
     from napari_sac.core.progress import Progress
     from napari_sac.core.types import ObjectMask, Prompts
@@ -108,6 +109,8 @@ class Found:
         A layer with the proposals of sufficient score, for an image that has none.
     image : (H, W, 3) uint8
         The pixels of the plane.
+    foreground : ForegroundLogits
+        Where the generator sees nuclei; segmenting needs it again.
     seconds : dict of str to float
     """
 
@@ -116,6 +119,7 @@ class Found:
     loaded: LoadedModel
     points: Points
     image: npt.NDArray[np.uint8]
+    foreground: ForegroundLogits
     seconds: dict[str, float]
 
 
@@ -141,6 +145,8 @@ class SegmentRequest:
         Nuclei whose pixels in ``labels`` stay as they are.
     drawn_as : {"instance", "semantic"}
         How ``labels`` were made: of one mask of all nuclei nothing can be kept.
+    foreground : ForegroundLogits or None
+        Of :func:`find_nuclei`; used again if it fits.
     """
 
     plane: ImagePlane
@@ -154,6 +160,7 @@ class SegmentRequest:
     labels: npt.NDArray[np.uint32] | None = None
     painted: frozenset[int] = frozenset()
     drawn_as: Mode = "instance"
+    foreground: ForegroundLogits | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +206,7 @@ def find_nuclei(request: FindRequest, progress: Progress) -> Found:
     watch = _Stopwatch()
     loaded = load(request.choice, request.loaded, progress)
     watch.lap("model")
+    from napari_sac.core.inference.generator_maps import as_logits
     from napari_sac.core.inference.proposals import find_proposals
 
     image = _read(request.plane, progress)
@@ -214,9 +222,16 @@ def find_nuclei(request: FindRequest, progress: Progress) -> Found:
     name, geometry = plane_name(request.plane), plane_geometry(request.plane.layer)
     points = build_points(visible, proposals.diameter, prompts_name(name), geometry)
     load_tools()
+    foreground = as_logits(proposals.maps, request.plane.shape)
     watch.lap("proposals")
     return Found(
-        proposals.prompts, proposals.diameter, loaded, points, image, watch.seconds
+        proposals.prompts,
+        proposals.diameter,
+        loaded,
+        points,
+        image,
+        foreground,
+        watch.seconds,
     )
 
 
@@ -297,7 +312,9 @@ def _embed(
     known = request.embedding
     if known is not None and known.key == embedding_key(image, model.key, scale):
         return known
-    return embed_image(image, model, scale=scale, progress=progress)
+    return embed_image(
+        image, model, scale=scale, foreground=request.foreground, progress=progress
+    )
 
 
 def _decode(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_sac.core.inference.embedding import Embedding
+    from napari_sac.core.inference.generator_maps import ForegroundLogits
     from napari_sac.core.inference.live import LabelUpdate
     from napari_sac.core.progress import Progress
     from napari_sac.core.session.state import Settings
@@ -83,6 +84,8 @@ class Scene:
         The last one; computed anew if it is of another model or scale.
     embedded_by : str
         Key of its model.
+    foreground : ForegroundLogits or None
+        What the generator saw when nuclei were found; used again if it fits.
     """
 
     plane: ImagePlane
@@ -91,6 +94,7 @@ class Scene:
     loaded: LoadedModel | None
     embedding: Embedding | None
     embedded_by: str
+    foreground: ForegroundLogits | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -469,7 +473,13 @@ def _embed(scene: Scene, loaded: LoadedModel, progress: Progress) -> Embedding:
     ):
         return known
     image = scene.plane.read()
-    return embed_image(image, loaded.model, scale=scale, progress=progress)
+    return embed_image(
+        image,
+        loaded.model,
+        scale=scale,
+        foreground=scene.foreground,
+        progress=progress,
+    )
 
 
 def _update(

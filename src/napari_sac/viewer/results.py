@@ -68,6 +68,8 @@ def show_proposals(
         threshold=threshold,
     )
     session.loaded = found.loaded
+    annotation.foreground = found.foreground
+    session.use(annotation)
     annotation.seconds.update(found.seconds)
     gone = set(state.prompts.object_id.tolist()) - set(shown.object_id.tolist())
     after = replace(
@@ -102,8 +104,7 @@ def show_labels(
     request, state = segmented.request, annotation.state
     session.see(annotation, plane)
     session.journal.know_pixels(annotation, segmented.image)
-    annotation.embedding = segmented.embedding
-    annotation.embedded_by = segmented.loaded.model.key
+    annotation.embed(segmented.embedding, segmented.loaded.model.key)
     annotation.recomputed = segmented.recomputed
     session.loaded = segmented.loaded
     annotation.seconds.update(segmented.seconds)

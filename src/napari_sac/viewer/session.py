@@ -245,7 +245,7 @@ class AnnotationSession:
         before, annotation.plane = annotation.plane, plane
         if before is not None and not before.shows_as(plane):
             # other pixels at the same place
-            annotation.embedding = None
+            annotation.forget_pixels()
             self.journal.image_changed(annotation)
 
     def _on_image_data(self, event: Event) -> None:
@@ -467,14 +467,14 @@ class AnnotationSession:
             self.loaded,
             annotation.embedding,
             annotation.embedded_by,
+            annotation.foreground,
         )
 
     def take_embedding(self, annotation: Annotation, result: LiveResult) -> None:
         """Keep the model and the embedding that a decoding has used."""
         self.loaded = result.loaded
         if annotation.plane is not None and annotation in self.annotations:
-            annotation.embedding = result.embedding
-            annotation.embedded_by = result.loaded.model.key
+            annotation.embed(result.embedding, result.loaded.model.key)
             self.use(annotation)
 
     # -- undo and redo ----------------------------------------------------------
@@ -626,17 +626,15 @@ class AnnotationSession:
         return step.change.title
 
     def use(self, used: Annotation) -> None:
-        """Note which annotation was used last; keep the embeddings within the limit."""
+        """Note which annotation was used last; keep memory within the limit."""
         if used in self.annotations:
             self.annotations.remove(used)
             self.annotations.append(used)
         total = 0
         for annotation in reversed(self.annotations):
-            if annotation.embedding is None:
-                continue
-            total += annotation.embedding.features.nbytes
+            total += annotation.held_bytes
             if total > self.cache_bytes and annotation is not used:
-                annotation.embedding = None
+                annotation.forget_pixels()
 
 
 def _unnumbered(name: str) -> str:

@@ -221,6 +221,7 @@ class SegmentWidget(QWidget):
             annotation.state.labels,
             annotation.painted,
             annotation.state.settings.decode.mode,
+            annotation.foreground,
         )
         done = partial(self._show_segmented, annotation, request)
         self.worker.start("Segmenting", partial(segment, request), done)

@@ -11,9 +11,15 @@ from synthetic import Nuclei, build_tiny_model
 
 from napari_sac.core.errors import Cancelled
 from napari_sac.core.inference.embedding import embed_image, embedding_key
-from napari_sac.core.inference.generator_maps import GENERATOR_DIAMETER, generator_maps
+from napari_sac.core.inference.generator_maps import (
+    GENERATOR_DIAMETER,
+    as_logits,
+    generator_maps,
+)
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from napari_sac.core.models.registry import Model
 
 
@@ -40,27 +46,40 @@ def test_every_tile_is_the_encoding_of_its_part(
     )
 
 
-def test_maps_that_are_there_are_not_computed_again(
+def test_what_the_generator_saw_is_not_computed_again(
     tiny_model: Model, nuclei: Nuclei, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finer = GENERATOR_DIAMETER / tiny_model.spec.nucleus_diameter
     maps = generator_maps(nuclei.image, tiny_model, 1.5 * finer)
+    seen = as_logits(maps, (nuclei.image.shape[0], nuclei.image.shape[1]))
     expected = embed_image(nuclei.image, tiny_model, scale=1.5)
     other = embed_image(nuclei.image, tiny_model, scale=1.0)
     scales = []
 
-    def count(image: object, model: object, scale: float, **_: object) -> object:
+    def count(
+        image: npt.NDArray[np.uint8], model: Model, scale: float, **_: object
+    ) -> object:
         scales.append(scale)
-        return generator_maps(nuclei.image, tiny_model, scale)
+        return generator_maps(image, model, scale)
 
     place = "napari_sac.core.inference.embedding.generator_maps"
     monkeypatch.setattr(place, count)
-    again = embed_image(nuclei.image, tiny_model, scale=1.5, maps=maps)
+    again = embed_image(nuclei.image, tiny_model, scale=1.5, foreground=seen)
     assert scales == []
+    assert again.foreground is seen
     np.testing.assert_array_equal(again.foreground.logits, expected.foreground.logits)
-    again = embed_image(nuclei.image, tiny_model, scale=1.0, maps=maps)
-    assert scales == [finer], "they are of another scale"
+    again = embed_image(nuclei.image, tiny_model, scale=1.0, foreground=seen)
+    assert scales == [finer], "it is of another scale"
     np.testing.assert_array_equal(again.foreground.logits, other.foreground.logits)
+    turned = np.ascontiguousarray(nuclei.image[::-1])
+    again = embed_image(turned, tiny_model, scale=1.5, foreground=seen)
+    assert len(scales) == 2, "it is of another image"
+    assert again.foreground.key != seen.key
+    other_model = build_tiny_model(seed=1)
+    embed_image(nuclei.image, other_model, scale=1.5, foreground=seen)
+    assert len(scales) == 3, "it is of another model"
+    once = generator_maps(nuclei.image, tiny_model, 1.5 * finer, mirrored=False)
+    assert once.key != maps.key, "one look is not four"
 
 
 def test_looking_for_nuclei_can_be_cancelled(tiny_model: Model, nuclei: Nuclei) -> None:

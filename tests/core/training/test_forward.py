@@ -8,8 +8,7 @@ import torch
 from synthetic import build_tiny_model, draw_nuclei
 
 from napari_sac.core.config import DecodeConfig
-from napari_sac.core.inference.embedding import embed_image
-from napari_sac.core.inference.generator_maps import SUREST, generator_maps
+from napari_sac.core.inference.generator_maps import SUREST, as_logits, generator_maps
 from napari_sac.core.models.prompt_generator import generator_input
 from napari_sac.core.training.forward import foreground_cells, windows_of_cells
 from napari_sac.core.training.sampling import PromptBatch
@@ -42,7 +41,7 @@ def test_cells_are_what_an_embedding_holds() -> None:
     rows = np.arange(64)[None]
     # in training the generator looks at a crop once, for crops are mirrored anyway
     once = generator_maps(image, model, 1.0, mirrored=False)
-    held = embed_image(image, model, scale=1.0, maps=once).foreground.at(rows, rows)[0]
+    held = as_logits(once, (64, 64)).at(rows, rows)[0]
     assert np.ptp(held) > 0
     # so fine a grid that a cell is a pixel
     cells = foreground_cells(maps, 16)[0].numpy()

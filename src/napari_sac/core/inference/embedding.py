@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,9 @@ from torch.nn import functional as F
 from napari_sac.core.inference.generator_maps import (
     GENERATOR_DIAMETER,
     ForegroundLogits,
-    GeneratorMaps,
     as_logits,
     generator_maps,
+    maps_key,
 )
 from napari_sac.core.inference.resampling import resize_image
 from napari_sac.core.inference.tiles import TileAxis, tile_axis
@@ -87,7 +86,7 @@ def embed_image(
     model: Model,
     *,
     scale: float,
-    maps: GeneratorMaps | None = None,
+    foreground: ForegroundLogits | None = None,
     progress: Progress = ignore_progress,
 ) -> Embedding:
     """Return the embedding of an image at a scale.
@@ -99,9 +98,10 @@ def embed_image(
     model : Model
     scale : float
         Pixels of the encoder's input to a pixel of the image.
-    maps : GeneratorMaps, optional
-        What the model's generator gave for this image, which spares doing it again if
-        their scale is the one needed.
+    foreground : ForegroundLogits, optional
+        Spares looking for it again if it is what the model's generator gives for this
+        image at this scale, as it is after :func:`find_proposals` with the same
+        diameter.
     progress : Progress, optional
         Told once for each batch of tiles.
     """
@@ -121,9 +121,11 @@ def embed_image(
         tiles = [_cut(resized, y, x, size) for y, x in origins[start : start + batch]]
         features[start : start + batch] = _encode(torch.stack(tiles), model)
         progress("embedding", min(start + batch, count), count)
-    wanted = scale * GENERATOR_DIAMETER / model.spec.nucleus_diameter
-    if maps is None or not math.isclose(maps.scale, wanted):
-        maps = generator_maps(image, model, wanted, progress=progress)
+    finer = scale * GENERATOR_DIAMETER / model.spec.nucleus_diameter
+    wanted = maps_key(image, model.key, finer)
+    if foreground is None or foreground.key != wanted:
+        maps = generator_maps(image, model, finer, progress=progress)
+        foreground = as_logits(maps, (image.shape[0], image.shape[1]))
     return Embedding(
         key=embedding_key(image, model.key, scale),
         image_shape=(image.shape[0], image.shape[1]),
@@ -131,7 +133,7 @@ def embed_image(
         rows=rows,
         columns=columns,
         features=features,
-        foreground=as_logits(maps, (image.shape[0], image.shape[1])),
+        foreground=foreground,
     )
 
 

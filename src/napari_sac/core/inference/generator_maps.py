@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -44,11 +45,15 @@ class GeneratorMaps:
         Distance to the border over its maximum in the nucleus, in [0, 1].
     scale : float
         Pixels of the maps to a pixel of the image.
+    key : str
+        Identifies pixels, model and scale, as :func:`maps_key` does; empty if nobody
+        knows them.
     """
 
     foreground: npt.NDArray[np.float32]
     distance: npt.NDArray[np.float32]
     scale: float
+    key: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +66,13 @@ class ForegroundLogits:
         In [-3, 3].
     image_shape : (int, int)
         Height and width of the image.
+    key : str
+        That of the maps.
     """
 
     logits: npt.NDArray[np.float16]
     image_shape: tuple[int, int]
+    key: str = ""
 
     def at(
         self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
@@ -128,7 +136,21 @@ def as_logits(maps: GeneratorMaps, shape: tuple[int, int]) -> ForegroundLogits:
     """
     low = 1 / (1 + np.exp(SUREST))
     sure = np.clip(maps.foreground, low, 1 - low)
-    return ForegroundLogits(np.log(sure / (1 - sure)).astype(np.float16), shape)
+    logits = np.log(sure / (1 - sure)).astype(np.float16)
+    return ForegroundLogits(logits, shape, maps.key)
+
+
+def maps_key(
+    image: npt.NDArray[np.uint8],
+    model_key: str,
+    scale: float,
+    *,
+    mirrored: bool = True,
+) -> str:
+    """Return the key of what :func:`generator_maps` would compute."""
+    digest = hashlib.sha256(np.ascontiguousarray(image).data)
+    digest.update(f"{image.shape}|{model_key}|{scale:.9g}|{mirrored}".encode())
+    return digest.hexdigest()
 
 
 def generator_maps(
@@ -174,7 +196,8 @@ def generator_maps(
         ]
     result /= len(mirrors)
     progress("finding nuclei", len(looks), len(looks))
-    return GeneratorMaps(result[0], result[1], scale)
+    key = maps_key(image, model.key, scale, mirrored=mirrored)
+    return GeneratorMaps(result[0], result[1], scale, key)
 
 
 def _generate(

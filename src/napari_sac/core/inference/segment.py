@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_sac.core.config import DecodeConfig, ProposalConfig
 from napari_sac.core.inference.embedding import embed_image
+from napari_sac.core.inference.generator_maps import ForegroundLogits, as_logits
 from napari_sac.core.inference.imports import check_inside, prompts_from_points
 from napari_sac.core.inference.instances import assemble_labels
 from napari_sac.core.inference.predictor import decode_prompts, decode_semantic
@@ -22,7 +23,6 @@ from napari_sac.core.progress import Progress, ignore_progress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_sac.core.inference.generator_maps import GeneratorMaps
     from napari_sac.core.models.registry import Model
     from napari_sac.core.types import ObjectMask, Prompts
 
@@ -91,7 +91,7 @@ def segment_image(
         decoding,
         seconds,
         progress,
-        proposals.maps,
+        as_logits(proposals.maps, (image.shape[0], image.shape[1])),
     )
 
 
@@ -145,7 +145,7 @@ def _decode(
     decoding: DecodeConfig,
     seconds: dict[str, float],
     progress: Progress,
-    maps: GeneratorMaps | None = None,
+    foreground: ForegroundLogits | None = None,
 ) -> Segmentation:
     """Return the masks of prompts; ``seconds`` gets how long its stages took."""
     shape = (image.shape[0], image.shape[1])
@@ -155,7 +155,9 @@ def _decode(
         return Segmentation(labels, prompts, (), diameter, seconds)
     with _timed(seconds, "embedding"):
         scale = embedding_scale(model, diameter)
-        embedding = embed_image(image, model, scale=scale, maps=maps, progress=progress)
+        embedding = embed_image(
+            image, model, scale=scale, foreground=foreground, progress=progress
+        )
     masks: list[ObjectMask] = []
     with _timed(seconds, "decoding"):
         if decoding.mode == "semantic":
