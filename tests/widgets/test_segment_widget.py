@@ -147,6 +147,35 @@ def test_the_slider_shows_the_threshold_of_the_chosen_image(
     assert dock.segment_button.isEnabled()
 
 
+def test_another_image_that_is_chosen_meanwhile_keeps_its_threshold(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    run(qtbot, dock, dock.find_button)
+    dock.threshold.setValue(0.7)
+    qtbot.waitUntil(lambda: only(dock).threshold == 0.7)
+    other = viewer.add_image(image.data.copy(), rgb=True, name="other")
+    dock.images.choose(other)
+    dock.threshold.setValue(0.2)
+    qtbot.wait(10)
+    click(qtbot, dock.find_button)
+    dock.images.choose(image)
+    assert dock.threshold.value() == pytest.approx(0.7)
+    qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
+    found = dock.session.annotations[-1]
+    assert found.plane.layer is other
+    assert found.threshold == pytest.approx(0.2)
+
+
+def test_it_is_said_if_all_that_was_found_is_below_the_minimum(
+    qtbot: QtBot, dock: SegmentWidget
+) -> None:
+    dock.threshold.setValue(1.0)
+    run(qtbot, dock, dock.find_button)
+    said = dock.status.message.text()
+    assert said.startswith("12 nuclei found, all of a lower score")
+    assert "Lower Minimum score" in said
+
+
 def test_a_typed_diameter_overrides_the_measured_one(
     qtbot: QtBot, dock: SegmentWidget
 ) -> None:

@@ -75,6 +75,9 @@ class Annotation:
         The step that last moved the score threshold; 0 for none.
     undrawn : set of int
         Nuclei whose masks could not be made when they were asked for.
+    drew_others : set of int
+        Steps that also brought the masks of steps before them: without them those
+        have masks of other prompts than there are.
     placed_on : Prompts or None
         While napari adds a point whose step is done already: the prompts before it,
         which are what ``points`` still shows.
@@ -104,6 +107,7 @@ class Annotation:
     threshold_step: int = 0
     placed_on: Prompts | None = None
     undrawn: set[int] = field(default_factory=set)
+    drew_others: set[int] = field(default_factory=set)
     _mask_changes: dict[int, MaskChanges] = field(default_factory=dict)
     _put_away: WeakSet[Layer] = field(default_factory=WeakSet)
 
@@ -185,10 +189,13 @@ class Annotation:
             held += self.embedding.foreground.logits.nbytes
         return held
 
-    def embed(self, embedding: Embedding | None, model_key: str) -> None:
+    def embed(self, embedding: Embedding, model_key: str) -> None:
         """Keep an embedding, and what it was made from no longer."""
         self.embedding, self.embedded_by = embedding, model_key
-        if embedding is not None:
+        if (
+            self.foreground is not None
+            and self.foreground.key == embedding.foreground.key
+        ):
             self.foreground = None
 
     def forget_pixels(self) -> None:
@@ -237,6 +244,7 @@ class Annotation:
     def undo_masks(self, step: int) -> None:
         """Have the masks again that there were before a step, which is undone."""
         self._take_up(step, lambda change: change[0])
+        self.unsure |= step in self.drew_others
 
     def redo_masks(self, step: int) -> None:
         """Have the masks again that there were after a step, which is done again."""

@@ -137,6 +137,9 @@ class Drawing:
     def adopt_points(self, annotation: Annotation, points: Points) -> None:
         """Show a layer of prompts that was made elsewhere."""
         annotation.points = points
+        # the image may have been scaled or moved while the layer was made
+        for name, value in annotation.geometry.items():
+            setattr(points, name, value)
         gestures = self._session.gestures
         with gestures.paused():
             write_points(points, annotation.prompts, annotation.diameter)

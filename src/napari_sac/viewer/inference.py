@@ -269,7 +269,7 @@ def segment(request: SegmentRequest, progress: Progress) -> Segmented:
     watch.lap("model")
     image = _read(request.plane, progress)
     watch.lap("image")
-    embedding = request.embedding
+    embedding: Embedding | None = None
     masks: list[ObjectMask] = []
     labels = np.zeros(request.plane.shape, np.uint32)
     if count_nuclei(request.prompts):

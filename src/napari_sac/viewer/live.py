@@ -293,16 +293,23 @@ class LiveQueue:
             annotation.unsure |= request.unsure
             annotation.undrawn |= request.undrawn
 
-    def settle(self, annotation: Annotation, prompts: Prompts) -> None:
-        """Let no step wait that a segmentation of these prompts has seen."""
+    def settle(self, annotation: Annotation, prompts: Prompts) -> bool:
+        """Let no step wait that a segmentation of these prompts has seen.
+
+        Returns
+        -------
+        bool
+            Whether one did.
+        """
         mine = [k for k, (n, _) in self._waiting.items() if n == annotation.number]
         seen = [k for k in mine if self._waiting[k][1].after is prompts]
         last = max(seen, default=0)
         if prompts is annotation.prompts:
             last = max(mine, default=0)
-        for step in mine:
-            if step <= last:
-                del self._waiting[step]
+        settled = [step for step in mine if step <= last]
+        for step in settled:
+            del self._waiting[step]
+        return bool(settled)
 
     def add(self, step: int, annotation: Annotation, edit: Edit) -> None:
         """Let a step that was just done wait for its masks."""

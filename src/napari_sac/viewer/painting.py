@@ -7,7 +7,7 @@ that was wiped out wholly is rejected.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _NEAR = 3
 """Pixels within which a stroke belongs to the nucleus whose label is in hand."""
+
+_FEW = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +158,9 @@ def erasure(labels: npt.NDArray[np.uint32], ids: Collection[int]) -> PixelChange
     """Return the change that makes the pixels of some nuclei background."""
     if not ids:
         return None
-    rows, columns = np.nonzero(np.isin(labels, list(ids)))
+    # one after the other: for two that takes a third of a table of all ids
+    how: Literal["sort"] | None = "sort" if len(ids) <= _FEW else None
+    rows, columns = np.nonzero(np.isin(labels, list(ids), kind=how))
     if len(rows) == 0:
         return None
     shape = (labels.shape[0], labels.shape[1])

@@ -50,6 +50,8 @@ def show_proposals(
     if threshold is None:
         threshold = ProposalConfig().score_threshold
     annotation = session.about(plane)
+    # of points that were pasted napari has told nobody
+    sync(session, annotation)
     session.journal.know_pixels(annotation, found.image)
     state = annotation.state
     # who deletes the layer of prompts wants to start over; undo brings them back
@@ -104,7 +106,8 @@ def show_labels(
     request, state = segmented.request, annotation.state
     session.see(annotation, plane)
     session.journal.know_pixels(annotation, segmented.image)
-    annotation.embed(segmented.embedding, segmented.loaded.model.key)
+    if segmented.embedding is not None:
+        annotation.embed(segmented.embedding, segmented.loaded.model.key)
     annotation.recomputed = segmented.recomputed
     session.loaded = segmented.loaded
     annotation.seconds.update(segmented.seconds)
@@ -123,7 +126,7 @@ def show_labels(
     masks: dict[int, ObjectMask | None] = dict.fromkeys(annotation.masks)
     masks |= segmented.masks
     title = edits.count_title("segment", segmented.nuclei)
-    session.live.settle(annotation, request.prompts)
+    waited = session.live.settle(annotation, request.prompts)
     # what was changed while the segmentation ran is decoded after it
     edit = Edit(
         request.prompts,
@@ -133,8 +136,10 @@ def show_labels(
     )
     annotation.segmented = True
     annotation.undrawn = set()
+    if segmented.recomputed:
+        session.review.sort_again(annotation)
     session.effort.start()
-    session.steps.record(
+    step = session.steps.record(
         annotation,
         title,
         replace(state, settings=settings, painted=painted),
@@ -142,6 +147,8 @@ def show_labels(
         masks=masks,
         edit=None if request.prompts is state.prompts else edit,
     )
+    if waited:
+        annotation.drew_others.add(step)
     if annotation.labels is None:
         session.drawing.show_labels(annotation)
         session.changed.emit()
@@ -215,6 +222,8 @@ def draw_masks(
         annotation.unsure = True
         return
     annotation.take_masks(step, update.masks)
+    if step != request.step:
+        annotation.drew_others.add(step)
     if annotation.labels is None:
         session.drawing.show_labels(annotation)
     elif len(pixels):

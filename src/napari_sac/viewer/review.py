@@ -112,6 +112,11 @@ class Review:
             self._session.changed.emit()
         return self.current
 
+    def sort_again(self, annotation: Annotation) -> None:
+        """Begin anew with the most doubtful nucleus, for there are other masks."""
+        if annotation is self._annotation:
+            self._queue = []
+
     def accept_and_next(self, annotation: Annotation) -> int:
         """Accept the nucleus under review and go to the next; return that.
 

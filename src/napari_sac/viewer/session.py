@@ -458,12 +458,11 @@ class AnnotationSession:
         plane, settings = annotation.plane, annotation.state.settings
         if plane is None:
             return None
-        device = self.device if self.loaded is None else self.loaded.choice.device
         adapter = None if settings.adapter is None else Path(settings.adapter)
         return Scene(
             plane,
             settings,
-            ModelChoice(settings.model, adapter, device),
+            ModelChoice(settings.model, adapter, self.device),
             self.loaded,
             annotation.embedding,
             annotation.embedded_by,
@@ -471,7 +470,17 @@ class AnnotationSession:
         )
 
     def take_embedding(self, annotation: Annotation, result: LiveResult) -> None:
-        """Keep the model and the embedding that a decoding has used."""
+        """Keep the model and the embedding that a decoding has used.
+
+        Unless they are of other settings than there are now.
+        """
+        then, now = result.request.scene.settings, annotation.state.settings
+        if (then.model, then.adapter, then.diameter) != (
+            now.model,
+            now.adapter,
+            now.diameter,
+        ):
+            return
         self.loaded = result.loaded
         if annotation.plane is not None and annotation in self.annotations:
             annotation.embed(result.embedding, result.loaded.model.key)

@@ -238,8 +238,14 @@ def describe_found(found: Found, annotation: Annotation) -> str:
             "No nuclei found. Set the nucleus diameter, choose another channel, "
             "or add points by hand."
         )
+    nuclei, hidden = count_nuclei(annotation.prompts), len(annotation.hidden)
+    if nuclei == 0 and hidden:
+        return (
+            f"{count(hidden, 'nucleus', 'nuclei')} found, all of a lower score than "
+            "the minimum. Lower Minimum score to see them."
+        )
     return (
-        f"{count(count_nuclei(annotation.prompts), 'nucleus', 'nuclei')} found "
+        f"{count(nuclei, 'nucleus', 'nuclei')} found "
         f"({_seconds(found.seconds)}). Press Segment, then correct."
     )
 

@@ -192,13 +192,16 @@ class SegmentWidget(QWidget):
             self._chosen_diameter(),
         )
         work = partial(find_nuclei, request)
-        self.worker.start("Finding nuclei", work, partial(self._show_found, plane))
+        self.worker.start("Finding nuclei", work, partial(self._show_found, request))
 
-    def _show_found(self, plane: ImagePlane, found: Found) -> None:
+    def _show_found(self, request: FindRequest, found: Found) -> None:
+        plane, threshold = request.plane, request.config.score_threshold
         if not is_open(self.session.viewer, plane):
             self.status.say_error(IMAGE_GONE, "")
             return
-        threshold = self.threshold.value()
+        if self._annotation() is self.session.find(plane):
+            # it may have been moved meanwhile; else it is that of another image
+            threshold = self.threshold.value()
         annotation = self.session.show_proposals(plane, found, threshold)
         self._follow()
         self.status.say(describe_found(found, annotation))

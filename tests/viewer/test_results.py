@@ -1,0 +1,178 @@
+"""What was found and drawn, when much has changed since it was asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Points
+from synthetic import build_tiny_model
+
+from napari_sac.core.config import DecodeConfig, ProposalConfig
+from napari_sac.core.inference.review import doubt
+from napari_sac.core.progress import ignore_progress
+from napari_sac.core.session.replay import compute_labels
+from napari_sac.core.types import POSITIVE
+from napari_sac.viewer.inference import (
+    FindRequest,
+    LoadedModel,
+    ModelChoice,
+    SegmentRequest,
+    find_nuclei,
+    segment,
+)
+from napari_sac.viewer.live import decode_live
+
+if TYPE_CHECKING:
+    from conftest import Bench
+
+    from napari_sac.viewer.annotation import Annotation
+
+
+def rows_of(annotation: Annotation, object_id: int) -> np.ndarray:
+    return np.flatnonzero(annotation.prompts.object_id == object_id)
+
+
+def ask_for_nuclei(bench: Bench) -> FindRequest:
+    return FindRequest(
+        bench.plane,
+        bench.loaded.choice,
+        bench.loaded,
+        ProposalConfig(score_threshold=0.3),
+        diameter=20,
+    )
+
+
+def ask_for_labels(
+    bench: Bench, annotation: Annotation, loaded: LoadedModel
+) -> SegmentRequest:
+    return SegmentRequest(
+        bench.plane,
+        annotation.prompts,
+        loaded.choice,
+        loaded,
+        DecodeConfig(minimum_iou=0, overlap_threshold=1),
+        annotation.diameter,
+        annotation.embedding,
+        annotation.masks,
+        annotation.state.labels,
+        annotation.painted,
+        foreground=annotation.foreground,
+    )
+
+
+def test_corrections_that_segment_has_drawn_are_drawn_when_it_is_undone(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    session, first, second = bench.session, *annotation.prompts.object_id[:2].tolist()
+    session.live.hold(True)
+    session.reject(annotation, rows_of(annotation, first))
+    near = annotation.prompts.yx[rows_of(annotation, second)[0]] + (3, 2)
+    session.add_to_nucleus(annotation, near, POSITIVE)
+    bench.segment(annotation)
+    assert not (annotation.state.labels == first).any()
+    session.undo()
+    session.live.hold(False)
+    # anything else that asks for a mask
+    session.add_nuclei(annotation, np.array([[5.0, 5.0]]))
+    assert bench.decode()
+    state = annotation.state
+    np.testing.assert_array_equal(
+        state.labels,
+        compute_labels(
+            bench.plane.read(), state, bench.loaded.model, progress=ignore_progress
+        ),
+    )
+    assert not (state.labels == first).any()
+
+
+def test_segmenting_nothing_keeps_the_embedding_as_that_of_its_model(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    embedding, model = annotation.embedding, annotation.embedded_by
+    bench.session.reject(annotation, np.arange(len(annotation.prompts)))
+    other = LoadedModel(ModelChoice("other"), build_tiny_model(seed=5))
+    segmented = segment(ask_for_labels(bench, annotation, other), ignore_progress)
+    assert segmented.nuclei == 0
+    assert segmented.embedding is None
+    bench.session.show_labels(annotation, bench.plane, segmented)
+    assert (annotation.embedding, annotation.embedded_by) == (embedding, model)
+
+
+def test_points_lie_on_an_image_that_moved_while_they_were_found(bench: Bench) -> None:
+    found = find_nuclei(ask_for_nuclei(bench), ignore_progress)
+    bench.layer.scale, bench.layer.translate = (2, 3), (7, 8)
+    annotation = bench.session.show_proposals(bench.plane, found, 0.3)
+    np.testing.assert_array_equal(annotation.points.scale, (2, 3))
+    np.testing.assert_array_equal(annotation.points.translate, (7, 8))
+
+
+def test_points_that_were_pasted_outlive_finding(bench: Bench) -> None:
+    annotation = bench.find()
+    layer = annotation.points
+    assert isinstance(layer, Points)
+    layer.selected_data = {0}
+    layer._copy_data()
+    found = find_nuclei(ask_for_nuclei(bench), ignore_progress)
+    layer._paste_data()
+    pasted = layer.data[-1]
+    bench.session.show_proposals(bench.plane, found, 0.3)
+    assert (annotation.prompts.yx == pasted).all(1).any()
+    assert "added" in annotation.prompts.state.tolist()
+
+
+def test_a_late_mask_does_not_replace_what_was_found_since(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.session.add_nuclei(annotation, np.array([[80.0, 100.0]]))
+    late = decode_live(bench.session.live.next_request(), ignore_progress)
+    other = LoadedModel(ModelChoice("other"), build_tiny_model(seed=5))
+    request = FindRequest(
+        bench.plane, other.choice, other, ProposalConfig(), diameter=30
+    )
+    found = find_nuclei(request, ignore_progress)
+    bench.session.show_proposals(bench.plane, found)
+    bench.session.live.take(late)
+    assert bench.session.loaded is other
+    assert annotation.foreground is found.foreground
+    assert annotation.embedding is None
+
+
+def test_an_embedding_leaves_what_was_seen_at_another_scale(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    old = annotation.embedding
+    request = FindRequest(
+        bench.plane, bench.loaded.choice, bench.loaded, ProposalConfig(), diameter=30
+    )
+    found = find_nuclei(request, ignore_progress)
+    bench.session.show_proposals(bench.plane, found)
+    annotation.embed(old, bench.loaded.model.key)
+    assert annotation.foreground is found.foreground
+
+
+def test_the_most_doubtful_of_new_masks_is_reviewed_first(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    review = bench.session.review
+    review.go(annotation, 1)
+    review.go(annotation, 1)
+    other = LoadedModel(ModelChoice("other"), build_tiny_model(seed=5))
+    segmented = segment(ask_for_labels(bench, annotation, other), ignore_progress)
+    assert segmented.recomputed
+    bench.session.show_labels(annotation, bench.plane, segmented)
+    state = annotation.state
+    table = doubt(
+        annotation.masks, state.prompts, state.labels, state.settings.diameter
+    )
+    assert review.go(annotation, 1) == table.object_id[0]
+
+
+def test_clicks_are_decoded_where_the_user_says_now(bench: Bench) -> None:
+    annotation = bench.find()
+    assert bench.session.loaded.choice.device == "auto"
+    bench.session.device = "cpu"
+    assert bench.session.scene(annotation).choice.device == "cpu"
