@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_sac.core.session.pixels import PixelChange
-from napari_sac.core.types import POSITIVE, Prompts
+from napari_sac.core.types import POSITIVE, Prompts, PromptState
 from napari_sac.viewer import prompts as edits
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _NEAR = 3
 """Pixels within which a stroke belongs to the nucleus whose label is in hand."""
 
 _FEW = 2
+"""Up to so many ids are sooner looked for one by one than in a table of all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +137,7 @@ def read_stroke(
     drawn = set(np.unique(after[changed]).tolist()) - {0}
     erased = set(np.unique(before[changed & (after == 0)]).tolist()) - {0}
     lost = set(np.unique(before[changed]).tolist()) - {0}
-    gone = {k for k in lost if not _is_left(k, state.labels, after, box)}
+    gone = lost - _left(lost, state.labels, after, box)
     prompts = _with_new(state.prompts, drawn, after, (y0, x0))
     kept = (drawn | erased) - gone
     prompts = edits.vouch_for(prompts, kept)
@@ -158,9 +159,7 @@ def erasure(labels: npt.NDArray[np.uint32], ids: Collection[int]) -> PixelChange
     """Return the change that makes the pixels of some nuclei background."""
     if not ids:
         return None
-    # one after the other: for two that takes a third of a table of all ids
-    how: Literal["sort"] | None = "sort" if len(ids) <= _FEW else None
-    rows, columns = np.nonzero(np.isin(labels, list(ids), kind=how))
+    rows, columns = np.nonzero(_are_of(labels, ids))
     if len(rows) == 0:
         return None
     shape = (labels.shape[0], labels.shape[1])
@@ -189,23 +188,28 @@ def _number_anew(
     new_id = max(new_id, int(after.max(initial=0)) + 1)
     height, width = after.shape
     renumbered: dict[int, int] = {}
-    for label in set(np.unique(after[changed]).tolist()) - {0}:
+    drawn = set(np.unique(after[changed]).tolist()) - {0}
+    there = _present(drawn, state.labels)
+    for label in sorted(drawn):
         known = state.prompts.object_id == label
         yx = state.prompts.yx[known] - origin_yx
         inside = ((yx >= -0.5) & (yx < (height - 0.5, width - 0.5))).all(axis=1)
         elsewhere = known.any() and not inside.any()
-        drawn = changed & (after == label)
-        if (state.labels == label).any():
+        if label in there:
             # painted on or beside the nucleus, or in its place
             if label != brush or not _is_apart(
-                label, state.labels, after, drawn, origin_yx
+                label, state.labels, after, changed & (after == label), origin_yx
             ):
                 continue
         elif not elsewhere and not (state.hidden.object_id == label).any():
             continue
-        after[drawn] = new_id
         renumbered[label] = new_id
         new_id += 1
+    if renumbered:
+        rows, columns = np.nonzero(changed & _are_of(after, renumbered))
+        numbers, place = np.unique(after[rows, columns], return_inverse=True)
+        fresh = np.array([renumbered[k] for k in numbers.tolist()], np.uint32)
+        after[rows, columns] = fresh[place]
     return renumbered
 
 
@@ -227,25 +231,39 @@ def _is_apart(
     window &= after == label
     box = (y, x, y + height, x + width)
     rest = np.where(drawn, np.uint32(0), after)
-    if not _is_left(label, labels, rest, box):
+    if not _left({label}, labels, rest, box):
         return False
     around = np.pad(drawn, ((y - top, _NEAR), (x - left, _NEAR)))
     around = ndimage.binary_dilation(around, np.ones((3, 3)), iterations=_NEAR)
     return not (around[: kept.shape[0], : kept.shape[1]] & kept).any()
 
 
-def _is_left(
-    label: int,
+def _left(
+    ids: Collection[int],
     labels: npt.NDArray[np.uint32],
     after: npt.NDArray[np.uint32],
     box: tuple[int, int, int, int],
-) -> bool:
-    """Return whether a label has pixels left, inside the box or outside."""
-    if (after == label).any():
-        return True
+) -> set[int]:
+    """Return which ids have pixels left, inside the box or outside."""
     y0, x0, y1, x1 = box
     outside = labels[:y0], labels[y1:], labels[y0:y1, :x0], labels[y0:y1, x1:]
-    return any(bool((part == label).any()) for part in outside)
+    return _present(ids, after, *outside)
+
+
+def _present(ids: Collection[int], *parts: npt.NDArray[np.uint32]) -> set[int]:
+    """Return which ids have pixels in any of some labels, each read once."""
+    found: set[int] = set()
+    for part in parts:
+        found |= set(np.unique(part[_are_of(part, ids)]).tolist())
+    return found
+
+
+def _are_of(
+    labels: npt.NDArray[np.uint32], ids: Collection[int]
+) -> npt.NDArray[np.bool_]:
+    """Return which pixels are of one of some ids."""
+    how: Literal["sort"] | None = "sort" if len(ids) <= _FEW else None
+    return np.isin(labels, np.array(list(ids), np.uint32), kind=how)
 
 
 def _with_new(
@@ -255,24 +273,19 @@ def _with_new(
     origin_yx: tuple[int, int],
 ) -> Prompts:
     """Return the prompts, and one for each nucleus that was drawn and had none."""
-    positive = prompts.object_id[prompts.sign == POSITIVE]
-    for label in sorted(drawn - set(positive.tolist())):
-        yx = _deepest(after == label) + origin_yx
-        prompts = edits.add_to(prompts, yx[None], POSITIVE, label)
-    return prompts
-
-
-def _deepest(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Return the pixel (y, x) that is farthest from the border."""
+    new = drawn - set(prompts.object_id[prompts.sign == POSITIVE].tolist())
+    if not new:
+        return prompts
     # imported late: it takes half a second, which opening a dock need not
-    from scipy.ndimage import distance_transform_edt
+    from napari_sac.core.inference.imports import prompts_from_labels
 
-    rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
-    y, x = rows[0], columns[0]
-    part = np.pad(inside[y : rows[-1] + 1, x : columns[-1] + 1], 1)
-    distance = distance_transform_edt(part)[1:-1, 1:-1]
-    place = np.unravel_index(np.argmax(distance), distance.shape)
-    return np.array([place[0] + y, place[1] + x], np.float64)
+    middles = prompts_from_labels(np.where(_are_of(after, new), after, 0))
+    points = Prompts.from_points(
+        middles.yx + origin_yx,
+        object_id=middles.object_id,
+        state=PromptState.ADDED.value,
+    )
+    return Prompts.concatenate([prompts, points])
 
 
 def _title(drawn: set[int], erased: set[int], gone: set[int]) -> str:
