@@ -22,7 +22,7 @@ from napari_sac.core.errors import (
 )
 from napari_sac.core.geojson import read_geojson, write_geojson
 from napari_sac.core.inference.instances import overlap
-from napari_sac.core.io import read_labels, read_prompts
+from napari_sac.core.io import normalise_image, read_labels, read_prompts
 from napari_sac.core.session import folder as session_folder
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.replay import replay
@@ -838,4 +838,27 @@ def test_pixels_of_an_image_of_several_files_are_kept(
     bench.session.close()
     session = reopened(tmp_path / "cells.sac")
     assert session.annotations[0].plane is not None
+    session.close()
+
+
+def test_pixels_that_come_back_are_not_stretched_again(
+    bench: Bench, nuclei: Nuclei
+) -> None:
+    rng = np.random.default_rng(0)
+    channels = rng.integers(0, 200, (2, *nuclei.labels.shape), dtype=np.uint8)
+    layer = bench.viewer.add_image(channels, name="channels")
+    plane = current_plane(layer, bench.viewer.dims.point, channels=(0, 1))
+    pixels = plane.read()
+    assert not np.array_equal(normalise_image(pixels), pixels), (
+        "else this shows nothing"
+    )
+    bench.session.import_labels(plane, nuclei.labels)
+    session, _ = reopened_elsewhere(bench)
+    (again,) = session.annotations
+    np.testing.assert_array_equal(again.plane.read(), pixels)
+    shown = current_plane(again.plane.layer, session.viewer.dims.point)
+    np.testing.assert_array_equal(shown.read(), pixels)
+    again.plane.layer.data = pixels // 2
+    shown = current_plane(again.plane.layer, session.viewer.dims.point)
+    np.testing.assert_array_equal(shown.read(), normalise_image(pixels // 2))
     session.close()

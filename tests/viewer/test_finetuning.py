@@ -29,6 +29,7 @@ from napari_sac.viewer.finetuning import (
     read_verdict,
     suggest_name,
 )
+from napari_sac.viewer.planes import IMAGE_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -232,3 +233,21 @@ def test_names_are_suggested_that_are_free() -> None:
     assert suggest_name("a", taken.__contains__) == "a_tuned_3"
     assert suggest_name("", lambda _: False) == "my_tuned"
     assert len(suggest_name("x" * 500, lambda _: False)) < 64
+
+
+def test_planes_of_one_file_are_never_learned_from_and_proved_on(
+    bench: Bench, nuclei: Nuclei, tmp_path: Path
+) -> None:
+    groups = []
+    for file in ("a.tif", "a.tif", "b.tif"):
+        # as planes lie in a viewer that has opened a session
+        bench.layer = bench.viewer.add_image(
+            nuclei.image.copy(),
+            rgb=True,
+            metadata={IMAGE_FILE: str(tmp_path / "x" / ".." / file)},
+        )
+        annotation = bench.session.import_labels(bench.plane, nuclei.labels)
+        bench.session.accept(annotation, np.arange(3))
+        (one,) = gather((copy_annotation(annotation),), ignore_progress)
+        groups.append(one.group)
+    assert groups == [str(tmp_path / name) for name in ("a.tif", "a.tif", "b.tif")]

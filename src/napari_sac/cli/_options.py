@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,8 @@ def adapter_or_folder(text: str) -> str | Path:
     from napari_sac.core.models.adapter import INFO_FILE, find_adapter
 
     folder = Path(text)
-    if not (folder / INFO_FILE).is_file():
+    # pathlib raises where one may not look
+    if not os.path.isfile(folder / INFO_FILE):
         return text
     try:
         named = find_adapter(text).path.resolve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 import traceback
 from pathlib import Path
@@ -274,7 +275,7 @@ def _list_files(inputs: Iterable[Path]) -> list[Path]:
     """Return the image files, each once."""
     files: dict[Path, Path] = {}
     for place in inputs:
-        for file in _images_in(place) if place.is_dir() else [place]:
+        for file in _images_in(place) if os.path.isdir(place) else [place]:
             files.setdefault(file.resolve(), file)
     return list(files.values())
 

@@ -31,7 +31,13 @@ from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.adapters import check_choice
 from napari_sac.viewer.inference import measure_nuclei
 from napari_sac.viewer.live import Edit
-from napari_sac.viewer.planes import ImagePlane, full_resolution, pixel_size
+from napari_sac.viewer.planes import (
+    AS_READ,
+    IMAGE_FILE,
+    ImagePlane,
+    full_resolution,
+    pixel_size,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -51,7 +57,6 @@ OME_ZARR_SUFFIX = ".ome.zarr"
 _EXPORT_ENDINGS = {".csv": "_prompts.csv", ".geojson": ".geojson"}
 """What comes behind the name of the image in files other than labels."""
 _GEOJSON_SUFFIXES = (".geojson", ".json")
-_IMAGE_FILE = "napari-sac image"
 """Where a layer carries the file that a session read its pixels from."""
 
 
@@ -438,7 +443,7 @@ def spare_image(annotation: Annotation, path: str | Path) -> None:
     layer = None if annotation.plane is None else annotation.plane.layer
     if layer is None:
         return
-    files = (layer.source.path, layer.metadata.get(_IMAGE_FILE))
+    files = (layer.source.path, layer.metadata.get(IMAGE_FILE))
     name = Path(path).name
     if Path(path).resolve() in {Path(file).resolve() for file in files if file}:
         zarr = name.lower().endswith(OME_ZARR_SUFFIX)
@@ -781,7 +786,7 @@ def _load_plane(
         pixels,
         rgb=True,
         name=reference.name,
-        metadata={_IMAGE_FILE: reference.path},
+        metadata={IMAGE_FILE: reference.path, AS_READ: pixels},
         **_placed(view),
     )
     return ImagePlane(layer, pixels, ())

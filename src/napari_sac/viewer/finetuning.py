@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import numpy as np
 from napari_sac.core.errors import OutputError, TrainingDataError
 from napari_sac.core.models.adapter import INFO_FILE
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
+from napari_sac.viewer.planes import IMAGE_FILE
 from napari_sac.viewer.regions import inside_polygon
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    from napari.layers import Image
 
     from napari_sac.core.progress import Progress
     from napari_sac.core.training.training_set import ReviewedImage
@@ -370,9 +373,15 @@ def _read(source: Source, progress: Progress) -> tuple[ReviewedImage, ...]:
         source.labels.astype(np.int64),
         prompts=source.prompts,
         regions=source.regions,
-        group=str(layer.source.path or f"layer {id(layer)}"),
+        group=_group_of(layer),
     )
     return (one,)
+
+
+def _group_of(layer: Image) -> str:
+    """Return the same for all layers of one file: their planes are alike."""
+    file = layer.source.path or layer.metadata.get(IMAGE_FILE)
+    return os.path.abspath(file) if file else f"layer {id(layer)}"
 
 
 def _named_apart(images: Sequence[ReviewedImage]) -> tuple[ReviewedImage, ...]:

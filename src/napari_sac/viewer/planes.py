@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 _CHANNEL_LABELS = ("c", "ch", "channel", "channels")
 _MOST_CHANNELS = 16
 
+IMAGE_FILE = "napari-sac image"
+"""In the metadata of a layer: the file of pixels that a session brought back."""
+
+AS_READ = "napari-sac pixels"
+"""In the metadata of a layer: its pixels, if they are as every model reads them."""
+
 
 @dataclass(frozen=True, eq=False)
 class ImagePlane:
@@ -102,6 +108,9 @@ class ImagePlane:
                 f"{self.layer.name} is {height:,} x {width:,} pixels, more than fit in "
                 "memory at once. Nothing was changed; crop the region of interest."
             )
+        if self.layer.metadata.get(AS_READ) is self.data and self.stain is None:
+            # to stretch intensities again would change them
+            return np.array(self.data)
         if self.channel_axis is None or not self.channels:
             return normalise_image(_as_array(self.data[self.index]), stain=self.stain)
         planes = [_as_array(self.data[self._at(c)]) for c in self.channels]

@@ -21,6 +21,7 @@ from napari_sac.core.session import encoding
 from napari_sac.core.session.changes import Change, IdsChange
 from napari_sac.core.session.image import hash_pixels, load_pixels
 from napari_sac.core.session.journal import Journal
+from napari_sac.core.session.layout import is_session
 from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.session.state import Settings
 
@@ -421,3 +422,38 @@ def test_a_log_that_is_made_shorter_meanwhile_is_read_again(
     monkeypatch.setattr(Journal, "_read_once", read_once)
     assert len(read_all(closed)) == 1
     assert len(calls) == 2
+
+
+def test_an_image_beside_the_session_is_found_whatever_its_path_was(
+    tmp_path: Path, edited: Edited
+) -> None:
+    from skimage.io import imsave
+
+    from napari_sac.core.io import normalise_image
+
+    raw = np.random.default_rng(0).integers(0, 255, (24, 31), dtype=np.uint8)
+    imsave(tmp_path / "moved.png", raw, check_contrast=False)
+    digest = hash_pixels(normalise_image(raw))
+    # of another system, and of a place where pathlib raises, as if it may not look
+    for gone in ("C:\\data\\moved.png", f"/{'x' * 300}/moved.png"):
+        image = editing.reference(edited.state, path=gone, sha256=digest)
+        pixels = load_pixels(image, tmp_path / "none.tif", tmp_path)
+        np.testing.assert_array_equal(pixels, normalise_image(raw))
+
+
+def test_a_place_where_one_may_not_look_is_no_session(tmp_path: Path) -> None:
+    assert not is_session(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize("number", [0, -1, 2**32, 2**40])
+def test_painted_nuclei_have_possible_numbers(number: int) -> None:
+    painted = Change("x", painted=IdsChange(frozenset(), frozenset({number})))
+    with pytest.raises(ValueError, match="numbers of nuclei"):
+        encoding.from_bytes(encoding.to_bytes(painted))
+
+
+def test_reviewed_regions_are_of_numbers() -> None:
+    region = np.array([[0, 0], [0, 9], [9, np.nan]])
+    reviewed = Change("x", reviewed=((), (region,)))
+    with pytest.raises(ValueError, match="impossible sizes"):
+        encoding.from_bytes(encoding.to_bytes(reviewed))

@@ -160,7 +160,11 @@ def test_a_killed_run_ends_as_one_that_was_not(
     expected = weights_of(whole)
     assert all(torch.equal(expected[k], v) for k, v in weights_of(job).items())
     assert losses_of(job) == losses_of(whole)
-    again = finetune(job, team, resume=True)
+    told: list[Event] = []
+    again = finetune(job, team, resume=True, listen=told.append)
+    (said,) = (event.text for event in told if isinstance(event, Told))
+    assert "is finished" in said
+    assert "Nothing was trained" in said
     assert again.report["steps"] == len(rows_of(job)) * 5, "done: nothing is done again"
 
 
@@ -349,3 +353,11 @@ def test_windows_to_look_at_have_nuclei_and_their_own_size(
     finetune(replace(job, data=replace(data, held_out=tuple(some))), team)
     first, second = asked[:2]
     assert second > 1.5 * first
+
+
+def test_a_folder_that_cannot_be_made_is_said_so(
+    job: Job, team: Team, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be made"):
+        finetune(replace(job, output=tmp_path / "file" / "mine"), team)

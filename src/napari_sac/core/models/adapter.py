@@ -224,7 +224,8 @@ def read_adapter_info(path: str | Path) -> AdapterInfo:
     folder = Path(path)
     for name in (INFO_FILE, CONFIG_FILE, *WEIGHT_NAMES):
         file = folder / name
-        if not file.is_file():
+        # pathlib raises where one may not look
+        if not os.path.isfile(file):
             raise _damaged(folder, f"{name} is missing")
         if file.resolve().parent != folder.resolve():
             raise _damaged(folder, f"{name} is a link to a place outside it")

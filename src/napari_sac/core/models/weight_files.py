@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import warnings
 import zipfile
@@ -228,8 +229,9 @@ def as_float32(tensor: Tensor) -> Tensor:
 
 
 def _checked_size(file: Path) -> int:
-    if not file.is_file():
-        what = "is a folder" if file.is_dir() else "is not there"
+    # pathlib raises where one may not look
+    if not os.path.isfile(file):
+        what = "is a folder" if os.path.isdir(file) else "is not there"
         raise WeightsError(f"{file} {what}. Choose a weight file.")
     size = file.stat().st_size
     if not 0 < size <= MAXIMUM_FILE_BYTES:

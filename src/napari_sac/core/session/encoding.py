@@ -45,6 +45,7 @@ _MAGIC = b"SAC1"
 _DAMAGED = (ValueError, TypeError, KeyError, zlib.error, RecursionError)
 _MAX_HEADER = 1 << 24
 _MAX_TITLE = 1000
+_MAX_ID = 2**32 - 1
 _BEFORE = {"generator_weight": 0.0}
 """Fields of ``DecodeConfig`` that sessions of old do not have, as masks were then."""
 _TYPES = ("<i8", "<i4", "<u4", "<f8", "<f4", "|i1", "|u1")
@@ -247,7 +248,10 @@ def _ids(ids: frozenset[int]) -> AnyArray:
 
 
 def _take_ids(arrays: Mapping[str, AnyArray], name: str) -> frozenset[int]:
-    return frozenset(_take(arrays, name, "<i8").tolist())
+    ids = _take(arrays, name, "<i8")
+    if len(ids) and not 1 <= ids.min() <= ids.max() <= _MAX_ID:
+        raise ValueError("impossible numbers of nuclei")
+    return frozenset(ids.tolist())
 
 
 def _put_classes(
@@ -294,8 +298,13 @@ def _take_polygons(arrays: Mapping[str, AnyArray], name: str) -> tuple[FloatArra
     yx = _take(arrays, f"{name}.yx", "<f8").reshape(-1, 2)
     if len(sizes) == 0:
         return ()
-    if sizes.min() < 0 or sizes.max() > len(yx) or sizes.sum() != len(yx):
-        raise ValueError("polygons of impossible sizes")
+    if (
+        sizes.min() < 0
+        or sizes.max() > len(yx)
+        or sizes.sum() != len(yx)
+        or not np.isfinite(yx).all()
+    ):
+        raise ValueError("polygons of impossible sizes or places")
     return tuple(p.copy() for p in np.split(yx, np.cumsum(sizes)[:-1]))
 
 

@@ -89,8 +89,10 @@ def save_as(
     # the copy has all that a full disk keeps this one from noting
     with suppress(OutputError):
         journal.close(clean=True)
-    forget(journal.folder)
-    discard(journal.folder)
+    if not journal.read_only:
+        # else they are another viewer's
+        forget(journal.folder)
+        discard(journal.folder)
     return saved
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,11 +143,14 @@ def load_pixels(
     if reference.kept:
         places = [kept]
     else:
-        file = Path(reference.path or "")
-        places = [file, beside / file.name] if file.name else []
+        path = reference.path or ""
+        # a session may come from a computer that writes paths in another way
+        name = re.split(r"[\\/]", path)[-1]
+        places = [Path(path), beside / name] if name else []
     reasons = []
     for place in dict.fromkeys(places):
-        if not place.is_file():
+        # pathlib raises where one may not look
+        if not os.path.isfile(place):
             continue
         try:
             pixels = read_image(place) if reference.kept else _read(place, reference)

@@ -47,7 +47,8 @@ def image_path(folder: Path, annotation: int) -> Path:
 
 def is_session(path: str | Path) -> bool:
     """Return whether a folder looks like a session; reads next to nothing."""
-    return (Path(path) / HEADER).is_file() and (Path(path) / JOURNAL).is_file()
+    # pathlib raises where one may not look
+    return all(os.path.isfile(Path(path) / name) for name in (HEADER, JOURNAL))
 
 
 def make_header() -> str:

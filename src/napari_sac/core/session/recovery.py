@@ -104,7 +104,8 @@ def find_unclosed() -> list[Unclosed]:
     for folder in _candidates():
         if not is_session(folder):
             # a drive that is not there now may be there the next time
-            if folder.parent.is_dir():
+            # nor is one that gives no access, of which pathlib raises
+            if os.path.isdir(folder.parent):
                 forget(folder)
             continue
         session = _look_at(folder)

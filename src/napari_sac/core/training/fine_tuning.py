@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from napari_sac.core.config import TrainingConfig
-from napari_sac.core.errors import Cancelled
+from napari_sac.core.errors import Cancelled, OutputError
 from napari_sac.core.models.adapter import find_adapter
 from napari_sac.core.training import checkpoint
 from napari_sac.core.training.events import (
@@ -61,6 +61,7 @@ from napari_sac.core.training.validation import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from napari_sac.core.training.team import Team
 
@@ -122,6 +123,13 @@ def finetune(
     begun = time.monotonic() if started is None else started
     report = checkpoint.finished_report(job, resume)
     if report is not None:
+        if team.leads:
+            listen(
+                Told(
+                    f"The run in {job.output} is finished, and this is what came of "
+                    "it. Nothing was trained; choose another folder to train anew."
+                )
+            )
         return Outcome(find_adapter(job.output), report)
     with _repeatable(team):
         run = _prepare(job, team, listen, ask, begun)
@@ -168,7 +176,7 @@ def _prepare(job: Job, team: Team, listen: Listen, ask: Ask, begun: float) -> Ru
     # when all have seen that there is no run yet
     team.agree([0.0])
     if team.leads:
-        run.folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(run.folder)
         checkpoint.check_settings(run)
     run.tell(_describe_start(run))
     rank = state.sam.peft_config["default"].r
@@ -188,6 +196,16 @@ def _prepare(job: Job, team: Team, listen: Listen, ask: Ask, begun: float) -> Ru
     fit_time(run, evaluation, time.monotonic() - begun)
     checkpoint.take_up(run)
     return run
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The folder {folder} cannot be made ({error.strerror}). Nothing was "
+            "trained; choose another."
+        ) from error
 
 
 def _describe_start(run: Run) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
+from napari_sac.core.errors import OutputError
 from napari_sac.core.io import atomic_path
 
 if TYPE_CHECKING:
@@ -13,13 +14,25 @@ if TYPE_CHECKING:
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:
-    """Append a row to a table, with a first line of names if it is new."""
+    """Append a row to a table, with a first line of names if it is new.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
     new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow({k: int(v) if k == "step" else v for k, v in row.items()})
+    try:
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, row)
+            if new:
+                writer.writeheader()
+            writer.writerow({k: int(v) if k == "step" else v for k, v in row.items()})
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}). What was trained up to the "
+            "last checkpoint is kept; make space, and go on with the run."
+        ) from error
 
 
 def drop_rows_after(path: Path, step: int) -> None:
