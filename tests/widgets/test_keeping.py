@@ -19,6 +19,7 @@ from napari_sac.core.session.database import is_busy
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.recovery import find_unclosed
 from napari_sac.viewer import exchange
+from napari_sac.viewer.planes import ImagePlane
 from napari_sac.widgets import _keeping
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._keeping import EXPORTS, IMPORTS, FileKind, is_saved
@@ -583,3 +584,29 @@ def test_a_dock_opened_again_shows_what_it_uses(dock: SegmentWidget) -> None:
         assert again.decode_form.config() == again.session.decode_config
     finally:
         again.leave()
+
+
+def test_the_window_does_not_wait_for_the_pixels_of_an_image_with_imports(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    nuclei: Nuclei,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "labels.tif"
+    write_labels(path, nuclei.labels.astype(np.uint32))
+    readers = []
+    read = ImagePlane.read
+
+    def note(plane: ImagePlane) -> npt.NDArray[np.uint8]:
+        readers.append(threading.current_thread())
+        return read(plane)
+
+    monkeypatch.setattr(ImagePlane, "read", note)
+    kind = next(k for k in IMPORTS if k.name == "labels")
+    dock.keeping.bring(kind, dock.images.plane(), path)
+    wait(qtbot, dock)
+    (annotation,) = dock.session.annotations
+    assert dock.session.journal.reference(annotation) is not None
+    assert len(readers) == 1
+    assert threading.main_thread() not in readers

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import numpy.typing as npt
     from qtpy.QtWidgets import QWidget
 
     from napari_sac.core.progress import Progress
@@ -337,16 +338,28 @@ class Keeping(QObject):
         show: Callable[[ImagePlane, _T], Annotation],
     ) -> None:
         """Read something beside the window, then make it part of the session."""
-        self._worker.start("Importing", read, partial(self._show_brought, plane, show))
+        is_new = self._session.find(plane) is None
+
+        def work(progress: Progress) -> tuple[_T, npt.NDArray[np.uint8] | None]:
+            # the journal wants to know the pixels of a new image
+            return read(progress), plane.read() if is_new else None
+
+        self._worker.start("Importing", work, partial(self._show_brought, plane, show))
 
     def _show_brought(
-        self, plane: ImagePlane, show: Callable[[ImagePlane, _T], Annotation], read: _T
+        self,
+        plane: ImagePlane,
+        show: Callable[[ImagePlane, _T], Annotation],
+        brought: tuple[_T, npt.NDArray[np.uint8] | None],
     ) -> None:
-        if is_open(self._session.viewer, plane):
-            status = self._status
-            status.attempt(lambda: status.say(describe_imported(show(plane, read))))
-        else:
-            self._status.say_error(IMAGE_GONE, "")
+        session, status = self._session, self._status
+        read, pixels = brought
+        if not is_open(session.viewer, plane):
+            status.say_error(IMAGE_GONE, "")
+            return
+        if pixels is not None:
+            session.journal.know_pixels(session.about(plane), pixels)
+        status.attempt(lambda: status.say(describe_imported(show(plane, read))))
 
     def _show_opened(self, folder: Path, read: ReadSession) -> None:
         if not self._joined:
