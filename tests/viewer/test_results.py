@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -176,3 +178,16 @@ def test_clicks_are_decoded_where_the_user_says_now(bench: Bench) -> None:
     assert bench.session.loaded.choice.device == "auto"
     bench.session.device = "cpu"
     assert bench.session.scene(annotation).choice.device == "cpu"
+
+
+def test_masks_of_steps_that_cannot_come_back_are_let_go(bench: Bench) -> None:
+    annotation = bench.find()
+    segmented = bench.segment(annotation)
+    mask = weakref.ref(next(iter(segmented.masks.values())))
+    del segmented
+    bench.session.undo()
+    gc.collect()
+    assert mask() is not None, "redo brings it back"
+    bench.session.accept(annotation, np.array([0]))
+    gc.collect()
+    assert mask() is None

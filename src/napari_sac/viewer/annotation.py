@@ -250,6 +250,11 @@ class Annotation:
         """Have the masks again that there were after a step, which is done again."""
         self._take_up(step, lambda change: change[1])
 
+    def forget_masks(self, step: int) -> None:
+        """Let go the masks before and after a step that cannot come back."""
+        self._mask_changes.pop(step, None)
+        self.drew_others.discard(step)
+
     def replace_masks(self, masks: Mapping[int, ObjectMask | None]) -> None:
         """Have other masks, which no step has brought."""
         for object_id, mask in masks.items():

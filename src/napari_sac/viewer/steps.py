@@ -90,6 +90,11 @@ class Steps:
         if change.pixels is not None:
             change.pixels.write(before.labels)
         annotation.state = after
+        for step in self.history.undone:
+            # nobody can do it again after this
+            owner = session.numbered(step.annotation)
+            if owner is not None:
+                owner.forget_masks(step.number)
         number = self.history.push(annotation.number, change)
         session.journal.push(self.history.done[-1], annotation)
         annotation.take_masks(number, masks or {})
