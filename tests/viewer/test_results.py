@@ -27,12 +27,20 @@ from napari_sac.viewer.live import decode_live
 
 if TYPE_CHECKING:
     from conftest import Bench
+    from synthetic import Nuclei
 
     from napari_sac.viewer.annotation import Annotation
 
 
 def rows_of(annotation: Annotation, object_id: int) -> np.ndarray:
     return np.flatnonzero(annotation.prompts.object_id == object_id)
+
+
+def check_labels(bench: Bench, annotation: Annotation) -> None:
+    """The labels are those that the prompts give."""
+    state = annotation.state
+    expected = compute_labels(bench.plane.read(), state, bench.loaded.model)
+    np.testing.assert_array_equal(state.labels, expected)
 
 
 def ask_for_nuclei(bench: Bench) -> FindRequest:
@@ -77,17 +85,46 @@ def test_corrections_that_segment_has_drawn_are_drawn_when_it_is_undone(
     assert not (annotation.state.labels == first).any()
     session.undo()
     session.live.hold(False)
-    # anything else that asks for a mask
+    # anything else that asks for a mask, and also if that is taken back
+    for place in ((5.0, 5.0), (150.0, 5.0)):
+        session.add_nuclei(annotation, np.array([place]))
+        assert bench.decode()
+        check_labels(bench, annotation)
+        assert not (annotation.state.labels == first).any()
+        session.undo()
+
+
+def test_corrections_are_drawn_when_finding_is_undone(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    session, first = bench.session, int(annotation.prompts.object_id[0])
+    session.live.hold(True)
+    session.reject(annotation, rows_of(annotation, first))
+    bench.find()
+    session.live.hold(False)
+    bench.decode()
+    session.undo()
     session.add_nuclei(annotation, np.array([[5.0, 5.0]]))
     assert bench.decode()
-    state = annotation.state
-    np.testing.assert_array_equal(
-        state.labels,
-        compute_labels(
-            bench.plane.read(), state, bench.loaded.model, progress=ignore_progress
-        ),
-    )
-    assert not (state.labels == first).any()
+    check_labels(bench, annotation)
+    assert not (annotation.state.labels == first).any()
+
+
+def test_corrections_are_drawn_when_an_import_is_undone(
+    bench: Bench, nuclei: Nuclei
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    session, first = bench.session, int(annotation.prompts.object_id[0])
+    session.live.hold(True)
+    session.reject(annotation, rows_of(annotation, first))
+    session.import_labels(bench.plane, nuclei.labels)
+    session.live.hold(False)
+    session.undo()
+    session.add_nuclei(annotation, np.array([[5.0, 5.0]]))
+    assert bench.decode()
+    check_labels(bench, annotation)
+    assert not (annotation.state.labels == first).any()
 
 
 def test_segmenting_nothing_keeps_the_embedding_as_that_of_its_model(

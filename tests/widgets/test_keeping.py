@@ -14,6 +14,7 @@ from napari.utils._proxies import PublicOnlyProxy
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
 
+from napari_sac.core.errors import ImageFormatError
 from napari_sac.core.io import read_labels, read_prompts, write_labels
 from napari_sac.core.session.database import is_busy
 from napari_sac.core.session.journal import Journal
@@ -610,3 +611,25 @@ def test_the_window_does_not_wait_for_the_pixels_of_an_image_with_imports(
     assert dock.session.journal.reference(annotation) is not None
     assert len(readers) == 1
     assert threading.main_thread() not in readers
+
+
+def test_labels_are_imported_though_the_image_cannot_be_read(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    nuclei: Nuclei,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "labels.tif"
+    write_labels(path, nuclei.labels.astype(np.uint32))
+
+    def fail(_: ImagePlane) -> None:
+        raise ImageFormatError("The file is gone.")
+
+    monkeypatch.setattr(ImagePlane, "read", fail)
+    kind = next(k for k in IMPORTS if k.name == "labels")
+    dock.keeping.bring(kind, dock.images.plane(), path)
+    wait(qtbot, dock)
+    (annotation,) = dock.session.annotations
+    np.testing.assert_array_equal(annotation.state.labels, nuclei.labels)
+    assert "The file is gone." in dock.session.journal.failure

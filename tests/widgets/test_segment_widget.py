@@ -164,6 +164,18 @@ def test_another_image_that_is_chosen_meanwhile_keeps_its_threshold(
     found = dock.session.annotations[-1]
     assert found.plane.layer is other
     assert found.threshold == pytest.approx(0.2)
+    # of two that are both new, too
+    for name in ("third", "fourth"):
+        viewer.add_image(image.data.copy(), rgb=True, name=name)
+    dock.images.choose(viewer.layers["third"])
+    dock.threshold.setValue(0.5)
+    click(qtbot, dock.find_button)
+    dock.images.choose(viewer.layers["fourth"])
+    dock.threshold.setValue(0.9)
+    qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
+    found = dock.session.annotations[-1]
+    assert found.plane.layer is viewer.layers["third"]
+    assert found.threshold == pytest.approx(0.5)
 
 
 def test_it_is_said_if_all_that_was_found_is_below_the_minimum(

@@ -645,7 +645,7 @@ def _replace_all(
 ) -> Annotation:
     """Make labels the annotation of a plane, with given pixels for each nucleus."""
     annotation = session.about(plane)
-    session.live.take_back(annotation)
+    waited = session.live.take_back(annotation) is not None
     state = annotation.state
     settings = state.settings if len(state.prompts) else session.fresh_settings()
     after = AnnotationState(
@@ -663,7 +663,9 @@ def _replace_all(
         classes or {},
     )
     pixels = PixelChange.between(state.labels, labels)
-    _import(session, annotation, title, after, pixels)
+    step = _import(session, annotation, title, after, pixels)
+    if waited:
+        annotation.drew_others.add(step)
     return annotation
 
 
@@ -674,17 +676,18 @@ def _import(
     after: AnnotationState,
     pixels: PixelChange | None = None,
     edit: Edit | None = None,
-) -> None:
-    """Record what came from a file, and show all layers that it needs."""
+) -> int:
+    """Record what came from a file, show all layers it needs; return the step."""
     if annotation.points is None:
         session.drawing.show_points(annotation)
     gone = annotation.masks.keys() - set(after.prompts.object_id.tolist())
     masks = dict.fromkeys(gone | (after.painted & annotation.masks.keys()))
-    session.steps.record(
+    step = session.steps.record(
         annotation, title, after, pixels=pixels, masks=masks, edit=edit
     )
     if annotation.labels is None and annotation.state.labels.any():
         session.drawing.show_labels(annotation)
+    return step
 
 
 def _without_rejected(outlines: Outlines) -> npt.NDArray[np.uint32]:

@@ -90,9 +90,11 @@ def show_proposals(
     # a click while nuclei were looked for waits for its mask still
     before = session.live.take_back(annotation)
     edit = None if before is None else Edit(before, shown)
-    session.steps.record(
+    step = session.steps.record(
         annotation, title, after, pixels=pixels, masks=masks, edit=edit
     )
+    if before is not None:
+        annotation.drew_others.add(step)
     return annotation
 
 
@@ -134,6 +136,8 @@ def show_labels(
         request.painted - state.painted,
         painted=state.painted - request.painted,
     )
+    # also what could not be drawn before, or was not known to be right
+    waited |= annotation.unsure or bool(annotation.undrawn)
     annotation.segmented = True
     annotation.undrawn = set()
     if segmented.recomputed:
@@ -222,7 +226,7 @@ def draw_masks(
         annotation.unsure = True
         return
     annotation.take_masks(step, update.masks)
-    if step != request.step:
+    if step != request.step or request.unsure:
         annotation.drew_others.add(step)
     if annotation.labels is None:
         session.drawing.show_labels(annotation)

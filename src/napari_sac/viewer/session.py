@@ -30,7 +30,12 @@ from napari_sac.viewer.inference import ModelChoice
 from napari_sac.viewer.journaling import SessionJournal
 from napari_sac.viewer.layers import SESSION_KEY, plane_name
 from napari_sac.viewer.live import LiveQueue, Scene
-from napari_sac.viewer.planes import current_plane, full_resolution, plane_geometry
+from napari_sac.viewer.planes import (
+    AS_READ,
+    current_plane,
+    full_resolution,
+    plane_geometry,
+)
 from napari_sac.viewer.preview import HoverPreview
 from napari_sac.viewer.regions import Regions
 from napari_sac.viewer.review import Review
@@ -253,6 +258,8 @@ class AnnotationSession:
         layer = event.source
         channels: tuple[int, ...] | None = None
         self.journal.exchanged.add(layer)
+        if layer.metadata.get(AS_READ) is not layer.data:
+            layer.metadata.pop(AS_READ, None)
         for annotation in self.remembered:
             plane = annotation.plane
             if plane is None or plane.layer is not layer:

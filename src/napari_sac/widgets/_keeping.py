@@ -341,8 +341,7 @@ class Keeping(QObject):
         is_new = self._session.find(plane) is None
 
         def work(progress: Progress) -> tuple[_T, npt.NDArray[np.uint8] | None]:
-            # the journal wants to know the pixels of a new image
-            return read(progress), plane.read() if is_new else None
+            return read(progress), _read_pixels(plane) if is_new else None
 
         self._worker.start("Importing", work, partial(self._show_brought, plane, show))
 
@@ -457,6 +456,16 @@ def _read_labels(
 ) -> exchange.ReadLabels:
     progress("reading the file", 0, 0)
     return exchange.prepare_labels(read_labels(path), shape, progress)
+
+
+def _read_pixels(plane: ImagePlane) -> npt.NDArray[np.uint8] | None:
+    """Return what the journal wants to know of an image; None if that fails.
+
+    Then the journal tells so when it tries by itself: imports need no pixels.
+    """
+    with suppress(NapariSacError, OSError):
+        return plane.read()
+    return None
 
 
 def _read_layer(

@@ -199,7 +199,11 @@ class SegmentWidget(QWidget):
         if not is_open(self.session.viewer, plane):
             self.status.say_error(IMAGE_GONE, "")
             return
-        if self._annotation() is self.session.find(plane):
+        shown = self.images.plane()
+        if shown is not None and (shown.layer, shown.position) == (
+            plane.layer,
+            plane.position,
+        ):
             # it may have been moved meanwhile; else it is that of another image
             threshold = self.threshold.value()
         annotation = self.session.show_proposals(plane, found, threshold)

@@ -261,3 +261,19 @@ def test_from_a_full_disk_one_can_save_to_another(
     unsaved.edit()
     unsaved.flush()
     assert same(unsaved.journal, unsaved)
+
+
+def test_a_session_where_one_may_not_look_is_offered_when_one_may(
+    edited: Edited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_as(edited.journal, tmp_path / "mine.sac", {}).folder
+    recovery.remember(folder)
+    away = folder.rename(tmp_path / "not to be seen.sac")
+    with monkeypatch.context() as patch:
+        patch.setattr(recovery.os, "access", lambda *_: False)
+        assert recovery.find_unclosed() == []
+    away.rename(folder)
+    assert recovery._note(folder).exists()
+    folder.rename(away)
+    assert recovery.find_unclosed() == []
+    assert not recovery._note(folder).exists(), "it is not there, and one may look"

@@ -105,7 +105,9 @@ def find_unclosed() -> list[Unclosed]:
         if not is_session(folder):
             # a drive that is not there now may be there the next time
             # nor is one that gives no access, of which pathlib raises
-            if os.path.isdir(folder.parent):
+            if _can_look(folder.parent) and (
+                not os.path.isdir(folder) or _can_look(folder)
+            ):
                 forget(folder)
             continue
         session = _look_at(folder)
@@ -114,6 +116,10 @@ def find_unclosed() -> list[Unclosed]:
         elif not is_busy(folder):
             forget(folder)
     return sorted(found, key=lambda s: s.changed, reverse=True)
+
+
+def _can_look(folder: Path) -> bool:
+    return os.path.isdir(folder) and os.access(folder, os.X_OK)
 
 
 def discard(folder: Path) -> None:
