@@ -28,7 +28,7 @@ from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.replay import replay
 from napari_sac.core.types import ObjectClass, Prompts
 from napari_sac.viewer.inference import ModelChoice
-from napari_sac.viewer.planes import current_plane
+from napari_sac.viewer.planes import AS_READ, current_plane
 from napari_sac.viewer.readers import get_session_reader, open_dropped_session
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.viewer.writers import write_outlines
@@ -859,6 +859,7 @@ def test_pixels_that_come_back_are_not_stretched_again(
     shown = current_plane(again.plane.layer, session.viewer.dims.point)
     np.testing.assert_array_equal(shown.read(), pixels)
     again.plane.layer.data = pixels // 2
+    assert AS_READ not in again.plane.layer.metadata
     shown = current_plane(again.plane.layer, session.viewer.dims.point)
     np.testing.assert_array_equal(shown.read(), normalise_image(pixels // 2))
     session.close()

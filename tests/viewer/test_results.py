@@ -13,6 +13,7 @@ from synthetic import build_tiny_model
 from napari_sac.core.config import DecodeConfig, ProposalConfig
 from napari_sac.core.inference.review import doubt
 from napari_sac.core.progress import ignore_progress
+from napari_sac.core.session.history import History
 from napari_sac.core.session.replay import compute_labels
 from napari_sac.core.types import POSITIVE
 from napari_sac.viewer.inference import (
@@ -226,5 +227,24 @@ def test_masks_of_steps_that_cannot_come_back_are_let_go(bench: Bench) -> None:
     gc.collect()
     assert mask() is not None, "redo brings it back"
     bench.session.accept(annotation, np.array([0]))
+    gc.collect()
+    assert mask() is None
+
+
+def test_masks_of_steps_beyond_the_limit_are_let_go(bench: Bench) -> None:
+    bench.session.steps.history = History(limit=2)
+    annotation = bench.find()
+    bench.segment(annotation)
+    first = annotation.masks[int(annotation.prompts.object_id[0])]
+    mask = weakref.ref(first)
+    del first
+    forget = annotation.prompts.object_id == annotation.prompts.object_id[0]
+    annotation.points.selected_data = set(np.flatnonzero(forget).tolist())
+    annotation.points.remove_selected()
+    bench.decode()
+    bench.session.accept(annotation, np.array([0]))
+    gc.collect()
+    assert mask() is not None, "undo of the deletion brings it back"
+    bench.session.accept(annotation, np.array([1]))
     gc.collect()
     assert mask() is None

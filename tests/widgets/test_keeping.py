@@ -587,6 +587,17 @@ def test_a_dock_opened_again_shows_what_it_uses(dock: SegmentWidget) -> None:
         again.leave()
 
 
+def bring_labels(
+    qtbot: QtBot, dock: SegmentWidget, nuclei: Nuclei, folder: Path
+) -> None:
+    """Import a file of labels for the image that the dock shows."""
+    path = folder / "labels.tif"
+    write_labels(path, nuclei.labels.astype(np.uint32))
+    kind = next(k for k in IMPORTS if k.name == "labels")
+    dock.keeping.bring(kind, dock.images.plane(), path)
+    wait(qtbot, dock)
+
+
 def test_the_window_does_not_wait_for_the_pixels_of_an_image_with_imports(
     qtbot: QtBot,
     dock: SegmentWidget,
@@ -594,8 +605,6 @@ def test_the_window_does_not_wait_for_the_pixels_of_an_image_with_imports(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path = tmp_path / "labels.tif"
-    write_labels(path, nuclei.labels.astype(np.uint32))
     readers = []
     read = ImagePlane.read
 
@@ -604,9 +613,7 @@ def test_the_window_does_not_wait_for_the_pixels_of_an_image_with_imports(
         return read(plane)
 
     monkeypatch.setattr(ImagePlane, "read", note)
-    kind = next(k for k in IMPORTS if k.name == "labels")
-    dock.keeping.bring(kind, dock.images.plane(), path)
-    wait(qtbot, dock)
+    bring_labels(qtbot, dock, nuclei, tmp_path)
     (annotation,) = dock.session.annotations
     assert dock.session.journal.reference(annotation) is not None
     assert len(readers) == 1
@@ -620,16 +627,11 @@ def test_labels_are_imported_though_the_image_cannot_be_read(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path = tmp_path / "labels.tif"
-    write_labels(path, nuclei.labels.astype(np.uint32))
-
     def fail(_: ImagePlane) -> None:
         raise ImageFormatError("The file is gone.")
 
     monkeypatch.setattr(ImagePlane, "read", fail)
-    kind = next(k for k in IMPORTS if k.name == "labels")
-    dock.keeping.bring(kind, dock.images.plane(), path)
-    wait(qtbot, dock)
+    bring_labels(qtbot, dock, nuclei, tmp_path)
     (annotation,) = dock.session.annotations
     np.testing.assert_array_equal(annotation.state.labels, nuclei.labels)
     assert "The file is gone." in dock.session.journal.failure

@@ -789,7 +789,7 @@ def _load_plane(
         pixels,
         rgb=True,
         name=reference.name,
-        metadata={IMAGE_FILE: reference.path, AS_READ: pixels},
+        metadata={IMAGE_FILE: reference.path, AS_READ: True},
         **_placed(view),
     )
     return ImagePlane(layer, pixels, ())

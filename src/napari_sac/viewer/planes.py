@@ -32,7 +32,7 @@ IMAGE_FILE = "napari-sac image"
 """In the metadata of a layer: the file of pixels that a session brought back."""
 
 AS_READ = "napari-sac pixels"
-"""In the metadata of a layer: its pixels, if they are as every model reads them."""
+"""In the metadata of a layer: whether its pixels are as every model reads them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ class ImagePlane:
                 f"{self.layer.name} is {height:,} x {width:,} pixels, more than fit in "
                 "memory at once. Nothing was changed; crop the region of interest."
             )
-        if self.layer.metadata.get(AS_READ) is self.data and self.stain is None:
+        if self.layer.metadata.get(AS_READ) and self.stain is None:
             # to stretch intensities again would change them
             return np.array(self.data)
         if self.channel_axis is None or not self.channels:

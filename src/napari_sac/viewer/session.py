@@ -258,8 +258,7 @@ class AnnotationSession:
         layer = event.source
         channels: tuple[int, ...] | None = None
         self.journal.exchanged.add(layer)
-        if layer.metadata.get(AS_READ) is not layer.data:
-            layer.metadata.pop(AS_READ, None)
+        layer.metadata.pop(AS_READ, None)
         for annotation in self.remembered:
             plane = annotation.plane
             if plane is None or plane.layer is not layer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_sac.core.session.changes import backward, find_change, forward
-from napari_sac.core.session.history import LIMIT, History
+from napari_sac.core.session.history import History
 from napari_sac.core.session.pixels import PixelChange
 
 if TYPE_CHECKING:
@@ -90,9 +90,8 @@ class Steps:
         if change.pixels is not None:
             change.pixels.write(before.labels)
         annotation.state = after
-        full = len(self.history.done) == LIMIT
         # nobody can take these back, or do them again, after this
-        for step in self.history.undone + self.history.done[: int(full)]:
+        for step in self.history.doomed:
             owner = session.numbered(step.annotation)
             if owner is not None:
                 owner.forget_masks(step.number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from napari_sac.core.inference.generator_maps import (
     generator_maps,
     maps_key,
 )
+from napari_sac.core.inference.keys import result_key
 from napari_sac.core.inference.resampling import resize_image
 from napari_sac.core.inference.tiles import TileAxis, tile_axis
 from napari_sac.core.progress import Progress, ignore_progress
@@ -76,9 +76,7 @@ class Embedding:
 
 def embedding_key(image: npt.NDArray[np.uint8], model_key: str, scale: float) -> str:
     """Return the key of what :func:`embed_image` would compute."""
-    digest = hashlib.sha256(np.ascontiguousarray(image).data)
-    digest.update(f"{image.shape}|{model_key}|{scale:.9g}".encode())
-    return digest.hexdigest()
+    return result_key(image, model_key, scale, "embedding")
 
 
 def embed_image(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from napari_sac.core.inference.keys import result_key
 from napari_sac.core.inference.resampling import resize_image
 from napari_sac.core.models.prompt_generator import GENERATOR_STRIDE, generator_input
 from napari_sac.core.progress import Progress, ignore_progress
@@ -148,9 +148,8 @@ def maps_key(
     mirrored: bool = True,
 ) -> str:
     """Return the key of what :func:`generator_maps` would compute."""
-    digest = hashlib.sha256(np.ascontiguousarray(image).data)
-    digest.update(f"{image.shape}|{model_key}|{scale:.9g}|{mirrored}".encode())
-    return digest.hexdigest()
+    looks = "four looks" if mirrored else "one look"
+    return result_key(image, model_key, scale, looks)
 
 
 def generator_maps(

@@ -76,6 +76,12 @@ class History:
         return tuple(reversed(self._undone))
 
     @property
+    def doomed(self) -> tuple[Step, ...]:
+        """The steps that the next :meth:`push` forgets."""
+        over = max(0, len(self._done) + 1 - self._limit)
+        return (*self._done[:over], *self._undone)
+
+    @property
     def undo_title(self) -> str | None:
         """What :meth:`undo` would take back, or None."""
         return self._done[-1].change.title if self._done else None
