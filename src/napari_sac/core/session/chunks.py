@@ -113,10 +113,14 @@ def touched_chunks(change: PixelChange | None, shape: tuple[int, int]) -> set[Ch
     # a run that goes on in the next row may lie in every column
     wraps = y1 > y0
     x0, x1 = np.where(wraps, 0, x0), np.where(wraps, width - 1, x1)
-    corners = np.stack([y0, y1, x0, x1], axis=1) // SIDE
+    rows, columns = (-(-n // SIDE) for n in shape)
+    boxes = (rows, rows, columns, columns)
+    # a million runs touch few boxes of chunks: numbered, they are told apart fast
+    numbers = np.ravel_multi_index([n // SIDE for n in (y0, y1, x0, x1)], boxes)
+    corners = np.transpose(np.unravel_index(np.unique(numbers), boxes))
     return {
         (i, j)
-        for top, bottom, left, right in set(map(tuple, corners.tolist()))
+        for top, bottom, left, right in corners.tolist()
         for i in range(top, bottom + 1)
         for j in range(left, right + 1)
     }
