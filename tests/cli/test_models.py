@@ -1,11 +1,14 @@
 """``napari-sac models`` lists, imports, and has what is there already."""
 
+import hashlib
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 
 from napari_sac.cli.main import main
+from napari_sac.core.models import registry
 from napari_sac.core.models.registry import get_spec, model_specs, weights_path
 from napari_sac.core.models.sam import SAC_TINY, build_sam
 
@@ -49,16 +52,34 @@ def test_hostile_file_is_one_line_and_does_nothing(capsys, tmp_path, home):
     assert not home.exists()
 
 
-def test_downloaded_model_is_not_downloaded_again(capsys):
-    spec = get_spec("vit_b")
+@pytest.fixture
+def five_bytes(monkeypatch):
+    """Vit_b, as if its file were of five bytes, at a server that is not there."""
+    spec = replace(
+        get_spec("vit_b"),
+        url="http://127.0.0.1:1/w.pth",
+        size_bytes=5,
+        sha256=hashlib.sha256(b"12345").hexdigest(),
+    )
+    others = tuple(s for s in registry._REGISTERED if s.name != "vit_b")
+    monkeypatch.setattr(registry, "_REGISTERED", (*others, spec))
     path = weights_path(spec)
     path.parent.mkdir(parents=True)
-    with path.open("wb") as file:
-        file.truncate(spec.size_bytes)
+    return path
+
+
+def test_downloaded_model_is_not_downloaded_again(capsys, five_bytes):
+    five_bytes.write_bytes(b"12345")
     assert main(["models", "download", "vit_b"]) == 0
-    assert capsys.readouterr().out == f"vit_b is at {path}\n"
+    assert capsys.readouterr().out == f"vit_b is at {five_bytes}\n"
     assert main(["models"]) == 0
     assert "vit_b  (ready, " in capsys.readouterr().out
+
+
+def test_damaged_model_is_downloaded_again(capsys, five_bytes):
+    five_bytes.write_bytes(b"1234x")
+    assert main(["models", "download", "vit_b"]) == 1
+    assert "no connection to the server" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

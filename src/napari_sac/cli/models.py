@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
 def _download(name: str) -> None:
     from napari_sac.core.models.registry import download_model
 
-    path = download_model(name, _show_percent)
+    # who asks for it by name may do so because the one that is here does not load
+    path = download_model(name, _show_percent, check=True)
     sys.stdout.write(f"{name} is at {path}\n")
 
 

@@ -26,6 +26,7 @@ from napari_sac.core.models.adapter import (
 from napari_sac.core.models.weight_files import read_weights
 from napari_sac.core.training import (
     checkpoint,
+    fine_tuning,
     joint_step,
     planning,
     stepping,
@@ -42,6 +43,7 @@ from napari_sac.core.training.fine_tuning import (
 )
 from napari_sac.core.training.joint_step import Pool, add_gradients, draw_batch
 from napari_sac.core.training.memory import Plan
+from napari_sac.core.training.planning import fit_time
 from napari_sac.core.training.preparation import prepare
 from napari_sac.core.training.team import Team
 from napari_sac.core.training.training_set import review_image, split, with_folder
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_sac.core.training.fine_tuning import Event
+    from napari_sac.core.training.run import Run
     from napari_sac.core.training.training_set import ReviewedImage
 
 pytestmark = pytest.mark.usefixtures("tiny_registry")
@@ -166,6 +169,9 @@ def test_a_killed_run_ends_as_one_that_was_not(
     assert "is finished" in said
     assert "Nothing was trained" in said
     assert again.report["steps"] == len(rows_of(job)) * 5, "done: nothing is done again"
+    other = replace(job, config=replace(CONFIG, rank=3))
+    with pytest.raises(OutputError, match="another config"):
+        finetune(other, team, resume=True)
 
 
 def test_another_run_is_not_resumed(job: Job, team: Team) -> None:
@@ -174,6 +180,29 @@ def test_another_run_is_not_resumed(job: Job, team: Team) -> None:
     other = replace(job, config=replace(CONFIG, rank=3))
     with pytest.raises(OutputError, match="another config"):
         finetune(other, team, resume=True)
+
+
+def test_minutes_leave_time_to_compare_also_when_resumed(
+    job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[float] = []
+
+    def note(run: Run, evaluation: float, spent: float) -> None:
+        planned.append(evaluation)
+        fit_time(run, evaluation, spent)
+
+    monkeypatch.setattr(fine_tuning, "fit_time", note)
+    asked = iter([Request.GO] * 3)
+    with pytest.raises(Cancelled):
+        finetune(
+            job,
+            team,
+            # cancelled in the training, when the held-out part was looked at
+            ask=lambda: next(asked, Request.CANCEL) if planned else Request.GO,
+        )
+    finetune(job, team, resume=True)
+    assert planned[0] > 0
+    assert planned == [planned[0]] * 2
 
 
 def test_stop_keeps_the_best(job: Job, team: Team) -> None:

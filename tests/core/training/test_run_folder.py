@@ -15,6 +15,7 @@ import pytest
 
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.errors import OutputError, TrainingDataError
+from napari_sac.core.training import reviewed_file
 from napari_sac.core.training.events import Request
 from napari_sac.core.training.run_folder import (
     Phase,
@@ -92,6 +93,22 @@ def test_a_second_run_in_a_folder_is_refused(
     with pytest.raises(OutputError, match="kept"):
         save_request(folder, replace(request_, title="other"))
     assert load_request(folder).title == "My title"
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"), [("_MOST_IMAGES", 1), ("_MOST_PIXELS", 95)]
+)
+def test_more_than_could_be_read_again_is_refused_before_it_is_written(
+    request_: RunRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    value: int,
+) -> None:
+    monkeypatch.setattr(reviewed_file, limit, value)
+    with pytest.raises(TrainingDataError, match=r"2 images .* Nothing was begun"):
+        save_request(tmp_path / "mine", request_)
+    assert not (tmp_path / "mine").exists()
 
 
 def change_request(folder: Path, **changes: object) -> None:

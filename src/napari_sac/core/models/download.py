@@ -56,7 +56,6 @@ def download_file(
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _check_space(path.parent, part, size_bytes)
         # our own progress tells the user; pooch's log would be a second voice
         pooch.get_logger().setLevel("WARNING")
         with _alone_at(part, progress):
@@ -109,7 +108,8 @@ def _alone_at(part: Path, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def _check_space(folder: Path, part: Path, size_bytes: int) -> None:
+def _check_space(part: Path, size_bytes: int) -> None:
+    folder = part.parent
     came = part.stat().st_size if part.exists() else 0
     needed = size_bytes - came + _SPARE_BYTES
     free = shutil.disk_usage(folder).free
@@ -133,6 +133,7 @@ def _resuming_downloader(
         progress(stage, done >> 10, size_bytes >> 10)
 
     def download(url: str, temporary: str, _: object) -> None:
+        _check_space(part, size_bytes)
         if part.exists() and part.stat().st_size > size_bytes:
             part.unlink()
         start = part.stat().st_size if part.exists() else 0

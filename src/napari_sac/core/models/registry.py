@@ -259,9 +259,20 @@ def is_downloaded(spec: ModelSpec, shipped: Path = SHIPPED_WEIGHTS) -> bool:
 
 
 def download_model(
-    model: str | ModelSpec, progress: Progress = ignore_progress
+    model: str | ModelSpec,
+    progress: Progress = ignore_progress,
+    *,
+    check: bool = False,
 ) -> Path:
     """Return the model's weight file; download it if it is not there.
+
+    Parameters
+    ----------
+    model : str or ModelSpec
+    progress : Progress, optional
+    check : bool
+        Whether also the bytes of a file that is there must be the right ones, and not
+        only its size; to read gigabytes takes a while.
 
     Raises
     ------
@@ -272,7 +283,7 @@ def download_model(
     """
     spec = get_spec(model) if isinstance(model, str) else model
     path = weights_path(spec)
-    if spec.url is not None and not is_downloaded(spec):
+    if spec.url is not None and (check or not is_downloaded(spec)):
         from napari_sac.core.models.download import download_file
 
         if spec.sha256 is None or spec.size_bytes is None:

@@ -12,6 +12,7 @@ import torch
 from napari_sac.core.errors import OutputError
 from napari_sac.core.io import atomic_path
 from napari_sac.core.models.adapter import INFO_FILE
+from napari_sac.core.models.registry import get_spec, weights_sha256
 from napari_sac.core.training.memory import Plan
 from napari_sac.core.training.run import adapter_parameters, learn_in_last
 from napari_sac.core.training.run_folder import RUN
@@ -29,10 +30,19 @@ CHECKPOINT, _SETTINGS = "checkpoint.pt", "job.json"
 
 
 def finished_report(job: Job, resume: bool) -> dict[str, Any] | None:
-    """Return the report of a run that is finished already, if it is to be resumed."""
+    """Return the report of a run that is finished already, if it is to be resumed.
+
+    Raises
+    ------
+    OutputError
+        If there is a run and it is not to be resumed, or was begun with other settings.
+    """
     finished = job.output / "report.json"
     used = (job.output / INFO_FILE).exists() or (job.output / RUN).exists()
     if resume and finished.is_file() and (job.output / INFO_FILE).is_file():
+        # one that was made elsewhere has only what came of it
+        if (job.output / RUN / _SETTINGS).exists():
+            _refuse_another(job)
         report: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
         return report
     if used and not resume:
@@ -43,25 +53,26 @@ def finished_report(job: Job, resume: bool) -> dict[str, Any] | None:
     return None
 
 
-def check_settings(run: Run) -> None:
-    """Note what the run is, or refuse to go on with another one."""
-    job = run.job
-    settings = {
-        "model": job.model,
-        "adapter": str(job.adapter or ""),
-        "base_sha256": run.base_sha256,
-        "data_sha256": job.data.digest(),
-        "held_out_sha256": digest(job.data.held_out),
-        "original_sha256": digest(job.original),
-        "config": asdict(job.config),
-    }
-    file = run.folder / _SETTINGS
-    if not file.exists():
-        with atomic_path(file) as partial:
-            partial.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+def note_settings(job: Job) -> None:
+    """Note what the run is, or refuse to go on with another one.
+
+    Raises
+    ------
+    OutputError
+        If the run in the folder was begun with other settings.
+    """
+    file = job.output / RUN / _SETTINGS
+    if file.exists():
+        _refuse_another(job)
         return
+    with atomic_path(file) as partial:
+        partial.write_text(json.dumps(_settings_of(job), indent=2), encoding="utf-8")
+
+
+def _refuse_another(job: Job) -> None:
+    file, settings = job.output / RUN / _SETTINGS, _settings_of(job)
     before = json.loads(file.read_text(encoding="utf-8"))
-    before["config"]["max_minutes"] = settings["config"]["max_minutes"]  # type: ignore[index]
+    before["config"]["max_minutes"] = job.config.max_minutes
     # a run that an older version began lacks some of them
     known = [name for name in settings if name in before]
     different = [name for name in known if settings[name] != before[name]]
@@ -71,6 +82,18 @@ def check_settings(run: Run) -> None:
             f"{', '.join(different)}, and was kept. Go on with the same, or choose "
             "another folder."
         )
+
+
+def _settings_of(job: Job) -> dict[str, Any]:
+    return {
+        "model": job.model,
+        "adapter": str(job.adapter or ""),
+        "base_sha256": weights_sha256(get_spec(job.model)),
+        "data_sha256": job.data.digest(),
+        "held_out_sha256": digest(job.data.held_out),
+        "original_sha256": digest(job.original),
+        "config": asdict(job.config),
+    }
 
 
 def save_checkpoint(run: Run) -> None:

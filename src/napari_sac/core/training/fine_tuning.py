@@ -177,15 +177,12 @@ def _prepare(job: Job, team: Team, listen: Listen, ask: Ask, begun: float) -> Ru
     team.agree([0.0])
     if team.leads:
         _make_folder(run.folder)
-        checkpoint.check_settings(run)
+        checkpoint.note_settings(job)
     run.tell(_describe_start(run))
     rank = state.sam.peft_config["default"].r
     if parent is not None and rank != job.config.rank:
         run.tell(f"The rank stays {rank}, as {parent.name} has it.")
-    seconds = time.monotonic()
-    if team.leads:
-        predict_before(run)
-    evaluation = time.monotonic() - seconds
+    evaluation = predict_before(run) if team.leads else 0.0
     run.pool = make_pool(run)
     run.plan, run.cost = fit_memory(run)
     if job.config.quick:

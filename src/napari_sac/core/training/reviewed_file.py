@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_sac.core.errors import TrainingDataError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -48,6 +50,23 @@ def _layout(
         "rejected": ((rejected, 2), np.dtype("<f8")),
         "negatives": ((negatives, 3), np.dtype("<f8")),
     }
+
+
+def check_amount(images: Sequence[ReviewedImage]) -> None:
+    """Refuse more images than :func:`read_images` would read.
+
+    Raises
+    ------
+    TrainingDataError
+    """
+    pixels = sum(one.labels.size for one in images)
+    if len(images) > _MOST_IMAGES or pixels > _MOST_PIXELS:
+        raise TrainingDataError(
+            f"{len(images):,} images with {pixels // 10**6:,} megapixels are too many "
+            f"for one run here: at most {_MOST_IMAGES:,} with "
+            f"{_MOST_PIXELS // 10**6:,}. Nothing was begun. Choose fewer, or fine-tune "
+            "on the command line (napari-sac finetune), which has no such limit."
+        )
 
 
 def write_images(file: Path, images: Sequence[ReviewedImage]) -> None:

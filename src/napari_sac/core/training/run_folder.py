@@ -28,6 +28,7 @@ from napari_sac.core.io import atomic_path
 from napari_sac.core.models.adapter import INFO_FILE
 from napari_sac.core.training.events import Request
 from napari_sac.core.training.reviewed_file import (
+    check_amount,
     check_count,
     check_text,
     describe_image,
@@ -158,6 +159,8 @@ def save_request(folder: Path, request: RunRequest) -> None:
     ------
     OutputError
         If there is a run or an adapter in the folder already, or it cannot be written.
+    TrainingDataError
+        If there are more images than :func:`load_request` would read.
     """
     run = folder / RUN
     if (run / _REQUEST).exists() or (folder / INFO_FILE).exists():
@@ -165,6 +168,7 @@ def save_request(folder: Path, request: RunRequest) -> None:
             f"There is a run in {folder} already, and it was kept. Choose another name."
         )
     images = [*request.images, *request.original]
+    check_amount(images)
     values = {
         "format": FORMAT,
         "adapter": request.adapter,

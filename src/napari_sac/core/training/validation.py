@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 BEFORE = "before.npz"
 """What the model found on the held-out part before it learned."""
 
+_SECONDS = "seconds"
 _VALIDATION_IMAGES = 4
 _MARGIN = 2.0
 
@@ -136,11 +138,24 @@ def predict(run: Run) -> list[Any]:
     ]
 
 
-def predict_before(run: Run) -> None:
-    """Keep what the model finds before it learns, for the comparison."""
+def predict_before(run: Run) -> float:
+    """Keep what the model finds before it learns, for the comparison.
+
+    Returns
+    -------
+    float
+        Seconds that it took, also if that was before the run was ended and resumed: the
+        comparison at the end takes as long.
+    """
     file = run.folder / BEFORE
     if file.exists():
-        return
+        with np.load(file) as saved:
+            # a run that an older version began lacks it
+            return float(saved[_SECONDS]) if _SECONDS in saved else 0.0
+    begun = time.monotonic()
     found = {str(i): labels for i, labels in enumerate(predict(run))}
+    seconds = time.monotonic() - begun
+    found[_SECONDS] = np.array(seconds)
     with atomic_path(file) as partial, partial.open("wb") as opened:
         np.savez_compressed(opened, **found)
+    return seconds
