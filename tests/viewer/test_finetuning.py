@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tifffile
+from napari.components import ViewerModel
+from napari.layers._source import Source
 
 from napari_sac.core.errors import Cancelled, OutputError, TrainingDataError
 from napari_sac.core.progress import ignore_progress
@@ -29,7 +31,7 @@ from napari_sac.viewer.finetuning import (
     read_verdict,
     suggest_name,
 )
-from napari_sac.viewer.planes import IMAGE_FILE
+from napari_sac.viewer.session import AnnotationSession
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -235,19 +237,34 @@ def test_names_are_suggested_that_are_free() -> None:
     assert len(suggest_name("x" * 500, lambda _: False)) < 64
 
 
-def test_planes_of_one_file_are_never_learned_from_and_proved_on(
-    bench: Bench, nuclei: Nuclei, tmp_path: Path
+@pytest.mark.parametrize("from_file", [False, True])
+def test_planes_of_one_image_are_never_learned_from_and_proved_on(
+    bench: Bench, nuclei: Nuclei, tmp_path: Path, from_file: bool
 ) -> None:
-    groups = []
-    for file in ("a.tif", "a.tif", "b.tif"):
-        # as planes lie in a viewer that has opened a session
-        bench.layer = bench.viewer.add_image(
-            nuclei.image.copy(),
-            rgb=True,
-            metadata={IMAGE_FILE: str(tmp_path / "x" / ".." / file)},
-        )
-        annotation = bench.session.import_labels(bench.plane, nuclei.labels)
+    grey = nuclei.image.mean(axis=-1).astype(np.uint8)
+    stack = np.stack([grey, grey[::-1]])
+    bench.layer = bench.viewer.add_image(stack, name="stack")
+    if from_file:
+        tifffile.imwrite(tmp_path / "a.tif", stack)
+        # as a reader of napari's tells it
+        bench.layer._source = Source(path=str(tmp_path / "a.tif"))
+    for place in (0, 1):
+        bench.viewer.dims.set_point(0, place)
+        labels = nuclei.labels[::-1] if place else nuclei.labels
+        annotation = bench.session.import_labels(bench.plane, labels)
         bench.session.accept(annotation, np.arange(3))
-        (one,) = gather((copy_annotation(annotation),), ignore_progress)
-        groups.append(one.group)
-    assert groups == [str(tmp_path / name) for name in ("a.tif", "a.tif", "b.tif")]
+    bench.layer = bench.viewer.add_image(nuclei.image, rgb=True, name="other")
+    annotation = bench.session.import_labels(bench.plane, nuclei.labels)
+    bench.session.accept(annotation, np.arange(3))
+    bench.session.save_as(tmp_path / "mine.sac")
+    bench.session.close()
+
+    session = AnnotationSession.of(ViewerModel())
+    session.open(tmp_path / "mine.sac")
+    first, second, other = (
+        gather((copy_annotation(annotation),), ignore_progress)[0].group
+        for annotation in session.annotations
+    )
+    session.close()
+    assert first == second
+    assert other != first

@@ -34,6 +34,7 @@ from napari_sac.viewer.live import Edit
 from napari_sac.viewer.planes import (
     AS_READ,
     IMAGE_FILE,
+    IMAGE_ORIGIN,
     ImagePlane,
     full_resolution,
     pixel_size,
@@ -789,7 +790,11 @@ def _load_plane(
         pixels,
         rgb=True,
         name=reference.name,
-        metadata={IMAGE_FILE: reference.path, AS_READ: True},
+        metadata={
+            IMAGE_FILE: reference.path,
+            IMAGE_ORIGIN: reference.path or f"{read.journal.folder}: {reference.name}",
+            AS_READ: True,
+        },
         **_placed(view),
     )
     return ImagePlane(layer, pixels, ())

@@ -20,7 +20,7 @@ import numpy as np
 from napari_sac.core.errors import OutputError, TrainingDataError
 from napari_sac.core.models.adapter import INFO_FILE
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
-from napari_sac.viewer.planes import IMAGE_FILE
+from napari_sac.viewer.planes import IMAGE_ORIGIN
 from napari_sac.viewer.regions import inside_polygon
 
 if TYPE_CHECKING:
@@ -379,9 +379,11 @@ def _read(source: Source, progress: Progress) -> tuple[ReviewedImage, ...]:
 
 
 def _group_of(layer: Image) -> str:
-    """Return the same for all layers of one file: their planes are alike."""
-    file = layer.source.path or layer.metadata.get(IMAGE_FILE)
-    return os.path.abspath(file) if file else f"layer {id(layer)}"
+    """Return the same for all layers of one image: its planes are alike."""
+    file = layer.source.path
+    if file:
+        return os.path.abspath(file)
+    return layer.metadata.get(IMAGE_ORIGIN) or f"layer {id(layer)}"
 
 
 def _named_apart(images: Sequence[ReviewedImage]) -> tuple[ReviewedImage, ...]:

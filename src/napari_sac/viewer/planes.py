@@ -31,6 +31,9 @@ _MOST_CHANNELS = 16
 IMAGE_FILE = "napari-sac image"
 """In the metadata of a layer: the file of pixels that a session brought back."""
 
+IMAGE_ORIGIN = "napari-sac origin"
+"""In the metadata of such a layer: the same for all planes of one image."""
+
 AS_READ = "napari-sac pixels"
 """In the metadata of a layer: whether its pixels are as every model reads them."""
 
