@@ -16,6 +16,7 @@ from napari_sac.core.progress import ignore_progress
 from napari_sac.core.session.history import History
 from napari_sac.core.session.replay import compute_labels
 from napari_sac.core.types import POSITIVE
+from napari_sac.viewer import annotation as annotation_module
 from napari_sac.viewer.inference import (
     FindRequest,
     LoadedModel,
@@ -27,6 +28,7 @@ from napari_sac.viewer.inference import (
 from napari_sac.viewer.live import decode_live
 
 if TYPE_CHECKING:
+    import pytest
     from conftest import Bench
     from synthetic import Nuclei
 
@@ -93,6 +95,32 @@ def test_corrections_that_segment_has_drawn_are_drawn_when_it_is_undone(
         check_labels(bench, annotation)
         assert not (annotation.state.labels == first).any()
         session.undo()
+
+
+def test_masks_of_old_steps_are_let_go_and_their_undo_is_right_all_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotation_module, "MOST_REMEMBERED_MASKS", 15)
+    annotation = bench.find()
+    bench.segment(annotation)
+    first, count = bench.loaded, len(annotation.masks)
+    assert count > 7
+    old = [weakref.ref(mask) for mask in annotation.masks.values()]
+    # other models draw all anew: the last step has more masks than that, with those
+    # before it
+    for seed in (1, 2):
+        model = build_tiny_model(seed=seed)
+        bench.loaded = LoadedModel(ModelChoice(f"other {seed}"), model)
+        bench.segment(annotation)
+    gc.collect()
+    assert not any(ref() for ref in old)
+    for _ in range(3):
+        bench.session.undo()
+    bench.session.redo()
+    bench.session.loaded = bench.loaded = first
+    bench.session.add_nuclei(annotation, np.array([[5.0, 5.0]]))
+    assert bench.decode()
+    check_labels(bench, annotation)
 
 
 def test_corrections_are_drawn_when_finding_is_undone(bench: Bench) -> None:

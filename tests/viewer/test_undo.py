@@ -9,6 +9,7 @@ import pytest
 from app_model.types import KeyBinding
 
 from napari_sac.core.types import NEGATIVE, POSITIVE
+from napari_sac.viewer import annotation as annotation_module
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -273,7 +274,11 @@ def test_the_first_click_brings_labels(bench: Bench) -> None:
     check_shown(annotation)
 
 
-def test_random_actions_undo_and_redo_to_the_byte(bench: Bench) -> None:
+@pytest.mark.parametrize("remembered", [20, 50_000])
+def test_random_actions_undo_and_redo_to_the_byte(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, remembered: int
+) -> None:
+    monkeypatch.setattr(annotation_module, "MOST_REMEMBERED_MASKS", remembered)
     for seed in range(3):
         rng = np.random.default_rng(seed)
         annotation = bench.find()

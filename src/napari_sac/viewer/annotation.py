@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     MaskChanges = dict[int, tuple[ObjectMask | None, ObjectMask | None]]
 
+MOST_REMEMBERED_MASKS = 50_000
+"""How many masks all steps that can be undone remember, beside those that are drawn; a
+few kilobytes each."""
+
 
 @dataclass(eq=False)
 class Annotation:
@@ -109,6 +113,7 @@ class Annotation:
     undrawn: set[int] = field(default_factory=set)
     drew_others: set[int] = field(default_factory=set)
     _mask_changes: dict[int, MaskChanges] = field(default_factory=dict)
+    _forgotten_to: int = 0
     _put_away: WeakSet[Layer] = field(default_factory=WeakSet)
 
     @property
@@ -232,6 +237,9 @@ class Annotation:
 
     def take_masks(self, step: int, masks: Mapping[int, ObjectMask | None]) -> None:
         """Remember masks that a step brought, and those it made worthless."""
+        if step <= self._forgotten_to:
+            self.replace_masks(masks)
+            return
         changes = self._mask_changes.setdefault(step, {})
         for object_id, mask in masks.items():
             before = self.masks.get(object_id)
@@ -240,6 +248,10 @@ class Annotation:
             first, _ = changes.get(object_id, (before, None))
             changes[object_id] = (first, mask)
             self._set_mask(object_id, mask)
+        while sum(map(len, self._mask_changes.values())) > MOST_REMEMBERED_MASKS:
+            # without them undo works too, and what comes next is decoded anew
+            self._forgotten_to = min(self._mask_changes)
+            del self._mask_changes[self._forgotten_to]
 
     def undo_masks(self, step: int) -> None:
         """Have the masks again that there were before a step, which is undone."""

@@ -383,7 +383,7 @@ def _group_of(layer: Image) -> str:
     file = layer.source.path
     if file:
         return os.path.abspath(file)
-    return layer.metadata.get(IMAGE_ORIGIN) or f"layer {id(layer)}"
+    return str(layer.metadata.get(IMAGE_ORIGIN) or f"layer {id(layer)}")
 
 
 def _named_apart(images: Sequence[ReviewedImage]) -> tuple[ReviewedImage, ...]:
