@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from napari_sac.core.device import DEVICE_NAMES, Device, select_device
+from napari_sac.core.device import DEVICE_NAMES, Device, is_out_of_memory, select_device
 from napari_sac.core.errors import DeviceError
 
 CUDA = torch.cuda.is_available()
@@ -107,3 +107,29 @@ def test_cuda_tells_its_name_and_memory():
     device = select_device("cuda")
     assert device.title == torch.cuda.get_device_name()
     assert device.memory_bytes > 2**28
+
+
+def test_a_little_less_memory_gives_the_same_batches():
+    free = [Device("cuda", "GPU", "", n << 20) for n in (20_000, 20_001, 17_000)]
+    assert len({d.batch_pixels for d in free}) == 1
+    assert len({d.batch_tokens for d in free}) == 1
+    assert free[0].batch_pixels * 4096 <= free[0].memory_bytes
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            True,
+        ),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), True),
+        (RuntimeError("shapes do not fit"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_whatever_torch_says_when_memory_is_short(error, short):
+    assert is_out_of_memory(error) is short

@@ -517,7 +517,7 @@ def test_damaged_and_missing_labels_are_label_errors(tmp_path):
 def test_prompts_come_back_exactly(tmp_path):
     prompts = Prompts.from_points(
         [[1 / 3, 2.0], [1e5 + 0.1, 0.0], [7, 8]],
-        object_id=[5, 5, 2**40],
+        object_id=[5, 5, 2**31],
         sign=[POSITIVE, NEGATIVE, POSITIVE],
         score=[0.87, 1 / 3, 1],
         state=["auto", "added", "rejected"],
@@ -564,6 +564,7 @@ def test_no_prompts_come_back_as_none(tmp_path):
         "1,2,3,+,nan,auto",
         "1,2,3,+,0.5,maybe",
         "99999999999999999999,2,3,+,0.5,auto",
+        "4294967296,2,3,+,0.5,auto",
         "",
     ],
 )
@@ -715,3 +716,19 @@ def test_whether_a_file_alone_holds_what_a_viewer_shows(tmp_path):
     assert not holds_array(tmp_path / "missing.png", grey)
     (tmp_path / "slide.svs").write_bytes(b"II*")
     assert not holds_array(tmp_path / "slide.svs", grey)
+
+
+def test_an_image_that_cannot_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((20, 30), np.uint8))
+    monkeypatch.setattr(io, "MAX_PIXELS", 599)
+    with pytest.raises(ImageFormatError, match="20 x 30 pixels, more than fit"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_short_memory_is_not_called_damage(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(io, "_read_pixels", fail)
+    with pytest.raises(ImageFormatError, match="more memory than there is"):
+        read_image(tmp_path / "a.tif")

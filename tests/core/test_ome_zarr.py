@@ -78,3 +78,12 @@ def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="could not be written"):
         write_ome_zarr(tmp_path / "file" / "a.ome.zarr", np.ones((3, 5), np.uint32))
+
+
+@pytest.mark.parametrize("labels", [[[-1, 0]], [[0.5, 1.0]]])
+def test_labels_that_do_not_fit_are_not_written(
+    tmp_path: Path, labels: list[list[float]]
+) -> None:
+    with pytest.raises(ValueError, match="labels must"):
+        write_ome_zarr(tmp_path / "a.ome.zarr", np.array(labels))
+    assert not list(tmp_path.iterdir())

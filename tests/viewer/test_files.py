@@ -512,6 +512,18 @@ def test_points_are_no_outlines(bench: Bench, tmp_path: Path) -> None:
     assert annotation.state is before
 
 
+def test_a_file_without_any_outline_deletes_nothing(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = edit(bench)
+    before = annotation.state
+    file = tmp_path / "empty.geojson"
+    file.write_text(json.dumps({"type": "FeatureCollection", "features": []}))
+    with pytest.raises(LabelFormatError, match="no outlines. Nothing was changed"):
+        bench.session.import_geojson(bench.plane, file)
+    assert annotation.state is before
+
+
 def test_outlines_go_out_and_come_back_with_their_ids(
     bench: Bench, tmp_path: Path
 ) -> None:

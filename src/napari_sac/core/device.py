@@ -32,7 +32,8 @@ class Device:
     reason : str
         Why it was chosen, as a phrase for people.
     memory_bytes : int
-        Memory that was free when it was chosen: of the GPU, or of the computer.
+        Memory that was free when it was chosen: of the GPU, or of the computer. Of a
+        Mac's GPU, what it may take.
     bfloat16 : bool
         Whether it computes in bfloat16 faster than in float32.
     """
@@ -74,7 +75,7 @@ class Device:
         faster, and cancelling waits for the batch.
         """
         most = 1024**2 if self.name == "cpu" else 8 * 1024**2
-        return min(most, self.memory_bytes // 4096)
+        return _halved(most, self.memory_bytes // 4096)
 
     @property
     def batch_tokens(self) -> int:
@@ -83,7 +84,30 @@ class Device:
         Few, as every batch is filled up to it.
         """
         most = 512 if self.name == "cpu" else 4096
-        return min(most, self.memory_bytes // 65536)
+        return _halved(most, self.memory_bytes // 65536)
+
+
+def _halved(most: int, fits: int) -> int:
+    """Return ``most``, halved until it fits, but not below 1.
+
+    Results differ in their last bits with the size of a batch: it must not follow every
+    other program that takes or gives back a little memory.
+    """
+    while most > max(1, fits):
+        most //= 2
+    return most
+
+
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+"""What torch says on Linux, on Windows, and on GPUs."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory is short; torch mostly has no class."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(s in text for s in _NO_MEMORY)
 
 
 def select_device(name: str = "auto") -> Device:

@@ -134,8 +134,8 @@ def read_geojson(path: str | Path, shape: tuple[int, int]) -> Outlines:
     Raises
     ------
     LabelFormatError
-        If the file is missing or damaged, holds nothing that is an area or a point, or
-        nothing that lies in the image.
+        If the file is missing or damaged, or if it holds something, but nothing that is
+        an area or a point, or that lies in the image.
     """
     file = Path(path)
     features = [_Shape.parse(file, f) for f in _features(file)]

@@ -59,6 +59,9 @@ _POINT_COLUMNS = (
 _NO_RGB = (5, 8)
 """What TIFF calls colours for printing, and CIELAB."""
 
+MAX_PIXELS = 400_000_000
+"""Of one plane: more do not fit in memory with what is computed of them."""
+
 LOW_PERCENTILE = 0.1
 HIGH_PERCENTILE = 99.9
 _PERCENTILE_PIXELS = 1 << 20
@@ -156,13 +159,18 @@ def read_image(path: str | Path, *, separate: bool = False) -> AnyArray:
     Raises
     ------
     ImageFormatError
-        If the file is missing, damaged, or holds more than one plane.
+        If the file is missing, damaged, too large, or holds more than one plane.
     """
     file = Path(path)
     try:
         return _read_pixels(file, as_labels=False, separate=separate)
     except ImageFormatError:
         raise
+    except MemoryError as error:
+        raise ImageFormatError(
+            f"{file} needs more memory than there is. Crop the region of interest, or "
+            "close other programs."
+        ) from error
     except DECODE_ERRORS as error:
         raise ImageFormatError(
             f"{file} could not be read as an image ({_reason(error)}). "
@@ -208,6 +216,25 @@ def read_labels(path: str | Path) -> IntArray:
     return labels
 
 
+def as_uint32(labels: npt.ArrayLike) -> npt.NDArray[np.uint32]:
+    """Return labels (H, W) of any type of whole numbers as uint32.
+
+    Raises
+    ------
+    ValueError
+        If they are not that, or have a number that does not fit.
+    """
+    values = np.asarray(labels)
+    if values.ndim != 2 or values.dtype.kind not in "iub":
+        raise ValueError(
+            f"labels must be (H, W) integers, got {values.shape} {values.dtype}"
+        )
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    if low < 0 or high > np.iinfo(np.uint32).max:
+        raise ValueError(f"labels must fit into uint32, got {low} to {high}")
+    return values.astype(np.uint32, copy=False)
+
+
 def write_labels(path: str | Path, labels: npt.ArrayLike) -> None:
     """Write instance labels as a compressed TIFF, atomically.
 
@@ -224,14 +251,8 @@ def write_labels(path: str | Path, labels: npt.ArrayLike) -> None:
     OutputError
         If the file cannot be written; what was there before is kept.
     """
-    values = np.asarray(labels)
-    if values.ndim != 2 or values.dtype.kind not in "iub":
-        raise ValueError(
-            f"labels must be (H, W) integers, got {values.shape} {values.dtype}"
-        )
-    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
-    if low < 0 or high > np.iinfo(np.uint32).max:
-        raise ValueError(f"labels must fit into uint32, got {low} to {high}")
+    values = as_uint32(labels)
+    high = int(values.max(initial=0))
     dtype = np.uint16 if high <= np.iinfo(np.uint16).max else np.uint32
     # late: it takes nearly half of the time in which a dock opens
     import tifffile
@@ -326,7 +347,7 @@ def _parse_prompt(
         values = None
     if (
         values is None
-        or not 1 <= values[0] <= np.iinfo(np.int64).max
+        or not 1 <= values[0] <= np.iinfo(np.uint32).max
         or not np.isfinite(values[1:3]).all()
         or not 0 <= values[4] <= 1
     ):
@@ -452,6 +473,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield partial
+        # else a loss of power could leave the new name with nothing in it
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(partial, target)
     except OSError as error:
         raise OutputError(
@@ -684,7 +708,13 @@ def _read_tiff(file: Path, *, as_labels: bool, separate: bool) -> AnyArray:
                 f"{file} claims {series.nbytes:,} bytes of pixels, more than it can "
                 "hold: it is damaged. Save the image again."
             )
-        channels = dict(zip(axes, series.shape, strict=True)).get("C", 1)
+        sizes = dict(zip(axes, series.shape, strict=True))
+        if sizes["Y"] * sizes["X"] > MAX_PIXELS:
+            raise ImageFormatError(
+                f"{file} is {sizes['Y']:,} x {sizes['X']:,} pixels, more than fit in "
+                "memory at once. Crop the region of interest."
+            )
+        channels = sizes.get("C", 1)
         if channels == 4 and not separate and not as_labels:
             raise ImageFormatError(
                 f"{file} has 4 channels. Say which one or two of them, counted from 0, "

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sac.core.errors import OutputError
+from napari_sac.core.io import as_uint32
 from napari_sac.core.types import POSITIVE, AnyArray, Prompts
 
 VERSION = "0.5"
@@ -51,14 +52,16 @@ def write_ome_zarr(
     OutputError
         If something else is there or the folder cannot be written; then nothing is
         changed.
+    ValueError
+        If the labels do not fit into uint32.
     """
-    target = Path(path)
+    target, values = Path(path), as_uint32(labels)
     check_replaceable(target)
     name = secrets.token_hex(6)
     partial, old = target.with_name(f".{name}.part"), target.with_name(f".{name}.old")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write(partial, np.asarray(labels, np.uint32), prompts, image)
+        _write(partial, values, prompts, image)
         if target.exists():
             os.replace(target, old)
         os.replace(partial, target)

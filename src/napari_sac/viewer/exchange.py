@@ -358,10 +358,13 @@ def read_outlines(
 
     progress("reading the file", 0, 0)
     outlines = read_geojson(path, shape)
-    if len(outlines.points) and not len(outlines.object_id):
+    if not len(outlines.object_id):
+        # without any, all that is here would have been deleted there
+        had, way = ("points and no", "import it as points")
+        if not len(outlines.points):
+            had, way = ("no", "export annotations or detections from QuPath")
         raise LabelFormatError(
-            f"{path} has points and no outlines. Nothing was changed; import it as "
-            "points."
+            f"{path} has {had} outlines. Nothing was changed; {way}."
         )
     areas = prepare_labels(_without_rejected(outlines), shape, progress)
     return ReadOutlines(outlines, areas)

@@ -382,7 +382,7 @@ def _group_of(layer: Image) -> str:
     """Return the same for all layers of one image: its planes are alike."""
     file = layer.source.path
     if file:
-        return os.path.abspath(file)
+        return str(os.path.abspath(file))
     return str(layer.metadata.get(IMAGE_ORIGIN) or f"layer {id(layer)}")
 
 

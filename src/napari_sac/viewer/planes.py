@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sac.core.errors import ImageFormatError
-from napari_sac.core.io import normalise_image
-from napari_sac.core.session.layout import MAX_PIXELS
+from napari_sac.core.io import MAX_PIXELS, normalise_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

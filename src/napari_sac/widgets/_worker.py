@@ -26,6 +26,7 @@ from napari.utils import cancelable_progress
 from napari.utils.notifications import notification_manager, show_error
 from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
 
+from napari_sac.core.device import is_out_of_memory
 from napari_sac.core.errors import Cancelled, NapariSacError, OutputError
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._torch_import import import_torch
@@ -506,7 +507,7 @@ def _ignore(_: object) -> None:
 
 
 def _sentence(title: str, error: Exception) -> str:
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return (
             f"{title} needs more memory than there is. Points and labels were kept. "
             "Choose a smaller model, the cpu, or crop the image."

@@ -15,9 +15,11 @@ from napari_sac.core.inference.embedding import Embedding, embed_image
 from napari_sac.core.inference.predictor import (
     decode_prompts,
     decode_semantic,
+    keep_own_part,
     neighbour_negatives,
     surroundings,
 )
+from napari_sac.core.inference.segment import embedding_scale
 from napari_sac.core.types import NEGATIVE, Prompts
 
 if TYPE_CHECKING:
@@ -132,10 +134,12 @@ def test_only_what_a_person_placed_pushes_and_is_pushed() -> None:
     assert len(neighbour_negatives(found, 1, reach=12)) == 0
 
 
-def test_two_points_at_one_place_are_each_others_neighbours() -> None:
-    prompts = Prompts.from_points([[5, 5], [5, 5], [5, 5]], state="moved")
+def test_a_point_that_is_there_twice_is_no_neighbour_of_itself() -> None:
+    # a row of a table that came twice would take away its own nucleus
+    prompts = Prompts.from_points([[5, 5], [5, 5], [9, 5]], state="moved")
     added = neighbour_negatives(prompts, 1, reach=12)
-    assert sorted(added.object_id) == [1, 2, 3]
+    assert added.object_id.tolist() == [1, 2, 3]
+    assert added.yx.tolist() == [[9, 5], [9, 5], [5, 5]]
 
 
 def test_a_mask_that_fills_its_window_grows(
@@ -231,3 +235,44 @@ def test_surroundings_are_whole_nuclei_and_no_far_ones() -> None:
     around = surroundings(prompts, np.array([[10.0, 15.0]]), 5.0)
     assert around.object_id.tolist() == [7, 7, 9]
     assert around.yx.tolist() == [[10, 10], [10, 90], [10, 20]]
+
+
+def two_parts() -> np.ndarray:
+    """Logits with a large part on the left and a small one on the right."""
+    logits = np.full((10, 20), -1, np.float32)
+    logits[1:9, 1:8] = 2
+    logits[4:6, 15:18] = 1
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("positives", "kept"),
+    [
+        ([[5, 3]], {2}),
+        ([[5, 16]], {1}),
+        ([[5, 3], [5, 16]], {1, 2}),
+        ([[0, 11]], {2}),
+        ([[-3, 40]], {2}),
+    ],
+    ids=["large", "small", "both", "beside: largest", "outside"],
+)
+def test_a_mask_is_the_part_that_was_meant(
+    positives: list[list[float]], kept: set[int]
+) -> None:
+    logits = two_parts()
+    result = keep_own_part(logits, np.array(positives, float))
+    assert set(result[result > 0].tolist()) == kept
+    assert (result[logits <= 0] == logits[logits <= 0]).all()
+    assert (result[result > 0] == logits[result > 0]).all()
+
+
+@pytest.mark.parametrize("diameter", [20, 80])
+def test_semantic_mode_takes_a_prompt_on_the_first_pixel(
+    tiny_model: Model, nuclei: Nuclei, diameter: float
+) -> None:
+    embedding = embed_image(
+        nuclei.image, tiny_model, scale=embedding_scale(tiny_model, diameter)
+    )
+    prompts = Prompts.from_points([[0, 0]])
+    logits = decode_semantic(embedding, prompts, tiny_model, DecodeConfig())
+    assert np.isfinite(logits[0, 0])

@@ -137,3 +137,11 @@ def test_the_generator_counts_until_a_person_has_decided() -> None:
     assert table.object_id.tolist() == [2, 1]
     assert table.reasons == (("uncertain proposal",), ())
     assert table.doubt[1] < 0.15
+
+
+def test_where_the_model_sees_nothing_to_accept_is_no_advice() -> None:
+    masks = [GOOD, disc(2, (60, 60), logit=-1.0)]
+    table = table_of(masks, Prompts.from_points([[20, 20], [60, 60]]))
+    assert table.object_id[0] == 2
+    assert table.reasons[0][0].startswith(f"{NO_MASK}, for the model sees none")
+    assert "ccept" not in table.reasons[0][0]

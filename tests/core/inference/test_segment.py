@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -100,3 +100,44 @@ def test_points_outside_of_the_image_are_refused(tiny_model: Model) -> None:
     points = [[1, 2], [39, 29], [float("nan"), 1]]
     with pytest.raises(LabelFormatError, match=r"2 of 3 points.*y 39, x 29"):
         segment_points(image, points, tiny_model)
+
+
+@pytest.mark.parametrize("mode", ["instance", "semantic"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (300, 2)])
+def test_a_point_in_the_smallest_images_is_no_crash(
+    disc_model: Model, shape: tuple[int, int], mode: Literal["instance", "semantic"]
+) -> None:
+    image = np.full((*shape, 3), 200, np.uint8)
+    config = DecodeConfig(mode=mode, minimum_iou=0)
+    result = segment_points(image, [[0, 0]], disc_model, config, diameter=10)
+    assert result.labels.shape == shape
+    assert set(np.unique(result.labels)) <= {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("image", "diameter", "words"),
+    [
+        (np.zeros((40, 40, 3), np.float32), 20, "normalise_image"),
+        (np.zeros((40, 40), np.uint8), 20, "normalise_image"),
+        (np.zeros((40, 40, 4), np.uint8), 20, "normalise_image"),
+        (np.zeros((40, 40, 3), np.uint8), -20, "diameter"),
+        (np.zeros((40, 40, 3), np.uint8), 0, "diameter"),
+        (np.zeros((40, 40, 3), np.uint8), np.nan, "diameter"),
+    ],
+)
+def test_what_would_be_misread_in_silence_is_a_wrong_call(
+    tiny_model: Model, image: npt.NDArray[np.generic], diameter: float, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        segment_image(image, tiny_model, diameter=diameter)
+    with pytest.raises(ValueError, match=words):
+        segment_points(image, [[5, 5]], tiny_model, diameter=diameter)
+
+
+def test_a_point_that_is_there_twice_still_has_its_nucleus(
+    disc_model: Model, nuclei: Nuclei
+) -> None:
+    middle = np.argwhere(nuclei.labels == 1).mean(0)
+    alone = segment_points(nuclei.image, [middle], disc_model, diameter=20)
+    twice = segment_points(nuclei.image, [middle, middle], disc_model, diameter=20)
+    np.testing.assert_array_equal(twice.labels > 0, alone.labels > 0)

@@ -393,7 +393,15 @@ def test_strange_files_among_the_imported_are_ignored(home, tiny_file):
     (folder / "damaged.safetensors").write_bytes(b"x" * 50)
     write_weights(folder / "foreign.safetensors", {"a": torch.zeros(1)})
     now = registry._NOTE_FORMAT
-    notes = ("{", "[]", '{"format": 1}', note_of_format(now + 1), note_of_format(now))
+    deep = "[" * 100_000
+    notes = (
+        "{",
+        "[]",
+        deep,
+        '{"format": 1}',
+        note_of_format(now + 1),
+        note_of_format(now),
+    )
     for i, note in enumerate(notes):
         write_weights(
             folder / f"other{i}.safetensors",
@@ -401,4 +409,20 @@ def test_strange_files_among_the_imported_are_ignored(home, tiny_file):
             {registry._NOTE: note},
         )
     known = [spec.name for spec in model_specs() if spec.imported]
-    assert known == ["mine", "other4"], "all but the last are no notes of this format"
+    assert known == ["mine", "other5"], "all but the last are no notes of this format"
+
+
+def test_a_file_called_as_a_shipped_model_does_not_take_its_place(home, tiny_file):
+    import_model(tiny_file, "mine")
+    folder = home / "models" / "imported"
+    (folder / "mine.safetensors").rename(folder / "sac_tiny.safetensors")
+    assert [s.name for s in model_specs()].count("sac_tiny") == 1
+    assert not get_spec("sac_tiny").imported
+
+
+def test_what_does_not_fit_is_told_before_gigabytes_come(monkeypatch):
+    spec = replace(get_spec("vit_b"), url="http://127.0.0.1:1/w.pth")
+    others = tuple(s for s in registry._REGISTERED if s.name != "vit_b")
+    monkeypatch.setattr(registry, "_REGISTERED", (*others, spec))
+    with pytest.raises(IncompatibleAdapterError, match="vit_b"):
+        load_model("vit_b", adapter="he", device="cpu")

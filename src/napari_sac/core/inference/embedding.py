@@ -62,6 +62,10 @@ class Embedding:
         """Return image positions (N, 2) in pixels of the encoder's input."""
         return (yx + 0.5) * self.scale - 0.5
 
+    def to_image(self, input_yx: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return positions (N, 2) of the encoder's input in pixels of the image."""
+        return (input_yx + 0.5) / self.scale - 0.5
+
     def owners(self, input_yx: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """Return the index of the tile that owns each position (N, 2) of the input."""
         row = self.rows.owner(input_yx[:, 0])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 from scipy.spatial import KDTree
 from torch import Tensor
 from torch.nn import functional as F
@@ -216,7 +217,8 @@ def _rank(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the ``count`` nearest pairs of each owner within reach, nearest first."""
     squared = ((points[owner] - points[neighbour]) ** 2).sum(1)
-    valid = (owner != neighbour) & (squared <= reach**2)
+    # a point that is there twice must not speak against itself
+    valid = (owner != neighbour) & (squared > 0) & (squared <= reach**2)
     owner, neighbour, squared = owner[valid], neighbour[valid], squared[valid]
     order = np.lexsort((neighbour, squared, owner))
     owner, neighbour = owner[order], neighbour[order]
@@ -405,20 +407,22 @@ def _decode_batch(
         )
         logits, predicted_iou = logits.float().cpu(), predicted_iou.float().cpu()
     first = origins.numpy() * patch + corners
-    too_small = (
-        _touches_inside(logits, origins, window, grid) if window < grid else None
-    )
-    crops = _to_image(logits, first, window * patch, embedding, generator_weight)
+    seen = _to_image(logits, first, window * patch, embedding, generator_weight)
+    # a side of the tile ends there because nothing more is known, not by choice
+    cut = np.stack([origins.numpy() > 0, origins.numpy() + window < grid], axis=1)
     result: list[tuple[_Query, ObjectMask | None]] = []
     for i, query in enumerate(batch[:count]):
-        if too_small is not None and too_small[i]:
+        start, values = seen[i]
+        positives = embedding.to_image(query.points[query.signs == POSITIVE])
+        own = keep_own_part(values, positives - start)
+        if window < grid and _touches(own, cut[i], start, embedding):
             result.append((query, None))
             continue
-        origin, values = crops[i]
+        origin, cropped = _crop(own, start)
         mask = ObjectMask(
             object_id=query.object_id,
             origin_yx=origin,
-            logits=values,
+            logits=cropped,
             predicted_iou=float(predicted_iou[i].clamp(0, 1)),
             prompt_key=query.key,
             points_key=query.points_key,
@@ -427,20 +431,63 @@ def _decode_batch(
     return result
 
 
-def _touches_inside(
-    logits: Tensor, origins: Tensor, window: int, grid: int
-) -> npt.NDArray[np.bool_]:
-    """Return which masks reach a side of their window inside the tile."""
+def keep_own_part(
+    logits: npt.NDArray[np.float32], positives: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float32]:
+    """Return the logits with 0 in the parts of a mask that hold none of its positives.
+
+    What SAM leaves open between nuclei the generator may lift above 0, so a window can
+    show neighbours beside the nucleus that was meant.
+
+    Parameters
+    ----------
+    logits : (h, w) float32
+    positives : (N, 2) float64
+        (y, x) of the nucleus's positives, in pixels of ``logits``; they may lie beside.
+
+    Returns
+    -------
+    (h, w) float32
+        If no positive lies in a part, the largest is kept.
+    """
+    parts, count = ndimage.label(logits > 0)
+    if count < 2:
+        return logits
+    y, x = np.clip(np.rint(positives).astype(int), 0, np.subtract(logits.shape, 1)).T
+    own = set(parts[y, x].tolist()) - {0}
+    own = own or {int(np.argmax(np.bincount(parts.ravel())[1:])) + 1}
+    return np.where((parts == 0) | np.isin(parts, list(own)), logits, np.float32(0))
+
+
+def _touches(
+    logits: npt.NDArray[np.float32],
+    cut: npt.NDArray[np.bool_],
+    start: npt.NDArray[np.int64],
+    embedding: Embedding,
+) -> bool:
+    """Return whether a mask reaches a side of its window beyond which more is known.
+
+    Parameters
+    ----------
+    logits : (h, w) float32
+        Of the pixels of the window that lie in the image.
+    cut : (2, 2) bool
+        Whether the tile goes on before the first and behind the last row, and likewise
+        for the columns.
+    start : (2,) int
+        Pixel of the image at ``logits[0, 0]``.
+    embedding : Embedding
+    """
     inside = logits > 0
-    sides = torch.stack(
+    end = start + logits.shape
+    sides = np.array(
         [
-            inside[:, 0].any(1) & (origins[:, 0] > 0),
-            inside[:, -1].any(1) & (origins[:, 0] + window < grid),
-            inside[:, :, 0].any(1) & (origins[:, 1] > 0),
-            inside[:, :, -1].any(1) & (origins[:, 1] + window < grid),
+            [inside[0].any(), inside[:, 0].any()],
+            [inside[-1].any(), inside[:, -1].any()],
         ]
     )
-    return np.asarray(sides.any(0).numpy())
+    goes_on = np.array([start > 0, end < embedding.image_shape])
+    return bool((sides & cut & goes_on).any())
 
 
 def _to_image(
@@ -449,8 +496,8 @@ def _to_image(
     side: int,
     embedding: Embedding,
     generator_weight: float,
-) -> list[tuple[tuple[int, int], npt.NDArray[np.float32]]]:
-    """Return the logits at the pixels of the image, cropped to where they are positive.
+) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    """Return the logits at the pixels of the image, and where these begin.
 
     Parameters
     ----------
@@ -486,22 +533,23 @@ def _to_image(
     if generator_weight:
         values = values + generator_weight * embedding.foreground.windows(start, count)
     end = np.minimum(np.floor((first + side) / scale - 0.5).astype(np.int64) + 1, shape)
-    return [_crop(values[i], start[i], end[i]) for i in range(len(values))]
+    sizes = np.maximum(end - start, 1)
+    return [
+        (at, one[:height, :width])
+        for at, one, (height, width) in zip(start, values, sizes, strict=True)
+    ]
 
 
 def _crop(
-    values: npt.NDArray[np.float32],
-    start: npt.NDArray[np.int64],
-    end: npt.NDArray[np.int64],
+    logits: npt.NDArray[np.float32], start: npt.NDArray[np.int64]
 ) -> tuple[tuple[int, int], npt.NDArray[np.float32]]:
-    height, width = np.maximum(end - start, 1)
-    values = values[:height, :width]
-    inside = values > 0
+    """Return where a mask begins in the image, and its logits around what is inside."""
+    inside = logits > 0
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     if len(rows) == 0:
-        return (int(start[0]), int(start[1])), values[:1, :1].copy()
+        return (int(start[0]), int(start[1])), logits[:1, :1].copy()
     top, left = rows[0], columns[0]
-    cropped = values[top : rows[-1] + 1, left : columns[-1] + 1].copy()
+    cropped = logits[top : rows[-1] + 1, left : columns[-1] + 1].copy()
     return (int(start[0] + top), int(start[1] + left)), cropped
 
 
@@ -543,7 +591,8 @@ def decode_semantic(
     for tile, corner in enumerate(corners):
         progress("decoding", tile, len(corners))
         local = points - corner
-        inside = ((local >= 0) & (local < size)).all(1)
+        # the first pixel's edge lies before its middle, which is 0
+        inside = ((local > -1) & (local < size)).all(1)
         signs = torch.from_numpy(table.sign[inside].astype(np.int64))[None].to(device)
         if not bool((signs == POSITIVE).any()):
             continue

@@ -20,12 +20,30 @@ def scale_to(wanted: float, diameter: float) -> float:
     """Return the scale at which nuclei of one diameter get another, within bounds.
 
     Beyond 0.15 and 6 there is nothing to see, or too much to compute.
+
+    Raises
+    ------
+    ValueError
+        If the diameter is no number above 0.
     """
+    if not 0 < diameter < np.inf:
+        raise ValueError(f"a diameter must be a number above 0, got {diameter}")
     return float(np.clip(wanted / diameter, _LEAST, _MOST))
 
 
 def resize_image(image: npt.NDArray[np.uint8], shape: tuple[int, int]) -> Tensor:
-    """Return the image as a (3, h, w) uint8 tensor of the given height and width."""
+    """Return the image as a (3, h, w) uint8 tensor of the given height and width.
+
+    Raises
+    ------
+    ValueError
+        If it is not (H, W, 3) uint8: other values would be taken for these in silence.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(
+            f"an image must be (H, W, 3) uint8, as normalise_image returns it, got "
+            f"{image.shape} {image.dtype}"
+        )
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     if tuple(tensor.shape[1:]) == shape:
         return tensor

@@ -217,6 +217,8 @@ def _judge(
 
 def _why_hidden(there: npt.NDArray[np.uint32]) -> str:
     """Return why a nucleus has no pixel, and what to do; ``there`` is where it was."""
+    if there.size == 0:
+        return f"{NO_MASK}, for the model sees none there. Reject it, or paint it"
     owners, counts = np.unique(there[there != 0], return_counts=True)
     if len(owners) == 0:
         return (

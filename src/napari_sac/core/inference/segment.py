@@ -74,6 +74,11 @@ def segment_image(
     diameter : float, optional
         Typical nucleus diameter in pixels; estimated from the image if not given.
     progress : Progress, optional
+
+    Raises
+    ------
+    ValueError
+        If the image is not (H, W, 3) uint8, or the diameter no number above 0.
     """
     proposing = proposal_config or ProposalConfig()
     decoding = decode_config or DecodeConfig()
@@ -124,6 +129,8 @@ def segment_points(
     ------
     LabelFormatError
         If a point lies outside of the image.
+    ValueError
+        As :func:`segment_image`.
     """
     prompts = prompts_from_points(yx)
     check_inside(prompts.yx, image.shape[:2])

@@ -461,7 +461,8 @@ def export_merged(info: AdapterInfo, file: str | Path) -> Path:
     Raises
     ------
     NapariSacError
-        If the base model is not at hand or another one, or the file cannot be written.
+        If the base model cannot be got or is another one, or the file cannot be
+        written.
     """
     import torch
 

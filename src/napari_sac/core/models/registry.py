@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from napari_sac.core.device import Device, select_device
+from napari_sac.core.device import Device, is_out_of_memory, select_device
 from napari_sac.core.errors import (
     DeviceError,
     ModelNotFoundError,
@@ -207,8 +207,10 @@ _REGISTERED = (
 def model_specs() -> tuple[ModelSpec, ...]:
     """Return all models: the registered ones, then the user's imported ones by name."""
     files = sorted(_imported_folder().glob("*.safetensors"))
-    imported = (_read_imported(file) for file in files)
-    return (*_REGISTERED, *(spec for spec in imported if spec is not None))
+    imported = [_read_imported(file) for file in files]
+    taken = {spec.name for spec in _REGISTERED}
+    others = [s for s in imported if s is not None and s.name not in taken]
+    return (*_REGISTERED, *others)
 
 
 def get_spec(name: str) -> ModelSpec:
@@ -378,6 +380,9 @@ def load_model(
     spec = get_spec(name)
     where = select_device(device)
     info = None if adapter is None else find_adapter(adapter, shipped / "adapters")
+    if info is not None and spec.sha256 is not None:
+        # before gigabytes come that it does not fit
+        check_base(info, spec.name, spec.sha256)
     if spec.url is not None:
         download_model(spec, progress)
     path = weights_path(spec, shipped)
@@ -487,13 +492,13 @@ def _load_generator(
 def _move(
     modules: tuple[Sam, PromptGenerator], device: Device, spec: ModelSpec
 ) -> None:
-    import torch
-
     for module in modules:
         module.requires_grad_(False)
         try:
             module.to(device.torch_device)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise DeviceError(
                 f"{device.title} has too little free memory for {spec.name}. Close "
                 "other programs that use it, or choose a smaller model or the cpu."
@@ -530,7 +535,7 @@ def _read_imported(file: Path) -> ModelSpec | None:
         LookupError,
         ValueError,
         TypeError,
-        StopIteration,
+        RecursionError,
     ):
         return None
     return replace(

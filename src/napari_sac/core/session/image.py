@@ -17,11 +17,11 @@ from napari_sac.core.errors import ImageFormatError, SessionError
 from napari_sac.core.io import (
     DECODE_ERRORS,
     HIGHEST_COMPRESSION,
+    MAX_PIXELS,
     TIFF_SUFFIXES,
     normalise_image,
     read_image,
 )
-from napari_sac.core.session.layout import MAX_PIXELS
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -91,18 +91,6 @@ def smaller_plans(plan: Plan, architecture: SamArchitecture) -> Iterator[Plan]:
         yield plan
 
 
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
-"""What torch says on Linux, on Windows, and on Apple's GPUs."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether torch says that memory is short; mostly it has no class for it."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(s in text for s in _NO_MEMORY)
-
-
 def free_memory(device: Device) -> int:
     """Return the bytes that are free on the device now."""
     if device.name == "cuda":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sac.core.device import is_out_of_memory
 from napari_sac.core.errors import DeviceError
 from napari_sac.core.progress import format_bytes
 from napari_sac.core.training.joint_step import Pool, add_gradients, draw_batch
@@ -17,7 +18,6 @@ from napari_sac.core.training.memory import (
     Cost,
     Plan,
     free_memory,
-    is_out_of_memory,
     measure_memory,
     smaller_plans,
 )

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_sac.core.device import is_out_of_memory
 from napari_sac.core.errors import DeviceError
 from napari_sac.core.training.events import Stepped
 from napari_sac.core.training.joint_step import PARTS, add_gradients, draw_batch
-from napari_sac.core.training.memory import is_out_of_memory, smaller_plans
+from napari_sac.core.training.memory import smaller_plans
 from napari_sac.core.training.run import (
     adapter_parameters,
     learn_in_last,
