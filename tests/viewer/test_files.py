@@ -519,7 +519,7 @@ def test_a_file_without_any_outline_deletes_nothing(
     before = annotation.state
     file = tmp_path / "empty.geojson"
     file.write_text(json.dumps({"type": "FeatureCollection", "features": []}))
-    with pytest.raises(LabelFormatError, match="no outlines. Nothing was changed"):
+    with pytest.raises(LabelFormatError, match=r"no outlines\. Nothing was changed"):
         bench.session.import_geojson(bench.plane, file)
     assert annotation.state is before
 
