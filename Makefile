@@ -3,7 +3,7 @@
 #   make demo    run the main job on a sample image, results in demo-output/
 #   make test    run the linters and the tests through tox
 #
-# Another Python than python3: make test PYTHON=python3.12
+# Another Python than python3: rm -rf .venv, then make test PYTHON=python3.12
 
 SHELL := /bin/bash
 PYTHON ?= python3

@@ -16,7 +16,7 @@ from imageio.v3 import imread
 
 from napari_sac.cli import demo
 from napari_sac.cli.main import main
-from napari_sac.core.errors import NapariSacError
+from napari_sac.core.errors import NapariSacError, OutputError
 from napari_sac.core.io import read_labels, read_prompts
 from napari_sac.core.types import Prompts
 
@@ -111,3 +111,11 @@ def test_the_nucleus_to_add_is_the_best_of_those_not_shown() -> None:
     annotation.hidden = hidden.select(np.array([0]))
     place = demo._place_to_add(annotation)
     assert np.linalg.norm(shown.yx - place, axis=1).min() > 25
+
+
+def test_files_that_no_demo_has_left_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "labels.tif").write_bytes(b"a week of work")
+    with pytest.raises(OutputError, match=r"labels\.tif already.*Nothing was written"):
+        demo._prepare(tmp_path)
+    (tmp_path / "summary.json").write_text("{}")
+    demo._prepare(tmp_path)

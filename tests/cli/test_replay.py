@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from skimage.io import imsave
 
+from napari_sac.cli import replay as command
 from napari_sac.cli.main import main
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
 from napari_sac.core.models.registry import load_model
@@ -126,3 +127,19 @@ def test_what_was_computed_before_an_image_is_missed_is_kept(
     assert "cannot be used" in capsys.readouterr().err
     names = sorted(p.name for p in output.iterdir())
     assert names == ["1_a_labels.tif", "1_a_prompts.csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("field.ome", "field.ome"),
+        ("patient 3.2", "patient 3.2"),
+        ("img [1]", "img [1]"),
+        ("cells.png", "cells"),
+        ("C:\\images\\a?.TIF", "a_"),
+        ("../..", "nuclei"),
+    ],
+)
+def test_results_are_called_as_the_window_calls_them(name: str, stem: str) -> None:
+    image = ImageReference(None, name, "", (2, 2))
+    assert command._stems({1: image}) == {1: stem}

@@ -241,6 +241,11 @@ def test_points_of_a_table_are_segmented(folder, output, nuclei, tmp_path, capsy
     capsys.readouterr()
     assert segment(folder, "--points", table, "--output", output) == 2
     assert "cannot be that of several images" in capsys.readouterr().err
+    assert segment(folder, "--points", tmp_path / "poinst", "--output", output) == 2
+    assert "poinst is not there" in capsys.readouterr().err
+    flags = ("--points", points, "--threshold", 0.9)
+    assert segment(folder, *flags, "--output", output) == 2
+    assert "are for points that are found" in capsys.readouterr().err
     (points / "b.csv").unlink()
     assert segment(folder, "--points", points, "--output", output) == 1
     assert "neither b_points.csv nor b.csv" in capsys.readouterr().err

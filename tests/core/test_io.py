@@ -20,6 +20,7 @@ from napari_sac.core.io import (
     read_labels,
     read_points,
     read_prompts,
+    safe_name,
     separate_haematoxylin,
     write_labels,
     write_prompts,
@@ -732,3 +733,21 @@ def test_short_memory_is_not_called_damage(tmp_path, monkeypatch):
     monkeypatch.setattr(io, "_read_pixels", fail)
     with pytest.raises(ImageFormatError, match="more memory than there is"):
         read_image(tmp_path / "a.tif")
+
+
+def test_results_are_called_as_their_image_but_for_what_systems_refuse():
+    assert safe_name("my field (2) [a/b: 3]\n") == "my field (2) [a_b_ 3]_"
+    assert safe_name("...") == "nuclei"
+    assert len(safe_name("x" * 500)) < 250
+
+
+@pytest.mark.parametrize("metadata", [None, {}], ids=["pages", "shaped"])
+def test_pages_are_channels_where_somebody_says_so(tmp_path, rng, metadata):
+    pixels = rng.integers(0, 255, (2, 20, 30), np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels, metadata=metadata, photometric="minisblack"
+    )
+    with pytest.raises(ImageFormatError, match="more than one plane"):
+        read_image(tmp_path / "a.tif")
+    found = read_image(tmp_path / "a.tif", separate=True)
+    np.testing.assert_array_equal(found, np.moveaxis(pixels, 0, -1))

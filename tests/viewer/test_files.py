@@ -256,6 +256,8 @@ def test_live_masks_of_an_opened_session_are_those_of_a_replay(
     bench: Bench, tmp_path: Path, *, winner_goes: bool
 ) -> None:
     annotation = bench.find()
+    # what a person sets covers what was proposed beside it
+    bench.session.add_nuclei(annotation, annotation.prompts.yx[:1] + 3)
     bench.segment(annotation, overlap=0.1)
     ids = set(annotation.prompts.object_id.tolist())
     dropped = sorted(ids - set(np.unique(annotation.state.labels).tolist()))
@@ -275,7 +277,7 @@ def test_live_masks_of_an_opened_session_are_those_of_a_replay(
     if winner_goes:
         session.reject(again, np.flatnonzero(again.prompts.object_id == winner))
     else:
-        again.points.add(place + 3)
+        again.points.add(place - 3)
     assert bench.decode() == 1
     assert not again.unsure
     assert again.masks.keys() >= set(dropped) - {winner}
@@ -875,3 +877,22 @@ def test_pixels_that_come_back_are_not_stretched_again(
     shown = current_plane(again.plane.layer, session.viewer.dims.point)
     np.testing.assert_array_equal(shown.read(), normalise_image(pixels // 2))
     session.close()
+
+
+def test_without_a_dock_napari_says_what_is_wrong_with_a_session(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(bench)
+    folder = bench.session.journal.folder
+    viewer, said = ViewerModel(), []
+    monkeypatch.setattr("napari.current_viewer", lambda: viewer)
+    monkeypatch.setattr("napari.utils.notifications.show_warning", said.append)
+    # it is open in the other viewer
+    open_dropped_session(str(folder))
+    session = AnnotationSession.of(viewer)
+    assert session.read_only
+    assert any("another name" in sentence for sentence in said)
+    session.told.emit("later")
+    assert "later" not in said
+    session.close()
+    bench.session.close()

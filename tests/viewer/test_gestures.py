@@ -18,7 +18,7 @@ from napari_sac.core.inference.instances import inside
 from napari_sac.core.progress import ignore_progress
 from napari_sac.core.session.state import Settings
 from napari_sac.core.types import NEGATIVE, POSITIVE
-from napari_sac.viewer.editing import nucleus_at
+from napari_sac.viewer.editing import NOTHING_GIVEN, nucleus_at
 from napari_sac.viewer.inference import FindRequest, find_nuclei
 from napari_sac.viewer.keys import ACTIONS, DEFAULTS, KeyTakenError
 from napari_sac.viewer.live import PreviewRequest, decode_live
@@ -723,3 +723,26 @@ def test_a_tool_comes_back_after_the_view_was_moved(bench: Bench) -> None:
     gestures.take_up(annotation, "pan_zoom")
     layer.mode = "add"
     assert gestures.tool(annotation) == "add"
+
+
+@pytest.mark.parametrize(("mode", "label"), [("semantic", 1), ("instance", 13)])
+def test_the_brush_has_the_number_that_the_labels_want(
+    bench: Bench, mode: str, label: int
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation, mode=mode)
+    assert bench.session.gestures.take_up(annotation, "paint")
+    assert annotation.labels.selected_label == label
+
+
+def test_to_draw_again_what_the_model_draws_says_why_nothing_happens(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    told: list[str] = []
+    bench.session.told.connect(told.append)
+    steps = len(bench.session.history.done)
+    bench.session.unpaint(annotation, [1, 2])
+    assert told == [NOTHING_GIVEN]
+    assert len(bench.session.history.done) == steps

@@ -96,6 +96,19 @@ def test_where_a_point_gave_next_to_nothing_it_is_said(
     assert told[1:] == ["Little was found at 2 of 2 points."]
 
 
+def test_of_proposals_that_are_shown_again_nothing_is_said(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotation = bench.find(score_threshold=0.9)
+    bench.segment(annotation)
+    told: list[str] = []
+    bench.session.told.connect(told.append)
+    monkeypatch.setattr(doubts, "_LITTLE", -1.0)
+    bench.session.set_threshold(annotation, 0.3)
+    bench.decode()
+    assert told == []
+
+
 def test_an_accepted_nucleus_stays_as_it_was_on_the_screen(bench: Bench) -> None:
     annotation = bench.find()
     bench.segment(annotation)

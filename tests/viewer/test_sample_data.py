@@ -10,6 +10,7 @@ import pytest
 from napari.layers import Layer
 
 from napari_sac.core.datasets import dsb2018, monuseg
+from napari_sac.core.datasets.pairs import LabelledImage
 from napari_sac.core.errors import DownloadError
 from napari_sac.viewer import sample_data
 
@@ -46,3 +47,13 @@ def test_without_a_network_the_message_says_so_and_what_to_do(tmp_path: Path) ->
     with pytest.raises(DownloadError, match=r"no network.*browser"):
         sample_data.monuseg_samples(tmp_path, archive)
     assert not any(p.is_dir() for p in tmp_path.iterdir())
+
+
+def test_of_several_samples_the_one_is_shown_that_the_dock_looks_at() -> None:
+    pixels, labels = np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5), np.int32)
+    samples = tuple(LabelledImage(name, pixels, labels) for name in "abc")
+    layers = sample_data._as_layers(samples, {n: n for n in "abc"}, {})
+    shown = [kwargs["name"] for _, kwargs, _ in layers if kwargs["visible"]]
+    # the dock takes the newest image
+    images = [kwargs["name"] for _, kwargs, kind in layers if kind == "image"]
+    assert shown == images[-1:]

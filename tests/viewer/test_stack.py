@@ -164,3 +164,20 @@ def test_a_stack_that_gets_fewer_planes_is_looked_at_anew(bench: Bench) -> None:
     assert bench.session.find(bench.plane) is None, "the third plane is not there"
     bench.session.follow(bench.plane)
     assert not last.points.visible
+
+
+def test_without_a_dock_the_layers_follow_the_sliders_too(bench: Bench) -> None:
+    open_stack(bench)
+    bench.viewer.dims.set_current_step(0, 0)
+    first = bench.find()
+    grey = bench.layer.data
+    other = bench.viewer.add_image(grey.copy(), name="other", axis_labels=("z",) * 3)
+    bench.layer, stack = other, bench.layer
+    second = bench.find()
+    bench.viewer.dims.set_current_step(0, 1)
+    assert not first.points.visible
+    assert not second.points.visible
+    bench.viewer.dims.set_current_step(0, 0)
+    assert first.points.visible
+    assert second.points.visible
+    assert stack in bench.viewer.layers

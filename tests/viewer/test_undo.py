@@ -149,6 +149,21 @@ def test_moving_the_threshold_is_one_step(bench: Bench) -> None:
     check_shown(annotation)
 
 
+def test_moving_the_threshold_is_one_step_also_where_masks_follow(
+    bench: Bench,
+) -> None:
+    annotation = bench.find(score_threshold=0.9)
+    bench.segment(annotation)
+    before = snapshot(annotation)
+    for threshold in (0.8, 0.7, 0.6, 0.5, 0.4):
+        bench.session.set_threshold(annotation, threshold)
+        bench.decode()
+    assert len(annotation.prompts) == 12
+    assert bench.session.undo() == "show scores from 0.40"
+    assert snapshot(annotation) == before
+    check_shown(annotation)
+
+
 def test_what_changes_nothing_is_no_step(bench: Bench) -> None:
     annotation = bench.find()
     bench.session.accept(annotation, np.arange(2))

@@ -140,3 +140,19 @@ def test_a_speck_is_not_all_there_is_on_the_screen(
     camera.zoom = 0.01
     bring_into_view(bench.viewer, annotation, 3)
     assert camera.zoom < 1.5 * usual
+
+
+def test_where_axes_are_transposed_the_nucleus_is_still_brought_into_view(
+    bench: Bench, annotation: Annotation
+) -> None:
+    bench.viewer.dims.order = (1, 0)
+    look_away(bench)
+    assert not is_in_view(bench.viewer, annotation, 3)
+    bring_into_view(bench.viewer, annotation, 3)
+    assert is_in_view(bench.viewer, annotation, 3)
+    middle = nucleus_box(annotation, 3).middle
+    # the camera counts down and right on the screen, which are x and y now
+    right, down = bench.viewer.scene.camera.center[-2:]
+    box = view_box(bench.viewer)
+    np.testing.assert_allclose(box.middle, (down, right))
+    assert box.holds(middle)

@@ -12,7 +12,9 @@ from napari.components import ViewerModel
 from napari.settings import get_plugin_settings
 from napari.utils._proxies import PublicOnlyProxy
 from npe2 import PluginManifest
+from qtpy.QtCore import Qt
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
+from qtpy.QtWidgets import QAbstractButton, QToolButton
 
 import napari_sac
 from napari_sac.core.types import NEGATIVE, POSITIVE, ObjectMask
@@ -20,6 +22,7 @@ from napari_sac.viewer.keys import DEFAULTS
 from napari_sac.viewer.live import PreviewRequest
 from napari_sac.viewer.outlines import WIDTH
 from napari_sac.widgets._key_clashes import find_clashes
+from napari_sac.widgets._wording import MASKS_WAIT
 from napari_sac.widgets.segment_widget import SegmentWidget
 
 if TYPE_CHECKING:
@@ -560,3 +563,58 @@ def test_pasted_points_can_be_merged(dock: SegmentWidget, nuclei: Nuclei) -> Non
     points._paste_data()
     dock.correct.merge_requested.emit()
     assert len(points.data) == len(annotation.prompts) == 14
+
+
+def test_a_paused_lane_holds_no_frame(
+    dock: SegmentWidget, annotated: Annotation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+    monkeypatch.setattr(dock.correcting._frame, "hold", lambda: held.append(True))
+    dock.correcting.pause(True)
+    dock.session.add_nuclei(annotated, np.array([[80.0, 100.0]]))
+    assert dock.session.live.step_waits
+    assert not held
+
+
+def test_looking_at_an_image_shows_how_far_it_is_and_can_be_cancelled(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    status, lane = dock.status, dock.correcting.lane
+    dock.session.add_nuclei(annotated, np.array([[80.0, 100.0]]))
+    assert not annotated.masks
+    lane.progressed.emit("embedding", 3, 8)
+    assert not status.bar.isHidden()
+    assert (status.bar.value(), status.bar.maximum()) == (3, 8)
+    status.cancel.click()
+    assert not lane.busy
+    assert status.bar.isHidden()
+    assert status.sentence == MASKS_WAIT
+    assert not dock.correct.live.isChecked()
+    # the point waits for its mask
+    dock.correct.live.setChecked(True)
+    settle(qtbot, dock)
+    assert annotated.masks
+
+
+def test_segment_takes_over_what_a_click_has_begun(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    lane = dock.correcting.lane
+    dock.session.add_nuclei(annotated, np.array([[80.0, 100.0]]))
+    lane.progressed.emit("embedding", 3, 8)
+    dock.segment_button.click()
+    assert not lane.busy
+    assert not dock.status.bar.isHidden()
+    qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
+    settle(qtbot, dock)
+    assert dock.status.bar.isHidden()
+    assert dock.correct.live.isChecked()
+
+
+def test_no_click_leaves_a_button_waiting_for_space(dock: SegmentWidget) -> None:
+    buttons = dock.findChildren(QAbstractButton)
+    assert len(buttons) > 20
+    clicked = Qt.FocusPolicy.ClickFocus.value
+    ours = [b for b in buttons if b.text() and not isinstance(b, QToolButton)]
+    waiting = [b.text() for b in ours if b.focusPolicy().value & clicked]
+    assert waiting == []

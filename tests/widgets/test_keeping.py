@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
     from synthetic import Nuclei
 
+    from napari_sac.core.progress import Progress
     from napari_sac.core.session.journal import Restored
     from napari_sac.viewer.annotation import Annotation
 
@@ -242,11 +243,26 @@ def test_a_cancelled_opening_lets_go_of_the_session(
     annotated: Annotation,
     second: SegmentWidget,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dock.keeping.save_as(tmp_path / "field.sac")
     dock.session.close(clean=True)
+    cancelled, read = threading.Event(), exchange.read_session
+
+    def read_slowly(
+        folder: Path, shown: frozenset[Path], progress: Progress
+    ) -> exchange.ReadSession:
+        def report(stage: str, done: int, total: int) -> None:
+            # the session is open by then
+            assert stage != "reading the images" or cancelled.wait(30)
+            progress(stage, done, total)
+
+        return read(folder, shown, report)
+
+    monkeypatch.setattr(exchange, "read_session", read_slowly)
     second.keeping.open_session(tmp_path / "field.sac")
     second.worker.cancel()
+    cancelled.set()
     wait(qtbot, second)
     assert second.session.annotations == []
     journal = Journal.open(tmp_path / "field.sac")
@@ -635,3 +651,32 @@ def test_labels_are_imported_though_the_image_cannot_be_read(
     (annotation,) = dock.session.annotations
     np.testing.assert_array_equal(annotation.state.labels, nuclei.labels)
     assert "The file is gone." in dock.session.journal.failure
+
+
+def test_nuclei_without_an_image_are_corrected_and_exported(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    viewer: ViewerModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    labels = annotated.state.labels.copy()
+    viewer.layers.remove("field")
+    assert annotated.plane is None
+    assert dock.keep.export.isEnabled()
+    assert dock.correct.accept.isEnabled()
+    assert "12 points" in dock.count.text()
+    for button in (dock.find_button, dock.segment_button, dock.keep.bring):
+        assert not button.isEnabled()
+    annotated.points.selected_data = {0}
+    dock.correct.accept.click()
+    assert annotated.prompts.state[0] == "accepted"
+    asked = []
+    monkeypatch.setattr(
+        _keeping, "ask_save", lambda *a: asked.append(a[-1]) or tmp_path / "a.tif"
+    )
+    dock.keep.export_requested.emit("tiff")
+    wait(qtbot, dock)
+    assert asked == ["field_labels.tif"]
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.tif"), labels)

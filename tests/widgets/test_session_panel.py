@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFileDialog, QLineEdit, QVBoxLayout, QWidget
 
 from napari_sac.core.session.recovery import Unclosed, sessions_folder
 from napari_sac.widgets import _files
-from napari_sac.widgets._files import ask_folder, ask_open, ask_save, safe_name
+from napari_sac.widgets._files import ask_folder, ask_open, ask_save
 from napari_sac.widgets._panel import narrow_button
 from napari_sac.widgets._session_panel import SessionPanel
 from napari_sac.widgets._wording import describe_time, describe_unsaved, name_step
@@ -68,8 +68,6 @@ def test_words() -> None:
     assert describe_time(7300) == "2 h 1 min"
     assert name_step("reject 37 nuclei") == "reject 37 nuclei"
     assert len(name_step("x" * 100)) == 32
-    assert safe_name("my field (2) [a/b: 3]\n") == "my field (2) [a_b_ 3]_"
-    assert safe_name("...") == "nuclei"
 
 
 def test_dialogs_give_a_path_or_nothing(

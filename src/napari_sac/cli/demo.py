@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_sac.cli._terminal import make_folder
 from napari_sac.cli.doctor import installed_version
-from napari_sac.core.errors import NapariSacError
+from napari_sac.core.errors import NapariSacError, OutputError
 
 if TYPE_CHECKING:
     import argparse
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 DEFAULT_OUTPUT = Path("demo-output")
 
 _PLUGIN, _DOCK, _SAMPLE = "napari-sac", "Segment nuclei", "immunohistochemistry"
+_RESULTS = ("screenshot.png", "labels.tif", "prompts.csv", "demo.sac")
+_SUMMARY = "summary.json"
 _WINDOW_SIZE = (1400, 900)
 _XVFB_SECONDS = 30
 _WORK_SECONDS = 1800
@@ -138,7 +141,26 @@ def _read_number(descriptor: int) -> int:
     return int(text)
 
 
+def _prepare(folder: Path) -> None:
+    """Make the folder for the results, before anything is computed.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made, or has files of these names that no demo has left.
+    """
+    make_folder(folder)
+    there = [name for name in _RESULTS if (folder / name).exists()]
+    if there and not (folder / _SUMMARY).is_file():
+        raise OutputError(
+            f"{folder} has {there[0]} already, and no {_SUMMARY} of a demo beside it. "
+            "Nothing was written; choose another --output."
+        )
+
+
 def _run_in_window(output: Path | None, *, stay_open: bool) -> None:
+    if output is not None:
+        _prepare(output)
     try:
         import napari
         from napari.qt import get_qapp
@@ -247,12 +269,12 @@ class _Demo:
             imwrite(path, picture, extension=".png")
         write_labels(folder / "labels.tif", labels)
         write_prompts(folder / "prompts.csv", annotation.prompts)
-        with atomic_path(folder / "summary.json") as path:
+        self._dock.session.save_as(folder / "demo.sac")
+        # last: with it the others are there, and from a demo
+        with atomic_path(folder / _SUMMARY) as path:
             text = json.dumps(self._summary(annotation), indent=2)
             path.write_text(text + "\n", encoding="utf-8")
-        self._dock.session.save_as(folder / "demo.sac")
-        names = "screenshot.png, labels.tif, prompts.csv, demo.sac, summary.json"
-        _say(f"Written to {folder}: {names}.")
+        _say(f"Written to {folder}: {', '.join((*_RESULTS, _SUMMARY))}.")
 
     def _summary(self, annotation: Annotation) -> dict[str, Any]:
         import numpy as np

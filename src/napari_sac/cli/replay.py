@@ -118,10 +118,14 @@ def _spare_work(
 
 def _stems(images: Mapping[int, ImageReference]) -> dict[int, str]:
     """Return a file name for each image, made safe, and numbered if there are many."""
+    from napari_sac.core.io import IMAGE_SUFFIXES, safe_name
+
     stems = {}
     for number, image in images.items():
-        name = Path(image.name.replace("\\", "/")).name
-        letters = [c if c.isalnum() or c in " -_." else "_" for c in name]
-        stem = Path("".join(letters)).stem.strip(" .")[:100] or "image"
+        # as a layer is called; napari has cut the ending of the file already
+        name = image.name.replace("\\", "/").rpartition("/")[2]
+        if name.lower().endswith(IMAGE_SUFFIXES):
+            name = name[: name.rindex(".")]
+        stem = safe_name(name)
         stems[number] = stem if len(images) == 1 else f"{number}_{stem}"
     return stems

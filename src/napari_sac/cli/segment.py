@@ -102,8 +102,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "--points",
         type=Path,
         metavar="DIR|CSV",
-        help="a table with columns y and x, or a folder with STEM_points.csv or "
-        "STEM.csv for every image: segment the nuclei at these points, find no others",
+        help="a table with columns y and x, or a folder with STEM_points.csv, STEM.csv "
+        "or STEM_prompts.csv for every image: segment the nuclei at these points, find "
+        "no others",
     )
     for name, flag in _DECODE_OPTIONS.items():
         add_option(parser, flag, DecodeConfig, name)
@@ -315,11 +316,17 @@ def _find_problem(files: Sequence[Path], args: argparse.Namespace) -> str | None
     points = args.points
     if not files:
         return "there is no image in the folders given"
+    if points is not None and not points.exists():
+        return f"{points} is not there. Give --points a table, or a folder of tables"
     if points is not None and not points.is_dir() and len(files) > 1:
         return (
             "one table of points cannot be that of several images. Give --points the "
             "folder with a table for each of them"
         )
+    proposing = {name: getattr(args, name) for name in _PROPOSAL_OPTIONS}
+    if points is not None and ProposalConfig(**proposing) != ProposalConfig():
+        flags = " and ".join(_PROPOSAL_OPTIONS.values())
+        return f"{flags} are for points that are found, and --points gives them"
     stems: dict[str, Path] = {}
     for file in files:
         # some file systems do not tell a.png from A.png

@@ -56,6 +56,15 @@ _POINT_COLUMNS = (
 )
 """Names of columns in lower case, and where the middle of the first pixel is."""
 
+_REFUSED = '<>:"/\\|?*'
+"""What a name of a file cannot have on one system or another."""
+
+_LONGEST_STEM = 200
+"""Characters; with what is put behind it most systems take it."""
+
+_UNNAMED_AXES = "QI"
+"""What tifffile calls the axis of pages that nothing is said about."""
+
 _NO_RGB = (5, 8)
 """What TIFF calls colours for printing, and CIELAB."""
 
@@ -214,6 +223,16 @@ def read_labels(path: str | Path) -> IntArray:
             "Labels are one plane of whole numbers: 0 background, one number a nucleus."
         )
     return labels
+
+
+def safe_name(name: str) -> str:
+    """Return the name of an image as the stem of a file's name.
+
+    Only what file systems refuse is replaced: results are to be called as their image,
+    with which they pair by name.
+    """
+    kept = "".join(c if c.isprintable() and c not in _REFUSED else "_" for c in name)
+    return kept.strip(" .")[:_LONGEST_STEM] or "nuclei"
 
 
 def as_uint32(labels: npt.ArrayLike) -> npt.NDArray[np.uint32]:
@@ -680,6 +699,10 @@ def _read_tiff(file: Path, *, as_labels: bool, separate: bool) -> AnyArray:
             raise ImageFormatError(f"{file} has no image in it. Choose another file.")
         series = tiff.series[0]
         axes = series.axes
+        unnamed = [a for a in axes if a in _UNNAMED_AXES]
+        if separate and len(unnamed) == 1 and not {"C", "S"} & set(axes):
+            # who names channels says what the file does not
+            axes = axes.replace(unnamed[0], "C")
         if int(series.keyframe.photometric) in _NO_RGB and not as_labels:
             raise ImageFormatError(
                 f"{file} has its colours as CMYK or Lab. Save it as RGB."

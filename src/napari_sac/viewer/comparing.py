@@ -21,6 +21,7 @@ from napari_sac.viewer.finetuning import copy_annotation, count_reviewed
 from napari_sac.viewer.inference import LoadedModel, ModelChoice, load
 from napari_sac.viewer.layers import plane_name
 from napari_sac.viewer.planes import current_plane, is_open, plane_geometry
+from napari_sac.viewer.view import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -352,7 +353,7 @@ def _visible_corners(viewer: ViewerModel, plane: ImagePlane) -> FloatArray:
     """Return two corners (2, 2) of a square that the canvas shows, in pixels."""
     camera, layer = viewer.scene.camera, plane.layer
     half = max(viewer.canvas.size) / camera.zoom / 2
-    centre = np.asarray(camera.center[-2:], float)
+    centre = in_order(viewer, camera.center[-2:])
     point = np.zeros(layer.ndim)
     corners = []
     for sign in (-1, 1):

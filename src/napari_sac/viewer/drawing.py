@@ -14,6 +14,7 @@ from napari_sac.viewer.layers import (
     write_points,
 )
 from napari_sac.viewer.outlines import OutlineSwitch
+from napari_sac.viewer.planes import PLACING, plane_geometry
 
 if TYPE_CHECKING:
     from napari.layers import Layer, Points
@@ -46,6 +47,7 @@ class Drawing:
 
     def __init__(self, session: AnnotationSession) -> None:
         self.adding = False
+        self._placing = False
         self._session = session
         self._outlines = OutlineSwitch()
         session.viewer.layers.events.removed.connect(self._on_layer_removed)
@@ -196,6 +198,8 @@ class Drawing:
 
     def _add(self, layer: Layer, below: Layer | None = None) -> None:
         layer.metadata[SESSION_KEY] = self._session
+        for name in PLACING:
+            getattr(layer.events, name).connect(self._on_own_layer_placed)
         layers = self._session.viewer.layers
         # napari makes it the active one
         self.adding = True
@@ -213,9 +217,25 @@ class Drawing:
         """Put the layers of an annotation where the planes of its image lie now."""
         annotation.geometry = geometry
         self._session.preview.remove()
-        for layer in annotation.layers:
-            for name, value in geometry.items():
-                setattr(layer, name, value)
+        before, self._placing = self._placing, True
+        try:
+            for layer in annotation.layers:
+                for name, value in geometry.items():
+                    setattr(layer, name, value)
+        finally:
+            self._placing = before
+
+    def _on_own_layer_placed(self, event: Event) -> None:
+        """Let nuclei lie where their image lies, whatever else is done to their layer.
+
+        What napari does to all layers, such as turning them, would be done twice to
+        ours, which have followed the image already.
+        """
+        if self._placing:
+            return
+        annotation = self._session.owner(event.source)
+        if annotation is not None and annotation.plane is not None:
+            self.place(annotation, plane_geometry(annotation.plane.layer))
 
     def _on_layer_removed(self, event: Event) -> None:
         session, layer = self._session, event.value

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.session import AnnotationSession
 
+NOTHING_GIVEN = (
+    "The model draws these nuclei already. Draw again is for those that were painted, "
+    "imported or accepted."
+)
+
 _CORRECTED = (PromptState.ADDED, PromptState.MOVED)
 
 _SELECTED_REACH = 2.0
@@ -149,6 +154,7 @@ def unpaint(
     accepted = (accepted_objects(state.prompts) & frozenset(ids)) - painted
     released = painted | accepted
     if not released:
+        session.told.emit(NOTHING_GIVEN)
         return
     prompts = state.prompts
     if accepted:

@@ -35,6 +35,7 @@ ONE_MASK = (
     "The labels are one mask of all nuclei, so the nucleus under the mouse is not "
     "known. Select its point, or segment in instance mode."
 )
+_ONE_LABEL = 1
 _ADDING = "add"
 _ADDING_TOOLS = ("add", "exclude", "include")
 
@@ -127,7 +128,11 @@ class Gestures:
         if tool != "pan_zoom" and not layer.visible:
             layer.visible = True
         if isinstance(layer, Labels):
-            layer.selected_label = edits.next_id(annotation.prompts, annotation.hidden)
+            layer.selected_label = (
+                edits.next_id(annotation.prompts, annotation.hidden)
+                if annotation.has_instances
+                else _ONE_LABEL
+            )
             layer.brush_size = max(1, round(annotation.diameter / 3))
             layer.mode = tool
         elif tool in _ADDING_TOOLS:

@@ -33,6 +33,9 @@ IMAGE_FILE = "napari-sac image"
 IMAGE_ORIGIN = "napari-sac origin"
 """In the metadata of such a layer: the same for all planes of one image."""
 
+PLACING = ("scale", "translate", "rotate", "shear", "affine")
+"""The events of a layer that tell where it lies."""
+
 AS_READ = "napari-sac pixels"
 """In the metadata of a layer: whether its pixels are as every model reads them."""
 

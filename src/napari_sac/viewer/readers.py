@@ -38,6 +38,7 @@ def open_dropped_session(path: str | list[str]) -> list[LayerData]:
         If it cannot be opened; the message says why.
     """
     from napari import current_viewer
+    from napari.utils.notifications import show_warning
 
     from napari_sac.viewer.session import AnnotationSession
 
@@ -48,8 +49,13 @@ def open_dropped_session(path: str | list[str]) -> list[LayerData]:
     session = AnnotationSession.of(viewer)
     if len(session.open_requested):
         session.open_requested.emit(Path(folder))
-    else:
+        return _NOTHING_TO_ADD
+    # without the dock nobody else says what is wrong with it
+    session.told.connect(show_warning)
+    try:
         session.open(folder)
+    finally:
+        session.told.disconnect(show_warning)
     return _NOTHING_TO_ADD
 
 

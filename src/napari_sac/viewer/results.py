@@ -169,11 +169,7 @@ def set_threshold(
     moved_back = False
     # a slider makes many steps; undo takes back all of them at once
     last = done[-1] if done else None
-    if (
-        last is not None
-        and last.number == annotation.threshold_step
-        and last.change.pixels is None
-    ):
+    if last is not None and last.number == annotation.threshold_step:
         session.steps.undo()
         annotation.clicks -= 1
         moved_back = True
@@ -243,10 +239,12 @@ def _tell_little(
     masks: Mapping[int, ObjectMask | None],
 ) -> None:
     """Say so where a person has set points, and next to nothing is there."""
+    # imported late: it takes long, which opening a dock need not
+    from napari_sac.core.inference.instances import placed_objects
     from napari_sac.core.inference.review import found_little
 
-    new = set(edit.after.object_id.tolist()) - set(edit.before.object_id.tolist())
     state = annotation.state
+    new = placed_objects(edit.after) - set(edit.before.object_id.tolist())
     # they may be rejected or gone since
     new &= edits.usable_ids(state.prompts)
     drawn = [mask for k, mask in masks.items() if mask is not None and k in new]

@@ -75,12 +75,15 @@ def _as_layers(
     titles: Mapping[str, str],
     geometry: dict[str, Any],
 ) -> list[LayerData]:
-    """Return an image and hidden labels for each sample; only the first is shown."""
+    """Return an image and hidden labels for each sample; only the last is shown.
+
+    It is the newest, so the one in which the dock looks for nuclei.
+    """
     layers: list[LayerData] = []
     for i, sample in enumerate(samples):
         title = titles[sample.name]
         image, labels = {"name": title}, {"name": f"{title}, true nuclei"}
-        shown = {"visible": i == 0} | geometry
+        shown = {"visible": i == len(samples) - 1} | geometry
         layers.append((sample.image, image | shown, "image"))
         layers.append((sample.labels, labels | geometry | {"visible": False}, "labels"))
     return layers

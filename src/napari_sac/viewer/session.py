@@ -144,6 +144,7 @@ class AnnotationSession:
         self.drawing = Drawing(self)
         self.steps = Steps(self)
         self.adapters_changed.connect(self._on_adapters_changed)
+        self.viewer.dims.events.point.connect(self._on_sliders)
         inserted = self.viewer.layers.events.inserted
         # when the viewer's sliders know the layer
         inserted.connect(self._on_layer_inserted, position="last")
@@ -209,6 +210,15 @@ class AnnotationSession:
         if left is not None and active is not None:
             same = None if here is None else here.counterpart(left, active)
             self.viewer.layers.selection.active = same or plane.layer
+
+    def _on_sliders(self) -> None:
+        """Let the layers about every image follow the sliders, also without a dock."""
+        planes = (a.plane for a in self.annotations if a.plane is not None)
+        # of one image, what was used last says which channels are looked at
+        for layer, plane in {plane.layer: plane for plane in planes}.items():
+            if layer in self.viewer.layers:
+                point = self.viewer.dims.point
+                self.follow(current_plane(layer, point, plane.channels))
 
     def is_shown(self, annotation: Annotation) -> bool:
         """Return whether the viewer's sliders stand where an annotation lies."""

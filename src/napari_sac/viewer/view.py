@@ -14,6 +14,8 @@ import numpy as np
 from napari_sac.core.types import POSITIVE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
     from napari.components import ViewerModel
     from napari.layers import Layer
@@ -78,9 +80,22 @@ def is_fitted(viewer: ViewerModel) -> bool:
 def view_box(viewer: ViewerModel) -> ViewBox:
     """Return what is on the screen, as long as the view is two-dimensional."""
     camera = viewer.scene.camera
-    half = np.array(viewer.canvas.size, float) / camera.zoom / 2
-    middle = np.array(camera.center[-2:], float)
+    half = in_order(viewer, viewer.canvas.size) / camera.zoom / 2
+    middle = in_order(viewer, camera.center[-2:])
     return ViewBox(middle - half, middle + half)
+
+
+def in_order(
+    viewer: ViewerModel, pair: Sequence[float] | npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return what is down and right on the screen as (y, x), or the other way round.
+
+    napari's camera counts in the order in which axes are shown, which may be
+    transposed.
+    """
+    down, right = viewer.dims.displayed[-2:]
+    values = np.array(pair, float)
+    return values[::-1] if down > right else values
 
 
 def nucleus_box(annotation: Annotation, object_id: int) -> ViewBox | None:
@@ -136,7 +151,8 @@ def bring_into_view(
     layer = annotation.labels if annotation.plane is None else annotation.plane.layer
     if layer is not None:
         middle = _beside_nothing(middle, view_box(viewer).size, layer)
-    camera.center = (*tuple(camera.center)[:-2], *middle.tolist())
+    shown = in_order(viewer, middle)
+    camera.center = (*tuple(camera.center)[:-2], *shown.tolist())
 
 
 def _beside_nothing(

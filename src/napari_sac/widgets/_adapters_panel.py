@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sac.core.errors import NapariSacError
+from napari_sac.core.io import safe_name
 from napari_sac.core.models.adapter import (
     delete_adapter,
     export_adapter,
@@ -58,7 +59,7 @@ from napari_sac.widgets._adapters_wording import (
     score_texts,
 )
 from napari_sac.widgets._alive import is_alive
-from napari_sac.widgets._files import ask_folder, ask_save, safe_name
+from napari_sac.widgets._files import ask_folder, ask_save
 from napari_sac.widgets._panel import combo, form, narrow_button, note, section
 from napari_sac.widgets._questions import ask_text, ask_yes
 from napari_sac.widgets._status_panel import StatusPanel

@@ -9,7 +9,6 @@ from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QAbstractButton,
-    QCheckBox,
     QGridLayout,
     QHBoxLayout,
     QPushButton,
@@ -19,8 +18,8 @@ from qtpy.QtWidgets import (
 
 from napari_sac.widgets._keys_table import keys_html
 from napari_sac.widgets._legend import Legend, mark
-from napari_sac.widgets._panel import fold, narrow_button, note
-from napari_sac.widgets._wording import name_step
+from napari_sac.widgets._panel import check_box, fold, narrow_button, note
+from napari_sac.widgets._wording import MASKS_FOLLOW, name_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,17 +117,20 @@ class CorrectPanel(QWidget):
         self.merge = narrow_button("Merge", "")
         self.undo = narrow_button("Undo", "")
         self.redo = narrow_button("Redo", "")
-        self.live = QCheckBox("Masks follow at once")
-        self.live.setToolTip(
+        self.live = check_box(
+            MASKS_FOLLOW,
             "Each change of a point computes the nuclei that it touches, as soon as "
-            "there are labels. Off: press Segment when you are ready."
+            "there are labels. Off: press Segment when you are ready.",
         )
         self.live.setChecked(True)
-        self.preview = QCheckBox("Preview the mask under the mouse")
-        self.preview.setToolTip("While you add points: what a click would give.")
+        self.preview = check_box(
+            "Preview the mask under the mouse",
+            "While you add points: what a click would give.",
+        )
         self.preview.setChecked(True)
-        self.outlines = QCheckBox("Outlines only")
-        self.outlines.setToolTip("Shows nuclei as outlines, so that the image is seen.")
+        self.outlines = check_box(
+            "Outlines only", "Shows nuclei as outlines, so that the image is seen."
+        )
         self.split = narrow_button("Split", "")
         self.redraw = narrow_button("Draw again", "")
         self.regions = narrow_button(

@@ -17,6 +17,7 @@ from napari_sac.widgets._held_keys import HeldKeys
 from napari_sac.widgets._key_clashes import find_clashes
 from napari_sac.widgets._settings import key_settings
 from napari_sac.widgets._wording import (
+    MASKS_WAIT,
     NOTHING_SELECTED,
     TOOL_HINTS,
     describe_effort,
@@ -121,6 +122,19 @@ class Correcting(QObject):
         if self._joined:
             self.lane.pause(busy)
 
+    def give_way(self) -> None:
+        """Give back what takes long, to what computes it too; a click waits for it."""
+        if self._stage:
+            self.lane.stop(wait=False)
+
+    def cancel(self) -> None:
+        """Stop looking at the image, and let masks wait until they are asked for."""
+        if self._worker_busy or not self.lane.busy:
+            return
+        self._correct.live.setChecked(False)
+        self.lane.stop(wait=False)
+        self._status.say(MASKS_WAIT)
+
     def refresh(self) -> None:
         """Make both panels say what is the case."""
         session, annotation = self._session, self._chosen()
@@ -168,6 +182,7 @@ class Correcting(QObject):
         self.lane.failed.connect(self._status.say_error)
         self.lane.progressed.connect(self._on_progressed)
         self.lane.busy_changed.connect(self._on_lane_busy)
+        self._status.cancel_requested.connect(self.cancel)
 
     def _use_keys(self) -> None:
         try:
@@ -179,7 +194,8 @@ class Correcting(QObject):
 
     def _on_live_requested(self) -> None:
         self.lane.wake()
-        if self._session.live.step_waits:
+        # a lane that is paused brings no mask to wait for
+        if self.lane.busy and self._session.live.step_waits:
             self._frame.hold()
 
     def _on_live(self, at_once: bool) -> None:
@@ -310,8 +326,10 @@ class Correcting(QObject):
     def _on_progressed(self, stage: str, done: int, total: int) -> None:
         if self._status.sentence != self._stage:
             self._sentence = self._status.sentence
+        if not self._stage and not self._worker_busy:
+            self._status.show_busy(True)
         self._stage = describe_stage(stage)
-        self._status.say(self._stage)
+        self._status.show_progress(stage, done, total)
 
     def _on_lane_busy(self, busy: bool) -> None:
         """Show the mask; say again what the progress was shown in place of."""
@@ -320,6 +338,7 @@ class Correcting(QObject):
             QTimer.singleShot(0, self._frame.release)
         if not busy and self._stage:
             stage, self._stage = self._stage, ""
+            self._status.show_busy(self._worker_busy)
             if self._status.sentence == stage:
                 self._status.say(self._sentence)
 

@@ -13,9 +13,6 @@ from napari_sac.widgets._questions import ask_yes
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
-_REFUSED = '<>:"/\\|?*'
-"""What a name of a file cannot have on one system or another."""
-
 
 def ask_open(parent: QWidget, title: str, patterns: str) -> Path | None:
     """Return a file that exists; None if the user thought better of it.
@@ -49,16 +46,6 @@ def ask_save(parent: QWidget, title: str, patterns: str, suggested: str) -> Path
     path = Path(name).with_name(Path(name).name + _ending(suggested))
     question = f"{path} is there already. Replace it?"
     return path if not path.exists() or ask_yes(parent, question, "Replace") else None
-
-
-def safe_name(name: str) -> str:
-    """Return a layer's name as the stem of a file's name.
-
-    Only what file systems refuse is replaced: what is exported is to be called as its
-    image.
-    """
-    kept = "".join(c if c.isprintable() and c not in _REFUSED else "_" for c in name)
-    return kept.strip(" .") or "nuclei"
 
 
 def _endings(patterns: str) -> list[str]:

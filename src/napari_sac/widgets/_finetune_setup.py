@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFormLayout,
     QLineEdit,
-    QPushButton,
     QRadioButton,
     QVBoxLayout,
     QWidget,
@@ -19,7 +18,7 @@ from qtpy.QtWidgets import (
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.widgets._config_form import ConfigForm
 from napari_sac.widgets._finetune_wording import FULL, QUICK
-from napari_sac.widgets._panel import fold, form, note
+from napari_sac.widgets._panel import fold, form, note, push_button
 
 _LONGEST_TEXT = 64
 # a dock gives no original data to mix in
@@ -108,7 +107,7 @@ class TrainPanel(QWidget):
         self.minutes = _minutes_box(options["max_minutes"])
         self.advanced = ConfigForm(FinetuneConfig, without=_ELSEWHERE)
         self.fold = fold("Advanced", self.advanced.native)
-        self.start = QPushButton("Fine-tune")
+        self.start = push_button("Fine-tune")
         self.why_not = note()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

@@ -15,13 +15,13 @@ from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_sac.core.errors import NapariSacError
-from napari_sac.core.io import read_labels
+from napari_sac.core.io import read_labels, safe_name
 from napari_sac.core.session.recovery import discard, find_unclosed, is_unsaved
 from napari_sac.viewer import exchange
 from napari_sac.viewer.planes import is_open, pixel_size
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._docking import close_with_window, outermost
-from napari_sac.widgets._files import ask_folder, ask_open, ask_save, safe_name
+from napari_sac.widgets._files import ask_folder, ask_open, ask_save
 from napari_sac.widgets._offer_bar import OfferBar
 from napari_sac.widgets._panel import narrow_button
 from napari_sac.widgets._wording import (
@@ -126,7 +126,8 @@ class Keeping(QObject):
     status : StatusPanel
     worker : Worker
     shown : callable
-        Gives the plane that is shown, or None.
+        Gives the plane that is shown and the annotation that is meant, None for what
+        is not there.
     look_at : callable
         Shows what a session that was opened is about.
     diameter : callable
@@ -147,7 +148,7 @@ class Keeping(QObject):
         panel: SessionPanel,
         status: StatusPanel,
         worker: Worker,
-        shown: Callable[[], ImagePlane | None],
+        shown: Callable[[], tuple[ImagePlane | None, Annotation | None]],
         look_at: Callable[[Annotation], None],
         diameter: Callable[[], float | None],
     ) -> None:
@@ -196,8 +197,7 @@ class Keeping(QObject):
 
     def refresh(self) -> None:
         """Make the panel say what is the case."""
-        session, plane = self._session, self._shown()
-        annotation = None if plane is None else session.find(plane)
+        session, (plane, annotation) = self._session, self._shown()
         editable, idle = not session.read_only, not self._worker.busy
         self._panel.show_place(self._place(), self._notice())
         self._panel.open.setEnabled(idle)
@@ -297,8 +297,7 @@ class Keeping(QObject):
 
     def _on_export(self, name: str) -> None:
         kind = next(k for k in EXPORTS if k.name == name)
-        plane = self._shown()
-        annotation = None if plane is None else self._session.find(plane)
+        _, annotation = self._shown()
         if annotation is None or self._worker.busy:
             return
         name = exchange.export_name(safe_name(self._image_name()), kind.ending)
@@ -308,7 +307,7 @@ class Keeping(QObject):
 
     def _on_import(self, name: str) -> None:
         kind = next(k for k in IMPORTS if k.name == name)
-        plane = self._shown()
+        plane, _ = self._shown()
         if plane is None or self._worker.busy:
             return
         if kind.name == "layer":
@@ -442,7 +441,9 @@ class Keeping(QObject):
                 self._rest_timer.start()
 
     def _image_name(self) -> str:
-        plane = self._shown()
+        plane, annotation = self._shown()
+        if annotation is not None and annotation.plane is None:
+            return annotation.name
         return "nuclei" if plane is None else str(plane.layer.name)
 
 

@@ -14,6 +14,7 @@ from napari_sac.core.models.adapter import AdapterInfo, find_adapter, list_adapt
 from napari_sac.core.models.registry import ModelSpec, model_specs
 from napari_sac.viewer.adapters import adapter_key, bring_adapter
 from napari_sac.viewer.inference import ModelChoice
+from napari_sac.widgets._adapters_wording import describe_chosen
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._files import ask_folder
 from napari_sac.widgets._panel import (
@@ -264,6 +265,8 @@ class ModelPanel(QWidget):
     def _on_added(self, info: AdapterInfo) -> None:
         self._session.adapters_changed.emit()
         self._choose(info.base, info.name)
+        if not self.refused.text():
+            self._session.told.emit(describe_chosen(info.title or info.name))
 
     def _on_adapters_changed(self) -> None:
         if is_alive(self):

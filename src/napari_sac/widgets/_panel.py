@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import (
+    QAbstractButton,
     QAbstractSpinBox,
     QApplication,
+    QCheckBox,
     QComboBox,
     QFormLayout,
     QFrame,
@@ -21,6 +25,8 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_sac.widgets._wheel import WheelGuard
+
+_Button = TypeVar("_Button", bound=QAbstractButton)
 
 NOTE_STYLE = "font-size: 11px;"
 WARNING_STYLE = "font-size: 11px; color: #E69F00; font-weight: bold;"
@@ -62,16 +68,24 @@ def combo(tooltip: str) -> QComboBox:
 
 def narrow_button(text: str, tooltip: str) -> QPushButton:
     """Return a button that may get narrower than its text, so not to widen the dock."""
-    button = _push_button(text, tooltip)
+    button = push_button(text, tooltip)
     button.setMinimumWidth(40)
     button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     button.setStyleSheet("padding: 3px 4px;")
     return button
 
 
-def _push_button(text: str, tooltip: str) -> QPushButton:
+def push_button(text: str, tooltip: str = "") -> QPushButton:
     """Return a button that a click does not leave waiting for Space, which pans."""
-    button = QPushButton(text)
+    return _without_focus(QPushButton(text), tooltip)
+
+
+def check_box(text: str, tooltip: str) -> QCheckBox:
+    """Return a box that a click does not leave waiting for Space either."""
+    return _without_focus(QCheckBox(text), tooltip)
+
+
+def _without_focus(button: _Button, tooltip: str) -> _Button:
     button.setToolTip(tooltip)
     button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
     button.pressed.connect(_leave_field)
@@ -95,6 +109,7 @@ def fold(title: str, *contents: QWidget) -> QCollapsible:
     folded = QCollapsible(expandedIcon=" ", collapsedIcon=" ")
     folded.toggleButton().setStyleSheet(_FOLD_STYLE)
     folded.toggleButton().setIconSize(QSize(0, 0))
+    folded.toggleButton().setFocusPolicy(Qt.FocusPolicy.TabFocus)
     folded.toggled.connect(name)
     name(False)
     for layout in (folded.layout(), folded.content().layout()):
@@ -108,7 +123,7 @@ def fold(title: str, *contents: QWidget) -> QCollapsible:
 
 def whole_button(text: str, tooltip: str) -> QPushButton:
     """Return a button that is never narrower than its text."""
-    button = _push_button(text, tooltip)
+    button = push_button(text, tooltip)
     button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
     button.setStyleSheet("padding: 3px 4px;")
     return button
@@ -146,7 +161,7 @@ class FoldingSection(QWidget):
         super().__init__()
         self._title = title
         self._chosen = False
-        self.heading = QPushButton()
+        self.heading = push_button("")
         self.heading.setCheckable(True)
         self.heading.setChecked(True)
         self.heading.setStyleSheet(_HEADING_STYLE)

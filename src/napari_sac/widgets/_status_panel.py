@@ -9,13 +9,12 @@ from qtpy.QtWidgets import (
     QApplication,
     QHBoxLayout,
     QProgressBar,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_sac.core.errors import NapariSacError
-from napari_sac.widgets._panel import NOTE_STYLE, note
+from napari_sac.widgets._panel import NOTE_STYLE, note, push_button
 from napari_sac.widgets._wording import describe_stage
 
 if TYPE_CHECKING:
@@ -38,10 +37,11 @@ class StatusPanel(QWidget):
         super().__init__()
         self._report = ""
         self.bar = QProgressBar()
-        self.cancel = QPushButton("Cancel")
+        self.cancel = push_button("Cancel")
         self.message = note()
-        self.copy = QPushButton("Copy report")
-        self.copy.setToolTip("Puts what the developers need to know on the clipboard.")
+        self.copy = push_button(
+            "Copy report", "Puts what the developers need to know on the clipboard."
+        )
         row = QHBoxLayout()
         row.addWidget(self.bar, 1)
         row.addWidget(self.cancel)

@@ -35,6 +35,12 @@ POINTS_GONE = (
     "Find nuclei to start again."
 )
 
+MASKS_FOLLOW = "Masks follow at once"
+MASKS_WAIT = (
+    f"Stopped. Masks of changed points wait until {MASKS_FOLLOW} is on again, or "
+    "Segment is pressed."
+)
+
 WHAT_COUNTS = (
     "Each step that Undo takes back counts, and pauses up to "
     f"{PAUSE_SECONDS / 60:.0f} min."

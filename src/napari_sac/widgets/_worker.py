@@ -304,15 +304,22 @@ class LiveLane(QObject, Generic[_Request, _Result]):
         self._paused = paused
         self.wake()
 
-    def stop(self) -> None:
-        """Drop what is being computed, and end the thread; ``wake`` starts another."""
+    def stop(self, *, wait: bool = True) -> None:
+        """Drop what is being computed, and end the thread; ``wake`` starts another.
+
+        Parameters
+        ----------
+        wait : bool
+            Until the thread has ended, for up to two seconds.
+        """
         line, self._line = self._line, None
         if line is None:
             return
         line.stop()
         line.relay.answered.disconnect(self._on_answered)
         line.relay.progressed.disconnect(self.progressed)
-        line.thread.join(_JOIN_SECONDS)
+        if wait:
+            line.thread.join(_JOIN_SECONDS)
         request, self._request = self._request, None
         if request is not None:
             self._queue.give_back(request)

@@ -41,6 +41,7 @@ from napari_sac.widgets._panel import (
     fold,
     form,
     note,
+    push_button,
     section,
 )
 from napari_sac.widgets._refit import Refit
@@ -94,12 +95,12 @@ class SegmentWidget(QWidget):
         self.choices = FoldingSection("1 Image and model", self.images, self.models)
         self.diameter = _diameter_box()
         self.measured = note()
-        self.find_button = QPushButton("Find nuclei")
+        self.find_button = push_button("Find nuclei")
         self.why_not_find = note()
         self.threshold = _threshold_slider()
         self.count = note()
         self.correct = CorrectPanel()
-        self.segment_button = QPushButton("Segment")
+        self.segment_button = push_button("Segment")
         self.why_not_segment = note()
         self.review = ReviewPanel()
         self.keep = SessionPanel(
@@ -124,7 +125,7 @@ class SegmentWidget(QWidget):
             self.keep,
             self.status,
             self.worker,
-            self.images.plane,
+            lambda: (self.images.plane(), self._annotation()),
             self._look_at,
             self._chosen_diameter,
         )
@@ -211,7 +212,8 @@ class SegmentWidget(QWidget):
         self.status.say(describe_found(found, annotation))
 
     def _on_segment(self) -> None:
-        plane, annotation = self.images.plane(), self._annotation()
+        plane = self.images.plane()
+        annotation = None if plane is None else self.session.find(plane)
         if plane is None or annotation is None:
             return
         self.session.sync(annotation)
@@ -230,6 +232,8 @@ class SegmentWidget(QWidget):
             annotation.state.settings.decode.mode,
             annotation.foreground,
         )
+        # a click may have begun to look at the same image
+        self.correcting.give_way()
         done = partial(self._show_segmented, annotation, request)
         self.worker.start("Segmenting", partial(segment, request), done)
 
@@ -338,8 +342,20 @@ class SegmentWidget(QWidget):
                 self.images.show_stain(annotation.plane.stain)
 
     def _annotation(self) -> Annotation | None:
-        plane = self.images.plane()
-        return None if plane is None else self.session.find(plane)
+        """Return what is known about the plane that is seen.
+
+        Nuclei whose image is gone are meant where no other image is open, or while one
+        of their layers is the active one: they can be corrected and exported.
+        """
+        plane, session = self.images.plane(), self.session
+        active = session.viewer.layers.selection.active
+        own = None if active is None else session.owner(active)
+        if own is not None and own.plane is None:
+            return own
+        if plane is not None:
+            return session.find(plane)
+        left = (a for a in reversed(session.annotations) if a.plane is None)
+        return next(left, None)
 
     def _chosen_diameter(self) -> float | None:
         return self.diameter.value() or None
@@ -355,16 +371,18 @@ class SegmentWidget(QWidget):
         turned = plane is not None and is_turned(self.session.viewer, plane.layer)
         self.why_not_find.setText(TURNED if turned else NO_IMAGE)
         _allow(self.find_button, self.why_not_find, plane is not None and not turned)
-        _allow(self.segment_button, self.why_not_segment, annotation is not None)
+        found = plane is not None and self.session.find(plane) is not None
+        _allow(self.segment_button, self.why_not_segment, found)
         if self.worker.busy:
             self.find_button.setEnabled(False)
             self.segment_button.setEnabled(False)
         self.count.setVisible(annotation is not None)
-        self.measured.setVisible(annotation is not None)
-        if plane is not None and annotation is not None:
+        self.measured.setVisible(plane is not None and annotation is not None)
+        if annotation is not None:
             self.count.setText(describe_count(annotation))
-            self.measured.setText(describe_diameter(annotation.diameter, plane))
             self._show_threshold(annotation.threshold)
+        if plane is not None and annotation is not None:
+            self.measured.setText(describe_diameter(annotation.diameter, plane))
         self.correcting.refresh()
         self.keeping.refresh()
 
