@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy import ndimage
 
 from napari_sac.core.config import DecodeConfig
 from napari_sac.core.inference.instances import assemble_labels, inside
@@ -94,15 +95,26 @@ def test_holes_are_filled_unless_another_nucleus_is_there() -> None:
     assert labels[3, 3] == 1
 
 
-def test_a_mask_is_one_part_without_holes() -> None:
+def test_holes_of_a_mask_are_filled_and_only_these() -> None:
     logits = np.full((9, 14), -1, np.float32)
     logits[1:8, 1:8] = 1
-    logits[4, 4] = -1
-    logits[2, 12] = 1
+    logits[4, 4] = logits[5, 5] = -1
+    # a bay at the edge of the crop is none
+    logits[0, 9:12] = logits[1, 9] = logits[1, 11] = 1
     result = inside(ObjectMask(1, (0, 0), logits, 1, b""))
-    assert result[4, 4]
-    assert not result[2, 12]
-    assert result.sum() == 49
+    assert result[1:8, 1:8].all()
+    assert not result[1, 10]
+    assert result.sum() == 49 + 5
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
+def test_holes_are_what_scipy_calls_so(part: float) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        shape = rng.integers(1, 15, 2)
+        logits = np.where(rng.random(shape) < part, 1, -1).astype(np.float32)
+        result = inside(ObjectMask(1, (0, 0), logits, 1, b""))
+        np.testing.assert_array_equal(result, ndimage.binary_fill_holes(logits > 0))
 
 
 def paint(*boxes: tuple[int, int, int, int, int]) -> npt.NDArray[np.uint32]:
