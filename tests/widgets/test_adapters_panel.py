@@ -114,11 +114,12 @@ def test_the_table_tells_what_there_is(
     own("bad", title="Bad", promoted=False, created="2026-11-03")
     own("odd", metrics={"before": {"f1": "x"}, "after": []}, title="Odd")
     session.adapters_changed.emit()
+    before, after = (find_adapter("he").metrics[k]["f1"] for k in ("before", "after"))
     assert rows(panel) == [
         ["Bad (not promoted)", "-", ""],
         ["Mine", "0.61 → 0.74", "liver"],
         ["Odd", "-", ""],
-        ["H&E tissue", "0.75 → 0.82", ""],
+        ["H&E tissue", f"{before:.2f} → {after:.2f}", ""],
     ]
     panel.select("mine")
     assert "2026-11-02" in panel.about.text()
