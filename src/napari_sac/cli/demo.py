@@ -265,15 +265,15 @@ class _Demo:
         labels = _pixels(annotation)
         self._settle()
         picture = self._viewer.screenshot(canvas_only=False, flash=False)
+        # first: if this is killed, the next demo knows what it may replace
+        with atomic_path(folder / _SUMMARY) as path:
+            text = json.dumps(self._summary(annotation), indent=2)
+            path.write_text(text + "\n", encoding="utf-8")
         with atomic_path(folder / "screenshot.png") as path:
             imwrite(path, picture, extension=".png")
         write_labels(folder / "labels.tif", labels)
         write_prompts(folder / "prompts.csv", annotation.prompts)
         self._dock.session.save_as(folder / "demo.sac")
-        # last: with it the others are there, and from a demo
-        with atomic_path(folder / _SUMMARY) as path:
-            text = json.dumps(self._summary(annotation), indent=2)
-            path.write_text(text + "\n", encoding="utf-8")
         _say(f"Written to {folder}: {', '.join((*_RESULTS, _SUMMARY))}.")
 
     def _summary(self, annotation: Annotation) -> dict[str, Any]:

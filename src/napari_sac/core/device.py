@@ -104,7 +104,8 @@ _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory is short; torch mostly has no class."""
-    if isinstance(error, MemoryError):
+    # torch's own class, by its name: a window asks this before torch is imported
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(s in text for s in _NO_MEMORY)

@@ -69,7 +69,8 @@ _NO_RGB = (5, 8)
 """What TIFF calls colours for printing, and CIELAB."""
 
 MAX_PIXELS = 400_000_000
-"""Of one plane: more do not fit in memory with what is computed of them."""
+"""Of one plane, four times 10,000 x 10,000: more do not fit in memory with what is
+computed of them."""
 
 LOW_PERCENTILE = 0.1
 HIGH_PERCENTILE = 99.9

@@ -276,3 +276,43 @@ def test_semantic_mode_takes_a_prompt_on_the_first_pixel(
     prompts = Prompts.from_points([[0, 0]])
     logits = decode_semantic(embedding, prompts, tiny_model, DecodeConfig())
     assert np.isfinite(logits[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("start", "cut", "grows"),
+    [
+        ((10, 10), [[True, True], [True, True]], True),
+        ((10, 10), [[False, True], [True, True]], False),
+        ((0, 10), [[True, True], [True, True]], False),
+    ],
+    ids=["in the tile", "edge of the tile", "edge of the image"],
+)
+def test_a_mask_at_a_side_grows_only_where_more_is_known(
+    embedding: Embedding, start: tuple[int, int], cut: list[list[bool]], *, grows: bool
+) -> None:
+    logits = np.full((20, 20), -1, np.float32)
+    logits[0:5, 8:12] = 1
+    found = predictor._touches(logits, np.array(cut), np.array(start), embedding)
+    assert found is grows
+
+
+def test_what_the_generator_adds_decides_whether_a_mask_grows(
+    tiny_model: Model,
+    embedding: Embedding,
+    prompts: Prompts,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def note(logits: np.ndarray, *_: object) -> bool:
+        asked.append(logits)
+        return False
+
+    monkeypatch.setattr(predictor, "_touches", note)
+    masks = decode_prompts(
+        embedding, prompts, tiny_model, DecodeConfig(generator_weight=2)
+    )
+    assert len(asked) == len(masks) > 0
+    for logits, mask in zip(asked, masks, strict=True):
+        # what is asked about is what is drawn, not what the decoder said alone
+        assert (logits > 0).sum() == (mask.logits > 0).sum()

@@ -22,7 +22,6 @@ SUFFIX = ".sac"
 FORMAT = "napari-sac session"
 FORMAT_VERSION = 1
 
-"""Of one plane; four times 10,000 x 10,000."""
 MAX_ANNOTATIONS = 10_000
 
 HEADER = "session.json"
