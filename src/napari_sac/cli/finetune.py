@@ -144,6 +144,7 @@ def _make_job(args: argparse.Namespace) -> Job:
     from napari_sac.core.models.adapter import find_adapter
     from napari_sac.core.models.registry import DEFAULT_MODEL, licence_of
     from napari_sac.core.training.fine_tuning import Job
+    from napari_sac.core.training.lineage import learned_by
     from napari_sac.core.training.training_set import (
         split,
         with_folder,
@@ -151,16 +152,16 @@ def _make_job(args: argparse.Namespace) -> Job:
     )
 
     images = _read_images(args)
+    parent = None if args.adapter is None else find_adapter(args.adapter)
+    learned = learned_by(parent).nuclei
     data = (
-        split(images)
+        split(images, learned)
         if args.val is None
-        else with_folder(images, _pairs(args.val, args))
+        else with_folder(images, _pairs(args.val, args), learned)
     )
     model = args.model
     if model is None:
-        model = DEFAULT_MODEL
-        if args.adapter is not None:
-            model = find_adapter(args.adapter).base
+        model = DEFAULT_MODEL if parent is None else parent.base
     original = () if args.original is None else _pairs(args.original, args)
     others = without_known(original, (*images, *data.held_out))
     if len(others) < len(original):

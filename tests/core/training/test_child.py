@@ -232,7 +232,7 @@ def test_a_request_that_cannot_be_fails_with_a_sentence(
 def test_what_nobody_expected_is_reported(
     ask_run: Callable[[FinetuneConfig], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_down(_: object) -> None:
+    def break_down(*_: object) -> None:
         raise ZeroDivisionError("of course")
 
     monkeypatch.setattr(child, "_step_back", lambda: None)

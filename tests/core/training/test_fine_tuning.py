@@ -42,6 +42,7 @@ from napari_sac.core.training.fine_tuning import (
     finetune,
 )
 from napari_sac.core.training.joint_step import Pool, add_gradients, draw_batch
+from napari_sac.core.training.lineage import learned_by
 from napari_sac.core.training.memory import Plan
 from napari_sac.core.training.planning import fit_time
 from napari_sac.core.training.preparation import prepare
@@ -175,8 +176,17 @@ def test_a_killed_run_ends_as_one_that_was_not(
 
 
 def test_another_run_is_not_resumed(job: Job, team: Team) -> None:
+    steps: list[Event] = []
+
+    def ask() -> Request:
+        return Request.CANCEL if steps else Request.GO
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Stepped):
+            steps.append(event)
+
     with pytest.raises(Cancelled):
-        finetune(job, team, ask=lambda: Request.CANCEL)
+        finetune(job, team, listen=listen, ask=ask)
     other = replace(job, config=replace(CONFIG, rank=3))
     with pytest.raises(OutputError, match="another config"):
         finetune(other, team, resume=True)
@@ -264,6 +274,17 @@ def test_going_on_begins_where_the_parent_ended(
     second = finetune(child, team)
     assert second.adapter.parent == "mine"
     assert second.report["base"] == pytest.approx(first.report["tuned"])
+    assert set(learned_by(second.adapter).names.values()) == {
+        one.name for one in job.data.training
+    }
+
+
+def test_proof_that_the_parent_has_learned_from_is_said_to_be_none(
+    job: Job, team: Team
+) -> None:
+    data = replace(job.data, held_out_is_learned=True)
+    notes = finetune(replace(job, data=data), team).report["notes"]
+    assert any("has learned from nuclei that are held out" in note for note in notes)
 
 
 def test_minutes_are_kept_to(job: Job, team: Team) -> None:
@@ -314,9 +335,13 @@ def test_memory_that_runs_out_under_way_is_got_by_with(
 def test_far_too_little_memory_is_one_clear_error(
     job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "free_memory", lambda _: 0)
-    with pytest.raises(DeviceError, match="Nothing was changed"):
-        finetune(job, team)
+    with monkeypatch.context() as short:
+        short.setattr(planning, "free_memory", lambda _: 0)
+        with pytest.raises(DeviceError, match="Nothing was changed"):
+            finetune(job, team)
+    # what the error advises can be done, in the same folder
+    quick = replace(job, config=replace(CONFIG, quick=True))
+    assert finetune(quick, team).report["mode"] == "quick"
 
 
 def test_how_crops_are_spread_does_not_change_the_gradients(

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from synthetic import draw_nuclei
 
-from napari_sac.core.models.adapter import INFO_FILE, SHIPPED_ADAPTERS, find_adapter
-from napari_sac.core.training.lineage import Seen, has_seen
+from napari_sac.core.errors import IncompatibleAdapterError
+from napari_sac.core.models.adapter import (
+    LEARNED_FILE,
+    SHIPPED_ADAPTERS,
+    add_adapter,
+    find_adapter,
+    read_adapter_info,
+)
+from napari_sac.core.training.lineage import (
+    Learned,
+    Seen,
+    has_seen,
+    learned_by,
+    write_learned,
+)
 from napari_sac.core.training.training_set import ReviewedImage, review_image, split
 
 if TYPE_CHECKING:
@@ -24,51 +39,95 @@ def reviewed() -> ReviewedImage:
 
 
 @pytest.fixture
-def family(home: Path, reviewed: ReviewedImage) -> dict[str, Path]:
-    """Adapters of the user: one that learned from the nuclei, and others."""
+def adapter(home: Path) -> Path:
+    folder = home / "adapters" / "mine"
+    shutil.copytree(SHIPPED_ADAPTERS / "he", folder)
+    return folder
 
-    def make(name: str, **values: Any) -> Path:
-        folder = home / "adapters" / name
-        shutil.copytree(SHIPPED_ADAPTERS / "he", folder)
-        file = folder / INFO_FILE
-        file.write_text(json.dumps(json.loads(file.read_text()) | values))
-        return folder
 
-    elsewhere = "ab" * 32
-    return {
-        "learned": make("learned", data_sha256=split((reviewed,)).digest()),
-        "child": make("child", parent="learned", data_sha256=elsewhere),
-        "orphan": make("orphan", parent="deleted", data_sha256=elsewhere),
-        "other": make("other", data_sha256=elsewhere),
-    }
+def test_nothing_is_known_of_what_came_with_the_program(
+    reviewed: ReviewedImage,
+) -> None:
+    assert not learned_by(None).nuclei
+    assert has_seen(find_adapter("he"), reviewed) is Seen.NO
+
+
+def test_what_was_learned_from_is_known_nucleus_by_nucleus(
+    adapter: Path, reviewed: ReviewedImage
+) -> None:
+    data = split((reviewed,))
+    assert data.kind == "block"
+    write_learned(adapter, data.training, Learned())
+    mine = find_adapter("mine")
+    assert has_seen(mine, reviewed) is Seen.YES
+    assert has_seen(mine, data.training[0]) is Seen.YES
+    # of the same image, and of the same name: but these it was spared
+    assert has_seen(mine, data.held_out[0]) is Seen.MAYBE
+    other = draw_nuclei((90, 100), 6, 9, seed=8)
+    assert has_seen(mine, review_image("b", other.image, other.labels)) is Seen.NO
+    corrected = replace(reviewed, labels=np.roll(reviewed.labels, 2, 1))
+    assert has_seen(mine, corrected) is Seen.YES
+
+
+def test_a_child_knows_what_its_parent_has_learned_from(
+    adapter: Path, reviewed: ReviewedImage, home: Path
+) -> None:
+    write_learned(adapter, [reviewed], Learned())
+    child = home / "adapters" / "child"
+    shutil.copytree(SHIPPED_ADAPTERS / "he", child)
+    drawn = draw_nuclei((90, 100), 6, 9, seed=8)
+    new = review_image("new", drawn.image, drawn.labels)
+    write_learned(child, [new], learned_by(find_adapter("mine")))
+    shutil.rmtree(adapter)
+    info = find_adapter("child")
+    assert has_seen(info, reviewed) is has_seen(info, new) is Seen.YES
+    known = learned_by(info)
+    write_learned(child, [new], known)
+    again = learned_by(info)
+    assert sum(map(len, again.nuclei.values())) == sum(map(len, known.nuclei.values()))
+
+
+def test_it_goes_with_an_adapter_that_is_copied(
+    adapter: Path, reviewed: ReviewedImage
+) -> None:
+    write_learned(adapter, [reviewed], Learned())
+    added = add_adapter(adapter, "copied")
+    assert has_seen(added, reviewed) is Seen.YES
 
 
 @pytest.mark.parametrize(
-    ("name", "seen"),
+    "text",
     [
-        ("learned", Seen.YES),
-        ("child", Seen.YES),
-        ("orphan", Seen.NO),
-        ("other", Seen.NO),
-        ("he", Seen.NO),
+        "[1, 2",
+        "[]",
+        '{"format": 2, "images": []}',
+        '{"format": 1, "images": [{"sha256": "a", "name": "b"}]}',
+        '{"format": 1, "images": [{"sha256": "a", "name": "b", "nuclei": [[1]]}]}',
+        '{"format": 1, "images": [{"sha256": "a", "name": "b", "nuclei": [["x", 1]]}]}',
+        '{"format": 1, "images": [{"sha256": "a", "name": "b", "nuclei": [[1e9, 1]]}]}',
     ],
 )
-def test_an_adapter_that_has_learned_from_these_nuclei_is_known(
-    family: dict[str, Path], reviewed: ReviewedImage, name: str, seen: Seen
+def test_what_is_no_such_list_is_said_so(
+    adapter: Path, reviewed: ReviewedImage, text: str
 ) -> None:
-    assert has_seen(find_adapter(name), reviewed) is seen
+    (adapter / LEARNED_FILE).write_text(text)
+    with pytest.raises(IncompatibleAdapterError, match=LEARNED_FILE):
+        has_seen(find_adapter("mine"), reviewed)
 
 
-@pytest.mark.parametrize(
-    ("report", "seen"),
-    [
-        (json.dumps({"training_names": ["field"]}), Seen.MAYBE),
-        (json.dumps({"training_names": ["another"]}), Seen.NO),
-        ("[1, 2", Seen.NO),
-    ],
-)
-def test_a_report_that_names_the_image_makes_it_likely(
-    family: dict[str, Path], reviewed: ReviewedImage, report: str, seen: Seen
+def test_a_list_elsewhere_is_not_followed(adapter: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text(json.dumps({"format": 1, "images": []}))
+    (adapter / LEARNED_FILE).symlink_to(tmp_path / "secret.json")
+    with pytest.raises(IncompatibleAdapterError, match="link"):
+        read_adapter_info(adapter)
+
+
+def test_places_outside_of_the_image_are_nowhere(
+    adapter: Path, reviewed: ReviewedImage
 ) -> None:
-    (family["other"] / "report.json").write_text(report)
-    assert has_seen(find_adapter("other"), reviewed) is seen
+    write_learned(adapter, [reviewed], Learned())
+    file = adapter / LEARNED_FILE
+    values = json.loads(file.read_text())
+    values["images"][0]["nuclei"] = [[-1, 5], [5, 10**9]]
+    file.write_text(json.dumps(values))
+    assert has_seen(find_adapter("mine"), reviewed) is Seen.MAYBE

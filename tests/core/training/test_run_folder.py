@@ -281,11 +281,16 @@ def test_what_is_left_of_runs_is_swept_away(folder: Path, request_: RunRequest) 
         (root / name / "run").mkdir(parents=True)
         (root / name / "run" / "log.txt").write_text("")
     os.utime(root / "logged" / "run" / "log.txt", (0, 0))
+    # as the command line leaves it when it is killed
+    (root / "killed" / "run").mkdir(parents=True)
+    for name in ("job.json", "checkpoint.pt"):
+        (root / "killed" / "run" / name).write_text("")
+        os.utime(root / "killed" / "run" / name, (0, 0))
     with hold(root / "cancelled"):
         sweep_runs(root)
         assert (root / "cancelled").exists(), "it is about to clean up itself"
     sweep_runs(root)
-    assert {place.name for place in root.iterdir()} == {"mine", "begun"}
+    assert {place.name for place in root.iterdir()} == {"mine", "begun", "killed"}
     sweep_runs(root / "nowhere")
 
 

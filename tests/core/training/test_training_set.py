@@ -19,6 +19,9 @@ from napari_sac.core.training.sampling import PointKind, draw_crops, draw_prompt
 from napari_sac.core.training.training_set import (
     ReviewedImage,
     crop_to_known,
+    learned_nuclei,
+    middles_of,
+    pixels_sha256,
     read_reviewed,
     review_image,
     split,
@@ -268,6 +271,104 @@ def test_a_plane_that_comes_as_a_file_too_stays_with_its_stack(
     exported = replace(planes[0], name="exported", group="")
     data = split([exported, *planes])
     assert {one.group for one in (*data.training, *data.held_out)} == {"stack.tif"}
+
+
+def learned_from(*images: ReviewedImage) -> dict[str, np.ndarray]:
+    return {pixels_sha256(one): middles_of(one.labels) for one in images}
+
+
+def test_images_that_were_learned_from_prove_nothing(
+    reviewed: tuple[ReviewedImage, ...],
+) -> None:
+    for new in reviewed:
+        old = [one for one in reviewed if one is not new]
+        data = split(reviewed, learned_from(*old))
+        assert data.kind == "images"
+        assert [one.name for one in data.held_out] == [new.name]
+        assert not data.held_out_is_learned
+
+
+def test_what_was_set_aside_once_is_set_aside_again() -> None:
+    drawn = draw_nuclei((120, 300), 20, 9)
+    one = review_image("a", drawn.image, drawn.labels)
+    first = split([one])
+    again = split([one], learned_from(*first.training))
+    np.testing.assert_array_equal(again.held_out[0].labels, first.held_out[0].labels)
+    assert not again.held_out_is_learned
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_one_image_the_end_that_is_new_is_set_aside(turned: bool) -> None:
+    drawn = draw_nuclei((120, 300), 20, 9)
+    whole = review_image("a", drawn.image, drawn.labels)
+    known = np.zeros(whole.known.shape, bool)
+    if turned:
+        known[:, :200] = True
+    else:
+        known[:, 100:] = True
+    old = review_image("a", drawn.image, drawn.labels, known=known)
+    learned = learned_from(old)
+    data = split([whole], learned)
+    assert data.held_out[0].count >= 2
+    assert not len(learned_nuclei(data.held_out[0], learned))
+    assert not data.held_out_is_learned
+
+
+def test_regions_that_were_learned_from_prove_nothing() -> None:
+    drawn = draw_nuclei((100, 400), 30, 8)
+    known = np.zeros((100, 400), bool)
+    for i in range(4):
+        known[:, 100 * i : 100 * i + 90] = True
+    one = review_image("a", drawn.image, drawn.labels, known=known)
+    for new in range(4):
+        inside = known.copy()
+        inside[:, 100 * new : 100 * new + 90] = False
+        old = review_image("a", drawn.image, drawn.labels, known=inside)
+        data = split([one], learned_from(old))
+        assert data.kind == "regions"
+        assert not data.training[0].known[:, 100 * new + 20].any()
+        assert all(
+            data.training[0].known[:, 100 * k + 20].any() for k in range(4) if k != new
+        )
+
+
+def test_where_all_was_learned_from_it_is_said(
+    reviewed: tuple[ReviewedImage, ...],
+) -> None:
+    data = split(reviewed, learned_from(*reviewed))
+    assert data.held_out_is_learned
+    assert [one.name for one in data.held_out] == [
+        one.name for one in split(reviewed).held_out
+    ]
+    assert with_folder(
+        reviewed[1:], reviewed[:1], learned_from(*reviewed)
+    ).held_out_is_learned
+    assert not with_folder(
+        reviewed[1:], reviewed[:1], learned_from(*reviewed[1:])
+    ).held_out_is_learned
+
+
+def test_one_image_seen_in_two_ways_is_in_one_part(tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    names = "abcd"
+    for i, name in enumerate(names):
+        drawn = draw_nuclei((90, 100), 6, 9, seed=i)
+        imsave(tmp_path / "images" / f"{name}.png", drawn.image)
+        imsave(
+            tmp_path / "labels" / f"{name}.png",
+            drawn.labels.astype(np.uint16),
+            check_contrast=False,
+        )
+    whole = read_reviewed(tmp_path / "images", tmp_path / "labels")
+    stained = [
+        replace(one, image=255 - one.image, group=str(tmp_path / "images" / f"{n}.png"))
+        for one, n in zip(whole, names, strict=True)
+    ]
+    data = split([*whole, *stained])
+    assert data.kind == "images"
+    assert len(data.held_out) == 2
+    assert len({one.group for one in data.held_out}) == 1
 
 
 def test_what_is_known_already_is_no_original(

@@ -38,6 +38,9 @@ FORMAT = 1
 
 INFO_FILE = "napari_sac.json"
 CONFIG_FILE = "adapter_config.json"
+LEARNED_FILE = "learned_from.json"
+"""Which nuclei it has learned from; those that came with napari-sac have none."""
+
 LORA_FILE = "adapter_model.safetensors"
 DECODER_FILE = "mask_decoder.safetensors"
 GENERATOR_FILE = "prompt_generator.safetensors"
@@ -222,10 +225,12 @@ def read_adapter_info(path: str | Path) -> AdapterInfo:
         If a file is missing, lies outside the folder, or is not as it should be.
     """
     folder = Path(path)
-    for name in (INFO_FILE, CONFIG_FILE, *WEIGHT_NAMES):
+    for name in (INFO_FILE, CONFIG_FILE, *WEIGHT_NAMES, LEARNED_FILE):
         file = folder / name
         # pathlib raises where one may not look
         if not os.path.isfile(file):
+            if name == LEARNED_FILE:
+                continue
             raise _damaged(folder, f"{name} is missing")
         if file.resolve().parent != folder.resolve():
             raise _damaged(folder, f"{name} is a link to a place outside it")
@@ -419,12 +424,16 @@ def delete_adapter(name: str) -> None:
     if not _NAME.fullmatch(name) or not (folder / INFO_FILE).is_file():
         raise _not_own(name)
     try:
+        if folder.is_symlink():
+            # what it leads to may be others' too
+            folder.unlink()
+            return
         # a folder that is half deleted must not be listed
         (folder / INFO_FILE).unlink()
         shutil.rmtree(folder)
     except OSError as error:
         raise OutputError(
-            f"The adapter {name} could not be deleted ({error.strerror}). "
+            f"The adapter {name} could not be deleted ({error.strerror or error}). "
             f"Delete the folder {folder} by hand."
         ) from error
 
@@ -605,6 +614,8 @@ def _copy_files(source: Path, target: Path) -> None:
         partial.mkdir(parents=True)
         for name in (CONFIG_FILE, *WEIGHT_NAMES, INFO_FILE):
             shutil.copyfile(source / name, partial / name)
+        if (source / LEARNED_FILE).exists():
+            shutil.copyfile(source / LEARNED_FILE, partial / LEARNED_FILE)
         os.replace(partial, target)
     except OSError as error:
         raise OutputError(

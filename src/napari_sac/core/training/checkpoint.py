@@ -15,7 +15,13 @@ from napari_sac.core.models.adapter import INFO_FILE
 from napari_sac.core.models.registry import get_spec, weights_sha256
 from napari_sac.core.training.memory import Plan
 from napari_sac.core.training.run import adapter_parameters, learn_in_last
-from napari_sac.core.training.run_folder import RUN
+from napari_sac.core.training.run_folder import (
+    BEFORE,
+    CHECKPOINT,
+    RUN,
+    SETTINGS,
+    is_begun,
+)
 from napari_sac.core.training.stepping import rates_of
 from napari_sac.core.training.tables import drop_rows_after
 from napari_sac.core.training.training_set import digest
@@ -25,8 +31,6 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 20.0
 """A checkpoint is written after each validation, and at least so often."""
-
-CHECKPOINT, _SETTINGS = "checkpoint.pt", "job.json"
 
 
 def finished_report(job: Job, resume: bool) -> dict[str, Any] | None:
@@ -38,10 +42,10 @@ def finished_report(job: Job, resume: bool) -> dict[str, Any] | None:
         If there is a run and it is not to be resumed, or was begun with other settings.
     """
     finished = job.output / "report.json"
-    used = (job.output / INFO_FILE).exists() or (job.output / RUN).exists()
+    used = (job.output / INFO_FILE).exists() or is_begun(job.output)
     if resume and finished.is_file() and (job.output / INFO_FILE).is_file():
         # one that was made elsewhere has only what came of it
-        if (job.output / RUN / _SETTINGS).exists():
+        if (job.output / RUN / SETTINGS).exists():
             _refuse_another(job)
         report: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
         return report
@@ -61,21 +65,33 @@ def note_settings(job: Job) -> None:
     OutputError
         If the run in the folder was begun with other settings.
     """
-    file = job.output / RUN / _SETTINGS
+    folder = job.output / RUN
+    file = folder / SETTINGS
     if file.exists():
-        _refuse_another(job)
-        return
+        if (folder / CHECKPOINT).exists():
+            _refuse_another(job)
+            return
+        if not _differences(job):
+            return
+        # what the other settings saw before their first step, which never came
+        (folder / BEFORE).unlink(missing_ok=True)
     with atomic_path(file) as partial:
         partial.write_text(json.dumps(_settings_of(job), indent=2), encoding="utf-8")
 
 
-def _refuse_another(job: Job) -> None:
-    file, settings = job.output / RUN / _SETTINGS, _settings_of(job)
+def _differences(job: Job) -> list[str]:
+    """Return the settings that are not those the run in the folder began with."""
+    file, settings = job.output / RUN / SETTINGS, _settings_of(job)
     before = json.loads(file.read_text(encoding="utf-8"))
     before["config"]["max_minutes"] = job.config.max_minutes
     # a run that an older version began lacks some of them
-    known = [name for name in settings if name in before]
-    different = [name for name in known if settings[name] != before[name]]
+    config = {k: v for k, v in settings["config"].items() if k in before["config"]}
+    now = settings | {"config": config}
+    return [name for name in now if name in before and now[name] != before[name]]
+
+
+def _refuse_another(job: Job) -> None:
+    different = _differences(job)
     if different:
         raise OutputError(
             f"The run in {job.output} was begun with another "

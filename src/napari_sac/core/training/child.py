@@ -20,7 +20,7 @@ import psutil
 from napari_sac.core.device import select_device
 from napari_sac.core.errors import Cancelled, NapariSacError, OutputError
 from napari_sac.core.io import atomic_path
-from napari_sac.core.models.adapter import INFO_FILE
+from napari_sac.core.models.adapter import INFO_FILE, find_adapter
 from napari_sac.core.training.events import (
     Began,
     Comparing,
@@ -30,6 +30,7 @@ from napari_sac.core.training.events import (
     Validated,
     Working,
 )
+from napari_sac.core.training.lineage import learned_by
 from napari_sac.core.training.run_folder import (
     Phase,
     RunStatus,
@@ -229,10 +230,11 @@ def _finetune(folder: Path, request: RunRequest, reporter: _Reporter) -> Outcome
 
     device = select_device(request.device)
     reporter.begin_on(device)
+    parent = None if request.adapter is None else find_adapter(request.adapter)
     job = Job(
         model=request.model,
         adapter=request.adapter,
-        data=split(request.images),
+        data=split(request.images, learned_by(parent).nuclei),
         output=folder,
         config=request.config,
         original=request.original,

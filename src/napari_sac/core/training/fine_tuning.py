@@ -179,6 +179,12 @@ def _prepare(job: Job, team: Team, listen: Listen, ask: Ask, begun: float) -> Ru
         _make_folder(run.folder)
         checkpoint.note_settings(job)
     run.tell(_describe_start(run))
+    if job.data.held_out_is_learned:
+        run.tell(
+            f"{parent.name if parent else job.model} has learned from nuclei that are "
+            "held out, for there are no others: the scores before and after are better "
+            "than on new images. Review more nuclei, or give --val other images."
+        )
     rank = state.sam.peft_config["default"].r
     if parent is not None and rank != job.config.rank:
         run.tell(f"The rank stays {rank}, as {parent.name} has it.")

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sac.core.models.adapter import AdapterInfo, fill_adapter, find_adapter
-from napari_sac.core.training.checkpoint import CHECKPOINT
 from napari_sac.core.training.comparison import Compared, compare
 from napari_sac.core.training.events import Comparing
+from napari_sac.core.training.lineage import learned_by, write_learned
 from napari_sac.core.training.report import RunRecord, write_report
 from napari_sac.core.training.run import Outcome, weights_in_place
-from napari_sac.core.training.validation import BEFORE, held_out_parts, predict
+from napari_sac.core.training.run_folder import BEFORE, CHECKPOINT
+from napari_sac.core.training.validation import held_out_parts, predict
 
 if TYPE_CHECKING:
     from napari_sac.core.training.comparison import Comparison
@@ -47,6 +48,7 @@ def finish(run: Run, begun: float, stopped: bool) -> Outcome:
             comparison,
             compared,
         )
+        write_learned(job.output, job.data.training, learned_by(run.parent))
         adapter = fill_adapter(job.output, run.state.sam, run.state.generator, info)
     (run.folder / CHECKPOINT).unlink(missing_ok=True)
     (run.folder / BEFORE).unlink(missing_ok=True)

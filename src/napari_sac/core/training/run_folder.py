@@ -52,6 +52,9 @@ RUN = "run"
 LOG_FILE = "log.txt"
 """Where whoever starts the process sends what it writes, in the subfolder."""
 
+CHECKPOINT, SETTINGS, BEFORE = "checkpoint.pt", "job.json", "before.npz"
+"""What is learned so far, what the run was begun with, and what the old weights saw."""
+
 _REQUEST, _DATA, _STATUS, _WISH = "request.json", "data.npz", "status.json", "wish"
 _LOCK, _EXAMPLE = "lock", "example.png"
 _REPORTS = ("report.html", "report.json")
@@ -163,7 +166,7 @@ def save_request(folder: Path, request: RunRequest) -> None:
         If there are more images than :func:`load_request` would read.
     """
     run = folder / RUN
-    if (run / _REQUEST).exists() or (folder / INFO_FILE).exists():
+    if is_begun(folder) or (folder / INFO_FILE).exists():
         raise OutputError(
             f"There is a run in {folder} already, and it was kept. Choose another name."
         )
@@ -440,6 +443,11 @@ def find_runs(root: Path) -> tuple[Path, ...]:
     return tuple(folder for folder in folders if not _is_over(folder))
 
 
+def is_begun(folder: Path) -> bool:
+    """Return whether there is a run in a folder that can be gone on with."""
+    return any((folder / RUN / name).exists() for name in (_REQUEST, CHECKPOINT))
+
+
 def _is_over(folder: Path) -> bool:
     status = read_status(folder)
     return status is not None and status.phase in (Phase.FINISHED, Phase.CANCELLED)
@@ -463,7 +471,8 @@ def _is_left(folder: Path) -> bool:
     status = read_status(folder)
     if status is not None and status.phase is Phase.CANCELLED:
         return not is_running(folder)
-    if (folder / RUN / _REQUEST).exists() or is_running(folder):
+    # one of the command line has no request and no lock, only settings
+    if is_begun(folder) or (folder / RUN / SETTINGS).exists() or is_running(folder):
         return False
     try:
         newest = max(file.stat().st_mtime for file in (folder / RUN).iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 _SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 """Where torch's own launcher and the kinds of mpirun say how many processes there are;
 accelerate uses one or the other."""
+
+_PATIENCE = timedelta(days=1)
+"""Of those who wait for the first process while it looks at what is held out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +114,15 @@ def join_team(device: str = "auto") -> Team:
     try:
         from accelerate import (  # type: ignore[import-untyped,import-not-found,unused-ignore]
             Accelerator,
+            InitProcessGroupKwargs,
         )
     except ImportError as error:
         raise DeviceError(
             "Several processes were launched, and accelerate is not installed. "
             "Install it by: pip install 'napari-sac[train]'"
         ) from error
-    accelerator = Accelerator(cpu=device == "cpu")
+    patience = InitProcessGroupKwargs(timeout=_PATIENCE)
+    accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[patience])
     if accelerator.device.type == "cuda":
         torch.cuda.set_device(accelerator.device)
     found = select_device(accelerator.device.type)

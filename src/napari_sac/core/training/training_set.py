@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -29,9 +30,14 @@ from napari_sac.core.errors import LabelFormatError, TrainingDataError
 from napari_sac.core.inference.instances import decided_objects
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
 from napari_sac.core.progress import Progress, ignore_progress
-from napari_sac.core.training.targets import median_diameter, typical_diameter
+from napari_sac.core.training.targets import (
+    distance_to_border,
+    median_diameter,
+    typical_diameter,
+)
 from napari_sac.core.types import (
     NEGATIVE,
+    POSITIVE,
     BoolArray,
     FloatArray,
     IntArray,
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_sac.core.config import Stain
+    from napari_sac.core.training.lineage import NucleiByImage
 
 HELD_OUT_PART = 0.2
 """Part of the reviewed nuclei that is set aside, about."""
@@ -114,11 +121,14 @@ class TrainingSet:
         How the held-out part was chosen: whole images, whole reviewed regions, a
         spatial block of each image, a folder that was given, or not at all, because
         there are too few nuclei.
+    held_out_is_learned : bool
+        Whether nuclei of the held-out part were learned from before.
     """
 
     training: tuple[ReviewedImage, ...]
     held_out: tuple[ReviewedImage, ...]
     kind: HeldOutKind
+    held_out_is_learned: bool = False
 
     @property
     def diameter(self) -> float:
@@ -189,6 +199,9 @@ def review_image(
     shape = labels.shape
     if image.shape != (*shape, 3) or (known is not None and known.shape != shape):
         raise ValueError(f"{name}: image {image.shape}, labels {shape}")
+    if prompts is not None:
+        # a mask that waits to be taken away
+        labels = np.where(np.isin(labels, _rejected_objects(prompts)), 0, labels)
     dense, ids = _consecutive(labels)
     inside = np.zeros(shape, bool)
     for polygon in regions:
@@ -212,6 +225,14 @@ def review_image(
     kept, _ = _consecutive(np.where(unreviewed, 0, dense))
     result = ReviewedImage(name, image, kept, trusted, group=group)
     return result if prompts is None else _with_points(result, dense, ids, prompts)
+
+
+def _rejected_objects(prompts: Prompts) -> IntArray:
+    """Return the ids of nuclei whose positives were all rejected."""
+    positive = prompts.sign == POSITIVE
+    rejected = prompts.state == PromptState.REJECTED.value
+    kept = prompts.object_id[positive & ~rejected]
+    return np.setdiff1d(prompts.object_id[positive & rejected], kept)
 
 
 def _around_unmasked(
@@ -361,6 +382,8 @@ def read_reviewed(
                 loaded.labels,
                 prompts=read_prompts(tables[pair.name]) if tables else None,
                 known=known,
+                # in a session or the window it may be seen by another channel or stain
+                group=os.path.abspath(pair.image),
             )
         )
     return tuple(result)
@@ -385,7 +408,9 @@ def _prompt_tables(pairs: Sequence[ImageLabelPair], folder: Path) -> dict[str, P
     return tables
 
 
-def split(images: Sequence[ReviewedImage]) -> TrainingSet:
+def split(
+    images: Sequence[ReviewedImage], learned: NucleiByImage | None = None
+) -> TrainingSet:
     """Return the images with a part set aside, always the same one.
 
     Whole images if there are four or more, else whole reviewed regions, else of each
@@ -393,35 +418,68 @@ def split(images: Sequence[ReviewedImage]) -> TrainingSet:
     than four nuclei nothing is set aside. What is set aside is learned from nowhere: an
     image that comes twice is one image, and those of one group are set aside together.
 
+    Nuclei that were learned from before prove nothing either: where there are others,
+    these are set aside.
+
+    Parameters
+    ----------
+    images : sequence of ReviewedImage
+    learned : mapping of str to (N, 2) int64, optional
+        What the adapter that is gone on from has learned from, as
+        :func:`~napari_sac.core.training.lineage.learned_by` returns it.
+
     Raises
     ------
     TrainingDataError
         If there is no nucleus at all.
     """
     groups = _grouped(_merged(images))
-    counts = [sum(one.count for one in group) for group in groups]
-    if sum(counts) == 0:
+    if sum(one.count for one in itertools.chain(*groups)) == 0:
         raise TrainingDataError(_NOTHING)
+    old = [[learned_nuclei(one, learned or {}) for one in group] for group in groups]
+    if not any(len(labels) for labels in itertools.chain(*old)):
+        return _split(groups, old)
+    found = _split(groups, old)
+    if found.held_out:
+        return found
+    nothing = [[np.empty(0, np.int64)] * len(group) for group in groups]
+    found = _split(groups, nothing)
+    return replace(found, held_out_is_learned=bool(found.held_out))
+
+
+def _split(
+    groups: Sequence[Sequence[ReviewedImage]], old: Sequence[Sequence[IntArray]]
+) -> TrainingSet:
+    """Set a part aside that has none of the ``old`` nuclei of each image."""
+    counts = [sum(one.count for one in group) for group in groups]
     if sum(counts) < _FEWEST_TO_SPLIT:
         return TrainingSet(tuple(itertools.chain(*groups)), (), "none")
-    if sum(count > 0 for count in counts) >= _SEVERAL:
-        chosen = _set_aside(counts)
+    new = [not any(len(labels) for labels in of_group) for of_group in old]
+    if sum(count > 0 for count in counts) >= _SEVERAL and any(
+        count > 0 and is_new for count, is_new in zip(counts, new, strict=True)
+    ):
+        chosen = _set_aside(counts, new)
         training = [group for i, group in enumerate(groups) if i not in chosen]
         return TrainingSet(
             tuple(itertools.chain(*training)),
             tuple(itertools.chain(*(groups[i] for i in sorted(chosen)))),
             "images",
         )
-    regions = [_find_regions(group) for group in groups]
-    if sum(len(found.counts) for found in regions) >= _SEVERAL:
+    regions = [_find_regions(*parts) for parts in zip(groups, old, strict=True)]
+    several = sum(len(found.counts) for found in regions) >= _SEVERAL
+    if several and any(found.new for found in regions):
         return _split_regions(groups, regions)
-    return _split_blocks(groups)
+    return _split_blocks(groups, old)
 
 
 def with_folder(
-    images: Sequence[ReviewedImage], held_out: Sequence[ReviewedImage]
+    images: Sequence[ReviewedImage],
+    held_out: Sequence[ReviewedImage],
+    learned: NucleiByImage | None = None,
 ) -> TrainingSet:
     """Return all images to learn from, and others as proof.
+
+    ``learned`` is as for :func:`split`.
 
     Raises
     ------
@@ -435,15 +493,16 @@ def with_folder(
             "The images to validate on have no nucleus. Give others, or none: then a "
             "part of the training images is set aside. Nothing was changed."
         )
-    learned = {_pixels_of(one) for one in images}
-    both = [one.name for one in held_out if _pixels_of(one) in learned]
+    pixels = {pixels_sha256(one) for one in images}
+    both = [one.name for one in held_out if pixels_sha256(one) in pixels]
     if both:
         raise TrainingDataError(
             f"{len(both)} of the {len(held_out)} images to validate on are among those "
             f"to learn from, {both[0]} for one: that would prove nothing. Move them "
             "out of one of the two folders. Nothing was changed."
         )
-    return TrainingSet(tuple(images), tuple(held_out), "folder")
+    old = any(len(learned_nuclei(one, learned or {})) for one in held_out)
+    return TrainingSet(tuple(images), tuple(held_out), "folder", old)
 
 
 def without_known(
@@ -458,24 +517,44 @@ def without_known(
     known : sequence of ReviewedImage
         Whole images that are learned from or compared on.
     """
-    pixels = {_pixels_of(one) for one in known}
-    return tuple(one for one in original if _pixels_of(one) not in pixels)
+    pixels = {pixels_sha256(one) for one in known}
+    return tuple(one for one in original if pixels_sha256(one) not in pixels)
 
 
 def _merged(images: Sequence[ReviewedImage]) -> tuple[ReviewedImage, ...]:
     """Return the images, those with the same pixels as one."""
-    found: dict[bytes, ReviewedImage] = {}
+    found: dict[str, ReviewedImage] = {}
     for one in images:
-        key = _pixels_of(one)
+        key = pixels_sha256(one)
         found[key] = _both(found[key], one) if key in found else one
     return tuple(found.values())
 
 
-def _pixels_of(one: ReviewedImage) -> bytes:
-    """Return a hash of an image's pixels."""
+def pixels_sha256(one: ReviewedImage) -> str:
+    """Return the SHA-256 of an image's pixels, as 64 hexadecimal digits."""
     sha256 = hashlib.sha256(f"{one.image.shape}".encode())
     sha256.update(np.ascontiguousarray(one.image).data)
-    return sha256.digest()
+    return sha256.hexdigest()
+
+
+def middles_of(labels: IntArray) -> npt.NDArray[np.int64]:
+    """Return the innermost pixel (N, 2), (y, x), of each nucleus."""
+    numbers = np.unique(labels[labels > 0])
+    places = ndimage.maximum_position(distance_to_border(labels), labels, numbers)
+    return np.array(places, np.int64).reshape(-1, 2)
+
+
+def learned_nuclei(one: ReviewedImage, learned: NucleiByImage) -> IntArray:
+    """Return the labels of the nuclei in which one lies that was learned from.
+
+    Its outline may have been corrected since.
+    """
+    pixels = learned.get(pixels_sha256(one)) if learned else None
+    if pixels is None:
+        return np.empty(0, np.int64)
+    inside = ((pixels >= 0) & (pixels < one.labels.shape)).all(1)
+    found = np.unique(one.labels[tuple(pixels[inside].T)])
+    return found[found > 0].astype(np.int64)
 
 
 def _both(first: ReviewedImage, second: ReviewedImage) -> ReviewedImage:
@@ -501,16 +580,20 @@ def _grouped(images: Sequence[ReviewedImage]) -> list[list[ReviewedImage]]:
     return list(groups.values())
 
 
-def _set_aside(counts: Sequence[int]) -> set[int]:
+def _set_aside(counts: Sequence[int], new: Sequence[bool]) -> set[int]:
     """Return which of some units are set aside, neither the fullest nor the emptiest.
 
     Parameters
     ----------
     counts : sequence of int
         Nuclei in each.
+    new : sequence of bool
+        Whether each may be.
     """
-    full = sorted((i for i, n in enumerate(counts) if n), key=lambda i: counts[i])
-    wanted = max(1, round(HELD_OUT_PART * len(full)))
+    full = [i for i, n in enumerate(counts) if n and new[i]]
+    full.sort(key=lambda i: counts[i])
+    units = sum(n > 0 for n in counts)
+    wanted = min(max(1, round(HELD_OUT_PART * units)), len(full))
     places = np.linspace(0, len(full) - 1, wanted + 2)[1:-1]
     return {full[round(p)] for p in places}
 
@@ -525,13 +608,16 @@ class _Regions:
         The number of the region that each pixel is in, from 1; 0 for none.
     counts : dict of int to int
         Nuclei in each region that has enough to be set aside.
+    new : set of int
+        Those of them in which no nucleus was learned from before.
     """
 
     parts: npt.NDArray[np.int32]
     counts: dict[int, int]
+    new: set[int]
 
 
-def _find_regions(group: Sequence[ReviewedImage]) -> _Regions:
+def _find_regions(group: Sequence[ReviewedImage], old: Sequence[IntArray]) -> _Regions:
     known = np.logical_or.reduce([one.known for one in group])
     parts, number = ndimage.label(known)
     counts = np.zeros(number + 1, np.int64)
@@ -540,7 +626,12 @@ def _find_regions(group: Sequence[ReviewedImage]) -> _Regions:
         pairs = np.unique(np.stack([parts[nuclei], one.labels[nuclei]]), axis=1)
         counts += np.bincount(pairs[0], minlength=number + 1)
     large = np.flatnonzero(counts >= _FEWEST_TO_SPLIT).tolist()
-    return _Regions(parts, {k: int(counts[k]) for k in large})
+    learned = [
+        parts[np.isin(one.labels, labels)]
+        for one, labels in zip(group, old, strict=True)
+    ]
+    new = set(large) - set(np.unique(np.concatenate(learned)).tolist())
+    return _Regions(parts, {k: int(counts[k]) for k in large}, new)
 
 
 def _split_regions(
@@ -548,7 +639,10 @@ def _split_regions(
 ) -> TrainingSet:
     """Set whole regions aside, each cut out of its image."""
     units = [(i, k) for i, found in enumerate(regions) for k in found.counts]
-    chosen = _set_aside([regions[i].counts[k] for i, k in units])
+    chosen = _set_aside(
+        [regions[i].counts[k] for i, k in units],
+        [k in regions[i].new for i, k in units],
+    )
     margin = round(_MARGIN * (pooled_diameter(list(itertools.chain(*groups))) or 0.0))
     training: list[ReviewedImage] = []
     held_out: list[ReviewedImage] = []
@@ -592,25 +686,17 @@ def _holds(area: BoolArray, yx: FloatArray) -> bool:
     return pixel is not None and bool(area[pixel])
 
 
-def _split_blocks(groups: Sequence[Sequence[ReviewedImage]]) -> TrainingSet:
+def _split_blocks(
+    groups: Sequence[Sequence[ReviewedImage]], old: Sequence[Sequence[IntArray]]
+) -> TrainingSet:
     """Set the end of each image aside that has enough nuclei to share."""
     training: list[ReviewedImage] = []
     held_out: list[ReviewedImage] = []
-    for group in groups:
+    for group, labels in zip(groups, old, strict=True):
         if sum(one.count for one in group) < _FEWEST_TO_SPLIT:
             training += group
             continue
-        middles = np.concatenate([_middles(one) for one in group if one.count])
-        spread = np.ptp(middles, axis=0)
-        axis = int(np.argmax(spread))
-        cut = float(np.quantile(middles[:, axis], 1 - HELD_OUT_PART))
-        shape = group[0].labels.shape
-        place = np.arange(shape[axis])
-        beyond = np.broadcast_to(
-            (place > cut)[:, None] if axis == 0 else (place > cut)[None], shape
-        )
-        kept = [_limited(one, ~beyond) for one in group]
-        aside = [_limited(one, beyond) for one in group]
+        kept, aside = _end_with_most_new(group, labels)
         if not any(one.count for one in kept) or not any(one.count for one in aside):
             training += group
             continue
@@ -618,6 +704,35 @@ def _split_blocks(groups: Sequence[Sequence[ReviewedImage]]) -> TrainingSet:
         held_out += [one for one in aside if one.count]
     kind: HeldOutKind = "block" if held_out else "none"
     return TrainingSet(tuple(training), tuple(held_out), kind)
+
+
+def _end_with_most_new(
+    group: Sequence[ReviewedImage], old: Sequence[IntArray]
+) -> tuple[list[ReviewedImage], list[ReviewedImage]]:
+    """Return images without their end, and that end without its old nuclei.
+
+    It is the far end of the longer side, unless another has more that is new.
+    """
+    middles = np.concatenate([_middles(one) for one in group if one.count])
+    longer = int(np.argmax(np.ptp(middles, axis=0)))
+    ends = [(longer, 1), (longer, -1), (1 - longer, 1), (1 - longer, -1)]
+    if not any(len(labels) for labels in old):
+        ends = ends[:1]
+    shape = group[0].labels.shape
+    found: list[tuple[list[ReviewedImage], list[ReviewedImage]]] = []
+    for axis, sign in ends:
+        cut = float(np.quantile(sign * middles[:, axis], 1 - HELD_OUT_PART))
+        is_beyond = sign * np.arange(shape[axis]) > cut
+        beyond = np.broadcast_to(
+            is_beyond[:, None] if axis == 0 else is_beyond[None], shape
+        )
+        kept = [_limited(one, ~beyond) for one in group]
+        aside = [
+            _limited(one, beyond & ~np.isin(one.labels, labels))
+            for one, labels in zip(group, old, strict=True)
+        ]
+        found.append((kept, aside))
+    return max(found, key=lambda parts: sum(one.count for one in parts[1]))
 
 
 def _middles(one: ReviewedImage) -> npt.NDArray[np.float64]:

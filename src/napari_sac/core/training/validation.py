@@ -15,6 +15,7 @@ from napari_sac.core.training.comparison import limit_to_known
 from napari_sac.core.training.events import Validated
 from napari_sac.core.training.preparation import own_diameter
 from napari_sac.core.training.run import as_model, weights_in_place
+from napari_sac.core.training.run_folder import BEFORE
 from napari_sac.core.training.tables import append_row, drop_rows_after
 from napari_sac.core.training.training_set import crop_to_known
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from napari_sac.core.training.run import Run
     from napari_sac.core.training.trainer import TrainingState
     from napari_sac.core.training.training_set import ReviewedImage, TrainingSet
-
-BEFORE = "before.npz"
-"""What the model found on the held-out part before it learned."""
 
 _SECONDS = "seconds"
 _VALIDATION_IMAGES = 4
