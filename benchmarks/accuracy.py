@@ -123,7 +123,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--generator", type=Path, help="weight file")
     parser.add_argument("--overlays", type=Path)
     parser.add_argument("--json", type=Path)
-    return parser.parse_args()
+    parsed = parser.parse_args()
+    if parsed.adapter and (parsed.sam or parsed.generator):
+        # an adapter changes just these: with others it would be measured by half
+        parser.error("--adapter cannot be measured with --sam or --generator")
+    return parsed
 
 
 def main() -> int:

@@ -231,14 +231,14 @@ def case_memory(data: Path, output: Path, minutes: float) -> dict[str, Any]:
     pool = Pool([prepare_image(image, labels, spec.nucleus_diameter)], np.ones(1))
     config = replace(FinetuneConfig(), batch_size=1)
     batch = draw_batch(pool, [0], 0, 1024, config)
-    learning = [p for p in state.networks().parameters() if p.requires_grad]
-    weights = sum(p.numel() for p in state.networks().parameters()) * 4
+    parameters = list(state.networks().parameters())
+    weights = sum(p.numel() for p in parameters) * 4
     result: dict[str, Any] = {"device": device.title, "weights_gb": weights / 1e9}
     for checkpointing in (True, False):
         plan = Plan(1024, 1, checkpointing, spec.architecture.depth)
         begun = time.monotonic()
         work = partial(add_gradients, state, batch, config, plan)
-        step = measure_memory(device, learning, work)
+        step = measure_memory(device, parameters, work)
         optimizer.zero_grad()
         key = "checkpointing" if checkpointing else "plain"
         result[key] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,18 @@ def test_rings_are_simple_and_enclose_the_area(mask: np.ndarray) -> None:
             assert ring[0] == ring[-1]
             assert len(set(ring)) == len(ring) - 1
     assert sum(signed_area(ring) for part in parts for ring in part) == mask.sum()
+
+
+def test_one_label_of_many_parts_is_traced_part_by_part() -> None:
+    """As semantic mode gives it."""
+    labels = np.kron(np.ones((120, 120), np.uint32), np.pad(np.ones((6, 6)), 3))
+    started = time.monotonic()
+    ((number, parts),) = trace_labels(labels.astype(np.uint32))
+    # looked for among the edges of all, each took longer than the one before
+    assert time.monotonic() - started < 20
+    assert number == 1
+    assert len(parts) == 120**2
+    assert parts[0] == [[(3, 3), (3, 9), (9, 9), (9, 3), (3, 3)]]
 
 
 def test_id_class_score_and_state_come_back(tmp_path: Path) -> None:

@@ -258,19 +258,30 @@ def test_channels_come_last(tmp_path, rng):
     tifffile.imwrite(tmp_path / "b.ome.tif", ome, metadata={"axes": "TCZYX"})
     for name in ("ij.tif", "b.ome.tif"):
         np.testing.assert_array_equal(
-            read_image(tmp_path / name), np.moveaxis(stack, 0, -1)
+            read_image(tmp_path / name, separate=True), np.moveaxis(stack, 0, -1)
         )
 
 
-def test_four_channels_are_no_colours_with_transparency(tmp_path, rng):
-    stack = rng.integers(0, 9, (4, 5, 8), dtype=np.uint16)
-    path = tmp_path / "four.ome.tif"
-    tifffile.imwrite(path, stack, metadata={"axes": "CYX"})
-    with pytest.raises(ImageFormatError, match="has 4 channels"):
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("imagej", [False, True])
+def test_channels_are_no_colours_and_nobody_guesses_among_them(
+    tmp_path, rng, channels, imagej
+):
+    stack = rng.integers(0, 9, (channels, 5, 8), dtype=np.uint16)
+    path = tmp_path / ("several.tif" if imagej else "several.ome.tif")
+    tifffile.imwrite(path, stack, imagej=imagej, metadata={"axes": "CYX"})
+    with pytest.raises(ImageFormatError, match=f"has {channels} channels"):
         read_image(path)
     np.testing.assert_array_equal(
         read_image(path, separate=True), np.moveaxis(stack, 0, -1)
     )
+
+
+def test_three_planes_of_eight_bits_may_be_a_picture(tmp_path, rng):
+    stack = rng.integers(0, 255, (3, 5, 8), dtype=np.uint8)
+    path = tmp_path / "picture.ome.tif"
+    tifffile.imwrite(path, stack, metadata={"axes": "CYX"}, photometric="minisblack")
+    np.testing.assert_array_equal(read_image(path), np.moveaxis(stack, 0, -1))
 
 
 def test_several_images_in_one_file_are_refused(tmp_path):
@@ -537,6 +548,26 @@ def test_prompt_file_is_as_documented(tmp_path):
     assert (tmp_path / "a.csv").read_text() == (
         "object_id,y,x,sign,score,state\n1,1.5,2.0,-,0.87,auto\n"
     )
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_prompts_with_other_columns_too_are_still_prompts(tmp_path, delimiter):
+    file = tmp_path / "a.csv"
+    prompts = Prompts.from_points(
+        [[3, 4], [5, 6], [7, 8], [9, 9]],
+        object_id=[1, 2, 3, 3],
+        sign=[1, 1, 1, -1],
+        state=["added", "rejected", "auto", "added"],
+    )
+    write_prompts(file, prompts)
+    heading, *rows = file.read_text().splitlines()
+    # as pandas writes it, with its index before
+    lines = [f",{heading}", *(f"{i},{row}" for i, row in enumerate(rows))]
+    file.write_text("\n".join(lines).replace(",", delimiter))
+    assert read_points(file).tolist() == [[3, 4], [7, 8]]
+    file.write_text("\n".join([*lines, "4,5,6"]).replace(",", delimiter))
+    with pytest.raises(LabelFormatError, match="damaged at line 6"):
+        read_points(file)
 
 
 def test_prompts_saved_by_excel_are_read(tmp_path):

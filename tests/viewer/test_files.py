@@ -27,8 +27,9 @@ from napari_sac.core.session import folder as session_folder
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.replay import replay
 from napari_sac.core.types import ObjectClass, Prompts
+from napari_sac.viewer import exchange, journaling
 from napari_sac.viewer.inference import ModelChoice
-from napari_sac.viewer.planes import AS_READ, current_plane
+from napari_sac.viewer.planes import AS_READ, current_plane, pixel_size
 from napari_sac.viewer.readers import get_session_reader, open_dropped_session
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.viewer.writers import write_outlines
@@ -439,6 +440,30 @@ def test_who_deletes_all_layers_starts_over(bench: Bench, tmp_path: Path) -> Non
     assert bench.find() is not annotation
 
 
+def test_who_deletes_all_layers_opens_their_own_session_again(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = edit(bench)
+    prompts, labels = annotation.prompts, annotation.state.labels.copy()
+    bench.session.save_as(tmp_path / "mine.sac")
+    bench.session.live.hold(True)
+    bench.session.reject(annotation, np.array([4]))
+    bench.session.undo()
+    bench.viewer.layers.clear()
+    assert not bench.session.annotations
+    (again,) = bench.session.open(tmp_path / "mine.sac")
+    assert not bench.session.read_only
+    assert again.prompts.equals(prompts)
+    np.testing.assert_array_equal(again.state.labels, labels)
+    assert bench.session.undo_title == "add 1 nucleus"
+    assert not bench.session.live.waiting
+    bench.session.accept(again, np.array([5]))
+    bench.session.close()
+    journal = Journal.open(tmp_path / "mine.sac")
+    assert journal.restore().states[1].prompts.state[5] == "accepted"
+    journal.close(clean=True)
+
+
 def test_pixels_that_are_not_those_of_the_file_are_kept(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -731,6 +756,82 @@ def test_a_session_dropped_in_is_left_to_who_can_read_it_beside_the_window(
     open_dropped_session(str(folder))
     assert len(session.annotations) == 1
     session.close(clean=True)
+
+
+def test_a_large_image_of_a_session_keeps_its_file(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journaling, "MAX_KEPT_PIXELS", 100)
+    file = tmp_path / "field.tif"
+    tifffile.imwrite(file, bench.layer.data, photometric="rgb")
+    bench.layer._source = bench.layer.source.model_copy(update={"path": str(file)})
+    edit(bench)
+    session, _ = reopened_elsewhere(bench)
+    (annotation,) = session.annotations
+    plane = annotation.plane
+    assert plane.layer.source.path is None, "read by us"
+    known = session.journal.reference(annotation)
+    assert known.path == str(file)
+    assert not known.kept
+    # written anew, without a file that napari knew
+    session.journal._broken = True
+    session.save_as(tmp_path / "mine.sac")
+    assert session.journal.reference(annotation) == known
+    session.see(annotation, replace(plane, stain="haematoxylin"))
+    session.reject(annotation, np.array([5]))
+    session.close()
+    again = reopened(tmp_path / "mine.sac")
+    reference = again.journal.reference(again.annotations[0])
+    assert (reference.path, reference.stain) == (str(file), "haematoxylin")
+    assert reference.kept
+    assert again.annotations[0].plane is not None
+    again.close()
+
+
+def test_the_unit_of_a_session_comes_back(bench: Bench) -> None:
+    edit(bench)
+    session, _ = reopened_elsewhere(bench)
+    (annotation,) = session.annotations
+    assert [str(u) for u in annotation.plane.layer.units] == ["micrometer"] * 2
+    assert pixel_size(annotation.plane.layer) == (0.5, 0.25)
+    session.close()
+
+
+@pytest.mark.parametrize(
+    "units", [["second", "second"], ["pixel"], "um", [1, 2], ["no unit", "pixel"]]
+)
+def test_units_that_are_none_are_left_alone(units: Any) -> None:
+    assert "units" not in exchange._placed({"scale": [1, 1], "units": units})
+
+
+def test_a_session_goes_into_no_other(bench: Bench, tmp_path: Path) -> None:
+    edit(bench)
+    bench.session.save_as(tmp_path / "mine.sac")
+    with pytest.raises(OutputError, match="inside the session"):
+        bench.session.save_as(tmp_path / "mine.sac" / "mine.sac")
+    assert bench.session.journal.folder == tmp_path / "mine.sac"
+    assert not (tmp_path / "mine.sac" / "mine.sac").exists()
+
+
+def test_what_did_not_change_is_not_written_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotation = edit(bench)
+    written: list[str] = []
+    set_info = Journal.set_info
+
+    def note(journal: Journal, name: str, value: Any) -> None:
+        written.append(name)
+        set_info(journal, name, value)
+
+    monkeypatch.setattr(Journal, "set_info", note)
+    bench.session.flush()
+    assert written == ["work-1"]
+    bench.session.flush()
+    assert written == ["work-1"]
+    annotation.clicks += 1
+    bench.session.flush()
+    assert written == ["work-1", "work-1"]
 
 
 def test_another_stain_of_the_image_is_noted(bench: Bench) -> None:

@@ -133,6 +133,34 @@ def test_merge_and_split_with_keys(bench: Bench) -> None:
     assert bench.session.undo_title == "split 1 nucleus"
 
 
+def test_in_labels_only_a_nucleus_nearby_is_merged(bench: Bench) -> None:
+    annotation = segmented(bench)
+    layer, session = annotation.labels, bench.session
+    told: list[str] = []
+    session.told.connect(told.append)
+    yx = annotation.prompts.yx
+    away = np.hypot(*(yx[:, None] - yx).transpose(2, 0, 1))
+    np.fill_diagonal(away, np.inf)
+    pointed = int(np.unravel_index(away.argmin(), away.shape)[0])
+    order = np.argsort(away[pointed])
+    near, far = int(order[0]), int(order[-2])
+    assert away[pointed, far] > 3 * annotation.diameter
+    assert away[pointed, near] < 3 * annotation.diameter
+    point = np.argwhere(
+        annotation.state.labels == annotation.prompts.object_id[pointed]
+    )[0]
+    bench.viewer.cursor.position = layer.data_to_world(point)
+    ids = annotation.prompts.object_id.copy()
+    layer.selected_label = int(ids[far])
+    press(layer, "G")
+    np.testing.assert_array_equal(annotation.prompts.object_id, ids)
+    assert "at least two" in told[-1]
+    layer.selected_label = int(ids[near])
+    press(layer, "G")
+    merged = annotation.prompts.object_id
+    assert merged[pointed] == merged[near] == min(ids[pointed], ids[near])
+
+
 def test_merging_given_pixels_puts_them_together(bench: Bench) -> None:
     annotation = segmented(bench)
     before = annotation.state.labels.copy()

@@ -123,6 +123,25 @@ def test_masks_of_old_steps_are_let_go_and_their_undo_is_right_all_the_same(
     check_labels(bench, annotation)
 
 
+def test_what_was_accepted_while_segmenting_keeps_its_pixels(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    before = annotation.state.labels.copy()
+    first, second = annotation.prompts.object_id[:2].tolist()
+    other = LoadedModel(ModelChoice("other"), build_tiny_model(seed=5))
+    segmented = segment(ask_for_labels(bench, annotation, other), ignore_progress)
+    of_other = [segmented.labels == k for k in (first, second)]
+    assert not np.array_equal(of_other[0], before == first)
+    bench.session.accept(annotation, rows_of(annotation, first))
+    bench.session.show_labels(annotation, bench.plane, segmented)
+    labels = annotation.state.labels
+    np.testing.assert_array_equal(labels == first, before == first)
+    free = before != first
+    np.testing.assert_array_equal((labels == second)[free], of_other[1][free])
+    bench.session.undo()
+    np.testing.assert_array_equal(annotation.state.labels, before)
+
+
 def test_corrections_are_drawn_when_finding_is_undone(bench: Bench) -> None:
     annotation = bench.find()
     bench.segment(annotation)

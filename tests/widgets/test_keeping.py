@@ -17,8 +17,11 @@ from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
 from napari_sac.core.errors import ImageFormatError
 from napari_sac.core.io import read_labels, read_prompts, write_labels
 from napari_sac.core.session.database import is_busy
+from napari_sac.core.session.image import ImageReference
 from napari_sac.core.session.journal import Journal
-from napari_sac.core.session.recovery import find_unclosed
+from napari_sac.core.session.recovery import find_unclosed, new_session_folder
+from napari_sac.core.session.state import AnnotationState
+from napari_sac.core.types import Prompts
 from napari_sac.viewer import exchange
 from napari_sac.viewer.planes import ImagePlane
 from napari_sac.widgets import _keeping
@@ -309,6 +312,48 @@ def test_discarding_deletes_what_was_offered(
     second.keeping.bar.discard.click()
     assert not folder.exists()
     assert second.keeping.bar.isHidden()
+
+
+def test_later_shows_the_work_before(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation, second: SegmentWidget
+) -> None:
+    older = Journal.create(new_session_folder())
+    image = ImageReference(path=None, name="older", sha256="0" * 64, shape=(4, 4))
+    nothing = Prompts.empty()
+    older.add_annotation(
+        image, AnnotationState(nothing, nothing, np.zeros((4, 4), np.uint32))
+    )
+    older.close(clean=False)
+    dock.session.reject(annotated, np.array([0]))
+    dock.session.close(clean=False)
+    look_again(qtbot, second)
+    assert "field" in second.keeping.bar.text.text()
+    second.keeping.bar.later.click()
+    assert "older" in second.keeping.bar.text.text()
+    second.keeping.bar.later.click()
+    assert second.keeping.bar.isHidden()
+    assert len(find_unclosed()) == 2
+
+
+def test_an_export_says_what_is_not_in_it_yet(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation, tmp_path: Path
+) -> None:
+    kinds = {kind.name: kind for kind in EXPORTS}
+    dock.session.live.hold(True)
+    dock.keeping.export(kinds["tiff"], annotated, tmp_path / "a.tif")
+    wait(qtbot, dock)
+    assert dock.status.message.text() == f"Written to {tmp_path / 'a.tif'}."
+    dock.session.reject(annotated, np.array([0]))
+    dock.session.add_nuclei(annotated, np.array([[5.0, 5.0]]))
+    waiting = dock.session.live.waits_for(annotated)
+    assert waiting >= 1
+    dock.keeping.export(kinds["tiff"], annotated, tmp_path / "b.tif")
+    wait(qtbot, dock)
+    assert "no mask" in dock.status.message.text()
+    assert "press Segment" in dock.status.message.text()
+    dock.keeping.export(kinds["prompts"], annotated, tmp_path / "c.csv")
+    wait(qtbot, dock)
+    assert "no mask" not in dock.status.message.text()
 
 
 def test_a_session_of_the_users_own_is_only_forgotten(

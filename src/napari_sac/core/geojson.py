@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from skimage.draw import polygon
 
 from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.io import atomic_path
+from napari_sac.core.polygons import pixels_inside
 from napari_sac.core.types import (
     POSITIVE,
     IntArray,
@@ -194,19 +194,26 @@ def trace_labels(labels: IntArray) -> Iterator[tuple[int, list[list[Ring]]]]:
     dense = dense.reshape(labels.shape) + (1 - first)
     for k, box in enumerate(ndimage.find_objects(dense), start=1):
         rows, columns = box
-        parts = _trace(dense[box] == k, (rows.start, columns.start))
-        yield int(ids[k - 1 + first]), parts
+        # each 4-connected part by itself: in semantic mode all nuclei are one label
+        parts, _ = ndimage.label(dense[box] == k)
+        yield (
+            int(ids[k - 1 + first]),
+            [
+                _trace(
+                    parts[of_part] == number,
+                    (rows.start + of_part[0].start, columns.start + of_part[1].start),
+                )
+                for number, of_part in enumerate(ndimage.find_objects(parts), start=1)
+            ],
+        )
 
 
-def _trace(mask: npt.NDArray[np.bool_], origin: _Point) -> list[list[Ring]]:
-    """Return the rings of each 4-connected part of a mask."""
-    parts, count = ndimage.label(mask)
-    found: list[list[Ring]] = [[] for _ in range(count)]
+def _trace(mask: npt.NDArray[np.bool_], origin: _Point) -> list[Ring]:
+    """Return the rings of a 4-connected part: that around it, then those of holes."""
+    rings: list[Ring] = []
     edges = _edges(mask)
     while edges:
-        start = next(iter(edges))
-        for ring, pixel in _loops(edges, start):
-            rings = found[parts[pixel] - 1]
+        for ring in _loops(edges, next(iter(edges))):
             corners = [
                 (y + origin[0], x + origin[1]) for y, x in _without_middles(ring)
             ]
@@ -215,17 +222,17 @@ def _trace(mask: npt.NDArray[np.bool_], origin: _Point) -> list[list[Ring]]:
                 rings.insert(0, corners)
             else:
                 rings.append(corners)
-    return found
+    return rings
 
 
-def _edges(mask: npt.NDArray[np.bool_]) -> dict[_Point, dict[_Point, _Point]]:
-    """Return the edges of pixels at the border, with the pixel on their right.
+def _edges(mask: npt.NDArray[np.bool_]) -> dict[_Point, list[_Point]]:
+    """Return the steps of the edges at the border by where they start.
 
-    ``edges[start][step]`` is that pixel, the edge going from ``start`` by ``step``.
+    On their right is a pixel of the mask.
     """
     padded = np.pad(mask, 1)
     inner = padded[1:-1, 1:-1]
-    edges: dict[_Point, dict[_Point, _Point]] = {}
+    edges: dict[_Point, list[_Point]] = {}
     sides = (
         (padded[:-2, 1:-1], (0, 0), (0, 1)),  # above: from its left corner rightwards
         (padded[1:-1, 2:], (0, 1), (1, 0)),  # right: downwards
@@ -234,16 +241,13 @@ def _edges(mask: npt.NDArray[np.bool_]) -> dict[_Point, dict[_Point, _Point]]:
     )
     for beside, (dy, dx), step in sides:
         for y, x in np.argwhere(inner & ~beside).tolist():
-            edges.setdefault((y + dy, x + dx), {})[step] = (y, x)
+            edges.setdefault((y + dy, x + dx), []).append(step)
     return edges
 
 
-def _loops(
-    edges: dict[_Point, dict[_Point, _Point]], start: _Point
-) -> Iterator[tuple[Ring, _Point]]:
+def _loops(edges: dict[_Point, list[_Point]], start: _Point) -> Iterator[Ring]:
     """Take one closed walk out of ``edges``; yield it cut where it meets itself."""
     walk: list[_Point] = [start]
-    pixels: list[_Point] = []
     place = {start: 0}
     step: _Point | None = None
     while True:
@@ -251,18 +255,18 @@ def _loops(
         ways = edges[here]
         # right of the step before is around the same pixel
         right = (step[1], -step[0]) if step else None
-        step = right if right in ways else next(iter(ways))
-        pixels.append(ways.pop(step))
+        step = right if right is not None and right in ways else ways[0]
+        ways.remove(step)
         if not ways:
             del edges[here]
         there = (here[0] + step[0], here[1] + step[1])
         walk.append(there)
         if there in place:
             begin = place[there]
-            yield walk[begin:], pixels[begin]
+            yield walk[begin:]
             for corner in walk[begin + 1 : -1]:
                 del place[corner]
-            del walk[begin + 1 :], pixels[begin:]
+            del walk[begin + 1 :]
             if begin == 0:
                 return
         else:
@@ -492,7 +496,8 @@ def _fill(
     object_id: int,
 ) -> None:
     """Write the pixels whose middle lies inside the exterior and in no hole."""
-    rows, columns = _inside(exterior, labels.shape)
+    # a ring counts from the corner of the first pixel
+    rows, columns = pixels_inside(exterior - 0.5, labels.shape)
     if len(rows) == 0:
         return
     keep = np.ones(len(rows), bool)
@@ -502,19 +507,9 @@ def _fill(
             (rows.max() - corner[0] + 1, columns.max() - corner[1] + 1), bool
         )
         for hole in holes:
-            window[_inside(hole - corner, window.shape)] = True
+            window[pixels_inside(hole - corner - 0.5, window.shape)] = True
         keep = ~window[rows - corner[0], columns - corner[1]]
     labels[rows[keep], columns[keep]] = object_id
-
-
-def _inside(
-    ring: npt.NDArray[np.float64], shape: tuple[int, ...]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return rows and columns of the pixels whose middle lies in a ring."""
-    if len(ring) < 3:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    rows, columns = polygon(ring[:, 0] - 0.5, ring[:, 1] - 0.5, shape)
-    return rows, columns
 
 
 def _features(file: Path) -> list[Any]:

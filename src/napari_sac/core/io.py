@@ -47,6 +47,8 @@ _EXACT_FORMATS = ("PNG", "BMP", "GIF")
 
 PROMPT_COLUMNS = ("object_id", "y", "x", "sign", "score", "state")
 
+_PromptRow = tuple[int, float, float, int, float, str]
+
 _POINT_COLUMNS = (
     ("y", "x", 0.0),
     ("axis-0", "axis-1", 0.0),
@@ -337,7 +339,12 @@ def read_prompts(path: str | Path) -> Prompts:
             f"{file} is not a prompt file: its first line must be "
             f"{','.join(PROMPT_COLUMNS)}."
         )
-    parsed = [_parse_prompt(file, i, row) for i, row in enumerate(rows[1:], start=2)]
+    return _prompts_of(
+        [_parse_prompt(file, i, row) for i, row in enumerate(rows[1:], start=2)]
+    )
+
+
+def _prompts_of(parsed: Sequence[_PromptRow]) -> Prompts:
     if not parsed:
         return Prompts.empty()
     object_id, y, x, sign, score, state = zip(*parsed, strict=True)
@@ -350,9 +357,7 @@ def read_prompts(path: str | Path) -> Prompts:
     )
 
 
-def _parse_prompt(
-    file: Path, line: int, row: list[str]
-) -> tuple[int, float, float, int, float, str]:
+def _parse_prompt(file: Path, line: int, row: list[str]) -> _PromptRow:
     try:
         object_id, y, x, sign, score, state = row
         values = (
@@ -416,8 +421,15 @@ def read_points(
             f"{file} could not be read as a table of points ({_reason(error)}). "
             "Check that the file is there and is CSV text."
         ) from error
-    if tuple(names) == PROMPT_COLUMNS:
-        return _nuclei_of(read_prompts(file))
+    if set(PROMPT_COLUMNS) <= set(names):
+        # other programs may have added columns, or another delimiter
+        places = [names.index(column) for column in PROMPT_COLUMNS]
+        parsed = [
+            _parse_prompt(file, i, [row[k] for k in places if k < len(row)])
+            for i, row in enumerate(rows, start=2)
+            if any(cell.strip() for cell in row)
+        ]
+        return _nuclei_of(_prompts_of(parsed))
     columns, scale, shift = _point_columns(file, names, pixel_size)
     points = [
         _parse_point(file, i, row, columns)
@@ -739,10 +751,13 @@ def _read_tiff(file: Path, *, as_labels: bool, separate: bool) -> AnyArray:
                 "memory at once. Crop the region of interest."
             )
         channels = sizes.get("C", 1)
-        if channels == 4 and not separate and not as_labels:
+        # three of eight bits may be the colours of a picture
+        colours = channels == 3 and series.dtype == np.uint8 and not tiff.is_imagej
+        few = 1 < channels <= 4 and not colours
+        if few and not separate and not as_labels:
             raise ImageFormatError(
-                f"{file} has 4 channels. Say which one or two of them, counted from 0, "
-                "show nuclei, or save those as their own file."
+                f"{file} has {channels} channels. Say which one or two of them, "
+                "counted from 0, show nuclei, or save those as their own file."
             )
         pixels = np.asarray(series.asarray())
         # ImageJ's palettes colour intensities for the eye

@@ -484,6 +484,7 @@ def open_session(session: AnnotationSession, folder: str | Path) -> list[Annotat
         If the folder is no session, or something was annotated here.
     """
     check_empty(session)
+    session.leave()
     return show_session(session, read_session(folder, shown_files(session)))
 
 
@@ -810,6 +811,17 @@ def _read_work(info: Any) -> dict[str, Any]:
     return {k: work[k] for k, kind in kinds.items() if isinstance(work.get(k), kind)}
 
 
+_UNITS = (
+    "pixel",
+    "nanometer",
+    "micrometer",
+    "millimeter",
+    "centimeter",
+    "meter",
+)
+"""Of an image's pixels, as napari names them."""
+
+
 def _placed(view: Any) -> dict[str, Any]:
     """Return how a layer lies in the world, as far as the session says it sensibly."""
     placed: dict[str, Any] = {}
@@ -824,4 +836,11 @@ def _placed(view: Any) -> dict[str, Any]:
             and (name != "scale" or all(v != 0 for v in values))
         ):
             placed[name] = tuple(values)
+    units = view.get("units")
+    if (
+        isinstance(units, list)
+        and len(units) == 2
+        and all(unit in _UNITS for unit in units)
+    ):
+        placed["units"] = tuple(units)
     return placed

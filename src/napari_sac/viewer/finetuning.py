@@ -134,6 +134,7 @@ class Score:
     after: float
     before_range: tuple[float, float] | None
     after_range: tuple[float, float] | None
+    gain_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -346,6 +347,7 @@ def _scores(values: dict[str, Any]) -> tuple[Score, ...]:
             float(after[name]),
             ends("base", name),
             ends("tuned", name),
+            ends("gain", name),
         )
         for name, title in SCORES.items()
     )

@@ -36,6 +36,9 @@ ONE_MASK = (
     "known. Select its point, or segment in instance mode."
 )
 _ONE_LABEL = 1
+_NEAR = 3.0
+"""How far from each other nuclei are that may be meant to be one, in diameters."""
+
 _ADDING = "add"
 _ADDING_TOOLS = ("add", "exclude", "include")
 
@@ -191,13 +194,16 @@ class Gestures:
     def merge(self, layer: Layer) -> None:
         """Make one nucleus of the selected ones.
 
-        In a Labels layer: of the nucleus under the mouse and the one picked as label.
+        In a Labels layer: of the nucleus under the mouse and the one picked as label,
+        if they are near each other: a label is picked from the beginning, by nobody.
         """
         annotation = self._session.owner(layer)
         if annotation is not None:
             ids = self._ids_meant(annotation, layer)
             if isinstance(layer, Labels):
-                ids |= {int(layer.selected_label)} - {0}
+                picked = int(layer.selected_label)
+                if _are_near(annotation, picked, ids):
+                    ids.add(picked)
             self._session.merge(annotation, ids)
 
     def split(self, layer: Layer) -> None:
@@ -452,6 +458,16 @@ class Gestures:
                 return np.array([], np.intp)
             return np.flatnonzero(annotation.prompts.object_id == int(value))
         return np.array([value], np.intp)
+
+
+def _are_near(annotation: Annotation, one: int, others: set[int]) -> bool:
+    """Return whether a nucleus has a point near one of others."""
+    prompts = annotation.prompts
+    points, beside = (
+        prompts.yx[np.isin(prompts.object_id, list(ids))] for ids in ({one}, others)
+    )
+    away = np.hypot(*(points[:, None] - beside).transpose(2, 0, 1))
+    return bool((away <= _NEAR * annotation.diameter).any())
 
 
 def _position(layer: Points, event: Event) -> FloatArray:

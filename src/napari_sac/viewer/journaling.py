@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from napari_sac.core.errors import NapariSacError, OutputError, SessionError
 from napari_sac.core.io import holds_array
@@ -27,6 +27,7 @@ from napari_sac.core.session.recovery import (
     forget,
     new_session_folder,
 )
+from napari_sac.viewer.planes import AS_READ
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -72,6 +73,7 @@ class SessionJournal:
         self._broken = False
         self._unwritten: set[int] = set()
         self._changed: set[int] = set()
+        self._noted: WeakKeyDictionary[Journal, dict[str, Any]] = WeakKeyDictionary()
         self.exchanged: WeakSet[Image] = WeakSet()
 
     @property
@@ -167,7 +169,9 @@ class SessionJournal:
             self._try(lambda: self._flush(writable, annotations))
         journal, self._journal = self._journal, None
         self._numbers = {}
-        self._changed.clear()
+        self._references = {}
+        for known in (self._changed, self._unwritten, self._pixels):
+            known.clear()
         broken, self._broken = self._broken, False
         if journal is not None:
             self._try(lambda: journal.close(clean=clean and not broken))
@@ -293,6 +297,16 @@ class SessionJournal:
         if pixels is None:
             pixels = plane.read()
         own = plane.layer in self.exchanged
+        known = self._references.get(annotation.number)
+        if known is not None and plane.layer.metadata.get(AS_READ) and not own:
+            # the layer has no file of its own: it shows what the session knew, and
+            # another stain of that is not what the file would give
+            reference = replace(
+                known, stain=plane.stain or known.stain, sha256=hash_pixels(pixels)
+            )
+            self._references[annotation.number] = reference
+            same = reference.sha256 == known.sha256 and not known.kept
+            return reference, None if same else pixels
         reference, keep = refer_to(plane, pixels, own=own)
         self._references[annotation.number] = reference
         return reference, pixels if keep else None
@@ -331,7 +345,14 @@ class SessionJournal:
         )
         self._pixels.pop(annotation.number, None)
         self._numbers[annotation.number] = number
-        journal.set_info(f"view-{number}", _view(annotation))
+        self._note(journal, f"view-{number}", _view(annotation))
+
+    def _note(self, journal: Journal, name: str, value: dict[str, Any]) -> None:
+        """Write a value beside the log, if it is another one than was written last."""
+        noted = self._noted.setdefault(journal, {})
+        if noted.get(name) != value:
+            journal.set_info(name, value)
+            noted[name] = value
 
     def _flush(
         self,
@@ -352,8 +373,10 @@ class SessionJournal:
                     "worked": round(annotation.worked, 1),
                     "outlined": annotation.outlined,
                 }
-                journal.set_info(f"work-{number}", work)
-                journal.set_info(f"view-{number}", _view(annotation))
+                self._note(journal, f"work-{number}", work)
+                # where the image is away, nobody knows better how it lay
+                if annotation.geometry:
+                    self._note(journal, f"view-{number}", _view(annotation))
 
     def _writable(self) -> Journal | None:
         return None if self.read_only or self._broken else self._journal
@@ -430,7 +453,7 @@ def _let_go(journal: Journal) -> None:
     """Close a journal that another one has taken the place of."""
     # what it cannot write any more, the other one has
     with suppress(OutputError):
-        journal.close(clean=True)
+        journal.close(clean=True, compact=False)
     if not journal.read_only:
         forget(journal.folder)
         discard(journal.folder)

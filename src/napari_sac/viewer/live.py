@@ -226,6 +226,16 @@ class LiveQueue:
         """Whether a step has no masks yet, and gets them as soon as can be."""
         return bool(self._waiting) and not self.held
 
+    def clear(self) -> None:
+        """Let nothing wait any more."""
+        self._waiting.clear()
+        self._undone.clear()
+        self._call()
+
+    def waits_for(self, annotation: Annotation) -> int:
+        """Return how many steps of an annotation have no masks yet."""
+        return sum(number == annotation.number for number, _ in self._waiting.values())
+
     def hold(self, held: bool) -> None:
         """Let the steps wait, or go on with them; what a click would give is shown."""
         self.held = held

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sac.core.config import ProposalConfig
+from napari_sac.core.inference.instances import accepted_objects, objects_at
 from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.types import Prompts
 from napari_sac.viewer import painting
@@ -16,7 +17,7 @@ from napari_sac.viewer.editing import edit_if_drawn, sync
 from napari_sac.viewer.live import Edit, LiveRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import numpy.typing as npt
 
@@ -123,7 +124,9 @@ def show_labels(
     # semantic labels are one mask of all nuclei: 1 is no nucleus there
     painted: frozenset[int] = frozenset()
     if request.config.mode == "instance":
-        labels, painted = _keep_painted(labels, state), state.painted
+        late = _accepted_since(request.prompts, state)
+        labels = _keep(state.painted | late, labels, state.labels)
+        painted = state.painted
     pixels = PixelChange.between(state.labels, labels)
     masks: dict[int, ObjectMask | None] = dict.fromkeys(annotation.masks)
     masks |= segmented.masks
@@ -265,14 +268,24 @@ def _settings_of(loaded: LoadedModel, settings: Settings) -> Settings:
     )
 
 
-def _keep_painted(
-    labels: npt.NDArray[np.uint32], state: AnnotationState
+def _accepted_since(before: Prompts, state: AnnotationState) -> set[int]:
+    """Return the nuclei with pixels that were accepted since: they were meant so."""
+    if before is state.prompts:
+        return set()
+    late = accepted_objects(state.prompts) - accepted_objects(before)
+    points = state.prompts.select(np.isin(state.prompts.object_id, list(late)))
+    return late & objects_at(points, state.labels)
+
+
+def _keep(
+    ids: Collection[int],
+    labels: npt.NDArray[np.uint32],
+    before: npt.NDArray[np.uint32],
 ) -> npt.NDArray[np.uint32]:
-    """Return labels in which the painted nuclei lie as they do now, and only there."""
-    if not state.painted:
+    """Return labels in which these nuclei lie as they did before, and only there."""
+    if not ids:
         return labels
-    painted = list(state.painted)
-    result = np.where(np.isin(labels, painted), np.uint32(0), labels)
-    now = np.isin(state.labels, painted)
-    result[now] = state.labels[now]
+    result = np.where(np.isin(labels, list(ids)), np.uint32(0), labels)
+    then = np.isin(before, list(ids))
+    result[then] = before[then]
     return result

@@ -19,6 +19,8 @@ from psygnal import Signal
 
 from napari_sac.core.config import DecodeConfig
 from napari_sac.core.models.registry import DEFAULT_MODEL
+from napari_sac.core.session.history import History
+from napari_sac.core.session.recovery import is_unsaved
 from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import POSITIVE, Prompts
 from napari_sac.viewer import adapters, editing, exchange, results
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.utils.events import Event
 
-    from napari_sac.core.session.history import History, Step
+    from napari_sac.core.session.history import Step
     from napari_sac.core.types import AnyArray, FloatArray
     from napari_sac.viewer.inference import Found, LoadedModel, Segmented
     from napari_sac.viewer.live import LiveResult
@@ -570,6 +572,17 @@ class AnnotationSession:
         """End the journal; ``clean`` says that there is nothing to restore."""
         self._sync_all()
         self.journal.close(self._numbered.values(), clean=clean)
+
+    def leave(self) -> None:
+        """Let go of what is known of layers that were all deleted.
+
+        The session folder is closed as it is; one without a name is offered again.
+        """
+        folder = self.journal.folder
+        self.close(clean=folder is not None and not is_unsaved(folder))
+        self.live.clear()
+        self._numbered.clear()
+        self.steps.history = History()
 
     def save_as(self, folder: str | Path) -> None:
         """Save the session into a folder ``NAME.sac``, and go on there.

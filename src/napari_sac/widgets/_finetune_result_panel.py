@@ -98,7 +98,8 @@ class ResultPanel(QWidget):
             grid.addWidget(_cell(score.name), row, 0)
             grid.addWidget(_cell(_number(score.before, score.before_range)), row, 1)
             grid.addWidget(_cell(_number(score.after, score.after_range)), row, 2)
-            grid.addWidget(_cell(f"{score.after - score.before:+.3f}"), row, 3)
+            gain = _number(score.after - score.before, score.gain_range, "+")
+            grid.addWidget(_cell(gain), row, 3)
         self.table.setVisible(bool(scores))
         self.confidence.setVisible(ranged)
 
@@ -137,7 +138,8 @@ def _cell(text: str) -> QLabel:
     return cell
 
 
-def _number(value: float, ends: tuple[float, float] | None) -> str:
+def _number(value: float, ends: tuple[float, float] | None, sign: str = "") -> str:
+    """Return a number and its range; ``sign`` is "+" for one that may be negative."""
     if ends is None:
-        return f"{value:.3f}"
-    return f"{value:.3f}\n{ends[0]:.2f} to {ends[1]:.2f}"
+        return f"{value:{sign}.3f}"
+    return f"{value:{sign}.3f}\n{ends[0]:{sign}.2f} to {ends[1]:{sign}.2f}"

@@ -213,6 +213,8 @@ class Keeping(QObject):
             return
         session = self._session
         if self._status.attempt(partial(exchange.check_empty, session)):
+            # who has deleted all layers may open their own session again
+            session.leave()
             read = partial(exchange.read_session, folder, exchange.shown_files(session))
             done = partial(self._show_opened, folder)
             # a session that is open is locked, so it must not get lost
@@ -228,10 +230,13 @@ class Keeping(QObject):
         """Write a file beside the window; what is done meanwhile is not in it."""
         self._session.sync(annotation)
         write = partial(_EXPORTERS[kind.name], _snapshot(annotation), path)
+        waiting = self._session.live.waits_for(annotation)
+        # of points it is the table itself that was changed
+        told = partial(self._on_exported, path, waiting * (kind.name != "prompts"))
         self._worker.start(
             "Exporting",
             partial(_write, write),
-            lambda _: self._on_exported(path),
+            lambda _: told(),
             lasting=True,
         )
 
@@ -373,8 +378,8 @@ class Keeping(QObject):
         self._look_for_unclosed()
         self.refresh()
 
-    def _on_exported(self, path: Path) -> None:
-        self._status.say(describe_exported(path))
+    def _on_exported(self, path: Path, waiting: int) -> None:
+        self._status.say(describe_exported(path, waiting))
 
     def _look_for_unclosed(self) -> None:
         if not is_alive(self) or self._session.annotations:
@@ -407,7 +412,8 @@ class Keeping(QObject):
             self._look_for_unclosed()
 
     def _on_later(self) -> None:
-        self._offer([])
+        # the next older one; after the last the bar is gone
+        self._offer(self._offered[1:])
 
     def _on_journal_failed(self, sentence: str) -> None:
         del sentence

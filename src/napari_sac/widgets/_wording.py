@@ -205,9 +205,15 @@ def describe_imported(annotation: Annotation) -> str:
     return f"{nuclei} are there now. Undo takes the import back."
 
 
-def describe_exported(path: Path) -> str:
-    """Return where something was written to."""
-    return f"Written to {path}."
+def describe_exported(path: Path, waiting: int = 0) -> str:
+    """Return where something was written to, and how many changes are not in it."""
+    if not waiting:
+        return f"Written to {path}."
+    changes = count(waiting, "change has no mask", "changes have no masks")
+    return (
+        f"Written to {path}. {changes} yet, and the file shows what was there before: "
+        "press Segment, and export again."
+    )
 
 
 def _day(when: datetime, now: datetime) -> str:

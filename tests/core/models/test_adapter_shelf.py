@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +62,18 @@ def test_own_adapters_are_listed_and_deleted(saved: AdapterInfo) -> None:
     with pytest.raises(ModelNotFoundError):
         find_adapter("mine")
     assert saved.path.is_dir(), "the folder that it came from is nobody's to delete"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
+def test_of_a_linked_adapter_only_the_link_is_deleted(
+    saved: AdapterInfo, home: Path
+) -> None:
+    (home / "adapters").mkdir(parents=True, exist_ok=True)
+    (home / "adapters" / "mine").symlink_to(saved.path)
+    assert "mine" in {info.name for info in list_adapters()}
+    delete_adapter("mine")
+    assert "mine" not in {info.name for info in list_adapters()}
+    assert read_adapter_info(saved.path).tissue == "liver"
 
 
 def test_another_title_keeps_the_folder_and_everything_else(saved: AdapterInfo) -> None:

@@ -42,6 +42,16 @@ def take_back(state, history: History):
     return state
 
 
+def test_more_images_than_could_be_read_again_are_not_written(
+    edited: Edited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_sac.core.session.journal.MAX_ANNOTATIONS", 1)
+    image = reopen(edited).images[edited.number]
+    with pytest.raises(OutputError, match="cannot have more"):
+        edited.journal.add_annotation(image, edited.state)
+    assert len(reopen(edited).states) == 1
+
+
 def test_a_session_comes_back_to_the_byte_and_can_be_undone(edited: Edited) -> None:
     restored = reopen(edited)
     state = restored.states[edited.number]

@@ -63,6 +63,22 @@ def test_worse_is_not_promoted(truth: ReviewedImage) -> None:
     assert (result.gained, result.lost) == (0, 6)
 
 
+def test_a_gain_that_may_be_chance_is_said_to_be(truth: ReviewedImage) -> None:
+    # one more is found, another is lost: better by a little
+    base = without(truth.labels, range(1, 2))
+    little = without(np.roll(base, 1, 0), range(1, 2))
+    result = compare([Compared(truth, little, base)])
+    assert result.promoted
+    assert "may be chance" not in result.reason, "it is better everywhere"
+    tuned = without(truth.labels, range(2, 3))
+    shrunk = np.where(
+        (base == 3) & (np.cumsum(base == 3).reshape(base.shape) < 9), 0, base
+    )
+    result = compare([Compared(truth, shrunk, tuned)])
+    assert result.promoted
+    assert "may be chance" in result.reason
+
+
 def test_the_same_is_not_promoted(truth: ReviewedImage) -> None:
     assert not compare([Compared(truth, truth.labels, truth.labels)]).promoted
 

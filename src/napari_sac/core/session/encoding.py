@@ -234,8 +234,9 @@ def _take_prompts(arrays: Mapping[str, AnyArray], name: str) -> Prompts:
         for column, kind in _PROMPT_COLUMNS.items()
     )
     if len(ids) and (
-        ids.min() < 1
+        not 1 <= ids.min() <= ids.max() <= _MAX_ID
         or not np.isfinite(yx).all()
+        or not ((score >= 0) & (score <= 1)).all()
         or not np.isin(sign, (NEGATIVE, POSITIVE)).all()
         or codes.max() >= len(PromptState)
     ):

@@ -88,7 +88,7 @@ def save_as(
     saved = copy_session(journal, target)
     # the copy has all that a full disk keeps this one from noting
     with suppress(OutputError):
-        journal.close(clean=True)
+        journal.close(clean=True, compact=False)
     if not journal.read_only:
         # else they are another viewer's
         forget(journal.folder)
@@ -141,6 +141,13 @@ def session_path(folder: str | Path) -> Path:
 
 
 def _check_target(target: Path) -> None:
+    around = next((place for place in target.parents if is_session(place)), None)
+    if around is not None:
+        # replacing the one around it would delete it
+        raise OutputError(
+            f"{target} lies inside the session {around.name}. Nothing was written; "
+            "choose a folder beside it."
+        )
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not is_session(target):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from dataclasses import asdict, dataclass
@@ -24,6 +25,8 @@ from napari_sac.core.io import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from napari_sac.core.config import Stain
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 _MAX_TEXT = 4096
 _MAX_AXES = 16
-_MAX_STACK_BYTES = 16 << 30
+_MAX_PLANE_BYTES = 16 << 30
 
 
 @dataclass(frozen=True)
@@ -172,36 +175,41 @@ def _read(file: Path, reference: ImageReference) -> npt.NDArray[np.uint8]:
     stain = reference.stain
     if not reference.index:
         return normalise_image(read_image(file), stain=stain)
-    stack = _read_stack(file)
-    if len(reference.index) > stack.ndim - 2 or any(
-        not 0 <= i < n for i, n in zip(reference.index, stack.shape, strict=False)
-    ):
-        raise ImageFormatError(f"{file} has no plane {reference.index}.")
     axis = reference.channel_axis
     if axis is None or not reference.channels:
-        return normalise_image(stack[reference.index], stain=stain)
-    before, after = reference.index[:axis], reference.index[axis + 1 :]
-    if axis >= len(reference.index) or max(reference.channels) >= stack.shape[axis]:
+        (plane,) = _read_planes(file, [reference.index])
+        return normalise_image(plane, stain=stain)
+    if axis >= len(reference.index):
         raise ImageFormatError(f"{file} has no channels {reference.channels}.")
-    planes = [stack[(*before, c, *after)] for c in reference.channels]
+    before, after = reference.index[:axis], reference.index[axis + 1 :]
+    planes = _read_planes(file, [(*before, c, *after) for c in reference.channels])
     return normalise_image(np.stack(planes, axis=-1), range(len(planes)))
 
 
-def _read_stack(file: Path) -> AnyArray:
-    """Return all planes of a TIFF, in the order in which it stores them."""
+def _read_planes(file: Path, indices: Sequence[tuple[int, ...]]) -> list[AnyArray]:
+    """Return some planes of a TIFF, read without the others."""
     import tifffile
+    import zarr
 
     if file.suffix.lower() not in TIFF_SUFFIXES:
         raise ImageFormatError(f"{file} is a stack, but no TIFF.")
     try:
-        with tifffile.TiffFile(file) as tiff:
-            series = tiff.series[0]
+        with (
+            tifffile.TiffFile(file) as tiff,
+            tiff.series[0].aszarr(level=0) as store,
+        ):
+            stack = zarr.open_array(store, mode="r")
+            size = math.prod(stack.shape[len(indices[0]) :]) * stack.dtype.itemsize
             packed = HIGHEST_COMPRESSION * file.stat().st_size
-            if series.nbytes > min(_MAX_STACK_BYTES, packed):
+            if size * len(indices) > min(_MAX_PLANE_BYTES, packed):
                 raise ImageFormatError(
-                    f"{file} claims {series.nbytes:,} bytes, too many to read at once."
+                    f"{file} claims {size:,} bytes a plane, too many to read."
                 )
-            return np.asarray(series.asarray())
+            for index in indices:
+                inside = (0 <= i < n for i, n in zip(index, stack.shape, strict=False))
+                if len(index) > stack.ndim - 2 or not all(inside):
+                    raise ImageFormatError(f"{file} has no plane {index}.")
+            return [np.asarray(stack[index]) for index in indices]
     except DECODE_ERRORS as error:
         raise ImageFormatError(
             f"{file} could not be read as a stack ({error})."

@@ -260,6 +260,12 @@ class Journal:
         if state.labels.shape != image.shape:
             raise ValueError(f"labels {state.labels.shape} on an image {image.shape}")
         self._write_pending()
+        if len(self._shapes) >= MAX_ANNOTATIONS:
+            raise OutputError(
+                f"{self._folder} has {MAX_ANNOTATIONS:,} images, and cannot have more. "
+                "What is in it is kept; save it, and begin another session for the "
+                "rest."
+            )
         with writing(self._folder):
             number = 1 + self._one("SELECT coalesce(max(number), 0) FROM annotations")
             # what an earlier try left behind is replaced
@@ -561,13 +567,15 @@ class Journal:
             # without space for it, the file stays as large as it was
             self._connection.execute("VACUUM")
 
-    def close(self, *, clean: bool) -> None:
+    def close(self, *, clean: bool, compact: bool = True) -> None:
         """Close the session, so that others may open it; a second time does nothing.
 
         Parameters
         ----------
         clean : bool
             Whether it was closed on purpose; otherwise it is offered at the next start.
+        compact : bool
+            Whether a long log becomes short, if so; not of one that goes away.
 
         Raises
         ------
@@ -577,7 +585,7 @@ class Journal:
         try:
             if not self.read_only:
                 self._write_pending()
-                if clean and self._is_long():
+                if clean and compact and self._is_long():
                     # a log that stays long is no reason not to close it
                     with suppress(OutputError, SessionError):
                         self.compact()

@@ -145,8 +145,15 @@ def compare(images: Sequence[Compared], seed: int = 0) -> Comparison:
     tuned = mean_scores([evaluate_labels(c.tuned, c.reviewed.labels) for c in images])
     base_draws, tuned_draws = _bootstrap(images, seed)
     gain = {name: tuned_draws[name] - base_draws[name] for name in COMPARED}
+    gain_intervals = _intervals(gain)
     fit, chance = _fit(images)
     promoted, reason = _judge(base, tuned, fit, chance)
+    low, high = gain_intervals["pq"]
+    if promoted and low <= 0:
+        reason += (
+            f" That may be chance: with 95 % confidence the gain in PQ is between "
+            f"{low:+.3f} and {high:+.3f}. More reviewed nuclei would tell."
+        )
     return Comparison(
         promoted,
         reason,
@@ -154,7 +161,7 @@ def compare(images: Sequence[Compared], seed: int = 0) -> Comparison:
         tuned,
         _intervals(base_draws),
         _intervals(tuned_draws),
-        _intervals(gain),
+        gain_intervals,
         sum(len(c.gained()) for c in images),
         sum(len(c.lost()) for c in images),
         sum(c.reviewed.count for c in images),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from skimage.draw import disk, polygon2mask
+from skimage.draw import disk
 
 from napari_sac.core.datasets.pairs import (
     ImageLabelPair,
@@ -29,6 +29,7 @@ from napari_sac.core.datasets.pairs import (
 from napari_sac.core.errors import LabelFormatError, TrainingDataError
 from napari_sac.core.inference.instances import decided_objects
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
+from napari_sac.core.polygons import pixels_inside
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.training.targets import (
     distance_to_border,
@@ -205,7 +206,7 @@ def review_image(
     dense, ids = _consecutive(labels)
     inside = np.zeros(shape, bool)
     for polygon in regions:
-        inside |= polygon2mask(shape, polygon)
+        inside[pixels_inside(polygon, shape)] = True
     if known is not None:
         reviewed, trusted = _mostly_inside(dense, known), known.copy()
     elif prompts is None and not regions:

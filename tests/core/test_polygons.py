@@ -1,0 +1,58 @@
+"""The pixels of polygons, against scikit-image's slower way."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from skimage.draw import polygon
+
+from napari_sac.core.polygons import pixels_inside
+
+
+def mask_of(ring: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[pixels_inside(ring, shape)] = True
+    return mask
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("corners", [3, 4, 9, 60])
+def test_a_polygon_has_the_pixels_that_scikit_image_gives_it(
+    seed: int, corners: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    shape = (40, 50)
+    # also crossing itself, and reaching out of the image
+    ring = rng.uniform(-15, 65, (corners, 2))
+    expected = np.zeros(shape, bool)
+    expected[polygon(ring[:, 0], ring[:, 1], shape)] = True
+    np.testing.assert_array_equal(mask_of(ring, shape), expected)
+    closed = np.concatenate([ring, ring[:1]])
+    np.testing.assert_array_equal(mask_of(closed, shape), expected)
+
+
+def test_no_pixel_comes_twice() -> None:
+    ring = np.random.default_rng(3).uniform(0, 40, (12, 2))
+    rows, columns = pixels_inside(ring, (40, 40))
+    assert len(np.unique(rows * 40 + columns)) == len(rows) > 0
+
+
+@pytest.mark.parametrize(
+    "ring", [np.empty((0, 2)), [[1, 1], [5, 5]], [[60, 60], [70, 60], [70, 80]]]
+)
+def test_what_is_none_or_outside_has_none(ring: object) -> None:
+    rows, columns = pixels_inside(np.asarray(ring, float), (40, 50))
+    assert len(rows) == len(columns) == 0
+
+
+def test_the_outline_of_a_tissue_takes_no_minutes() -> None:
+    angle = np.linspace(0, 2 * np.pi, 4000, endpoint=False)
+    radius = 1800 + 40 * np.sin(97 * angle)
+    ring = 2000 + radius[:, None] * np.stack([np.sin(angle), np.cos(angle)], 1)
+    started = time.monotonic()
+    rows, _ = pixels_inside(ring, (4000, 4000))
+    # scikit-image's takes more than a minute
+    assert time.monotonic() - started < 10
+    assert len(rows) == pytest.approx(np.pi * (1800**2 + 40**2 / 2), rel=1e-3)
