@@ -15,6 +15,7 @@ from napari.components import ViewerModel
 from napari.layers._source import layer_source
 
 from napari_sac.core.errors import (
+    ImageFormatError,
     LabelFormatError,
     NapariSacError,
     OutputError,
@@ -802,6 +803,35 @@ def test_the_unit_of_a_session_comes_back(bench: Bench) -> None:
 )
 def test_units_that_are_none_are_left_alone(units: Any) -> None:
     assert "units" not in exchange._placed({"scale": [1, 1], "units": units})
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), ImageFormatError("too large")])
+def test_an_image_that_cannot_be_read_keeps_no_other_from_being_saved(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    annotation = edit(bench)
+    read = type(bench.plane).read
+    second = bench.viewer.add_image(np.zeros((40, 50), np.uint8), name="far away")
+
+    def fail(plane: Any) -> Any:
+        if plane.layer is second:
+            raise error
+        return read(plane)
+
+    monkeypatch.setattr(type(bench.plane), "read", fail)
+    labels = np.zeros((40, 50), np.uint32)
+    labels[5:20, 5:20] = 1
+    other = bench.session.import_labels(current_plane(second, (0, 0)), labels)
+    bench.session.save_as(tmp_path / "mine.sac")
+    assert "lacks the nuclei of far away" in bench.session.journal.failure
+    bench.session.accept(other, np.array([0]))
+    bench.session.accept(annotation, np.array([5]))
+    bench.session.close()
+    journal = Journal.open(tmp_path / "mine.sac")
+    restored = journal.restore()
+    assert [image.name for image in restored.images.values()] == ["field"]
+    assert restored.states[1].prompts.state[5] == "accepted"
+    journal.close(clean=True)
 
 
 def test_a_session_goes_into_no_other(bench: Bench, tmp_path: Path) -> None:

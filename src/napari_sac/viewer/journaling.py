@@ -12,7 +12,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from napari_sac.core.errors import NapariSacError, OutputError, SessionError
+from napari_sac.core.errors import (
+    ImageFormatError,
+    NapariSacError,
+    OutputError,
+    SessionError,
+)
 from napari_sac.core.io import holds_array
 from napari_sac.core.session.changes import backward
 from napari_sac.core.session.database import writing
@@ -30,7 +35,7 @@ from napari_sac.core.session.recovery import (
 from napari_sac.viewer.planes import AS_READ
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -200,8 +205,8 @@ class SessionJournal:
         else:
             labels = _labels(annotations, self._numbers)
             self._journal = save_as(old, folder, labels)
+            self.failure = ""
         self._told = False
-        self.failure = ""
 
     def take(self, journal: Journal, images: Mapping[int, ImageReference]) -> None:
         """Go on with a journal that was opened, given the images that it is about."""
@@ -241,7 +246,9 @@ class SessionJournal:
                     "napari stays open; export the labels and the prompts."
                 ) from error
         old, self._journal = self._journal, journal
-        self._unwritten.clear()
+        missing = [a for a in annotations if a.number not in self._numbers]
+        self._unwritten = {a.number for a in missing}
+        self.failure = _describe_missing(missing, target)
         self._broken = False
         if old is not None:
             self._try(lambda: _let_go(old))
@@ -257,10 +264,17 @@ class SessionJournal:
         self._numbers, numbers = {}, self._numbers
         journal = Journal.create(folder / f"{len(list(folder.iterdir()))}{SUFFIX}")
         with _closed_on_failure(journal):
+            problems: list[ImageFormatError] = []
             for annotation in annotations:
                 beginning = beginnings[annotation.number]
                 kept = self._kept_pixels(annotation, numbers)
-                self._add(journal, annotation, beginning, kept)
+                try:
+                    self._add(journal, annotation, beginning, kept)
+                except ImageFormatError as error:
+                    # the others are saved all the same
+                    problems.append(error)
+            if problems and not self._numbers:
+                raise problems[0]
             done = [s for s in history.done if s.annotation in self._numbers]
             again = [s for s in history.undone if s.annotation in self._numbers]
             for step in (*done, *again):
@@ -295,7 +309,12 @@ class SessionJournal:
             return self._references.get(annotation.number), None
         pixels = self._pixels.get(annotation.number)
         if pixels is None:
-            pixels = plane.read()
+            try:
+                pixels = plane.read()
+            except OSError as error:
+                raise ImageFormatError(
+                    f"The image {plane.layer.name} cannot be read ({error})."
+                ) from error
         own = plane.layer in self.exchanged
         known = self._references.get(annotation.number)
         if known is not None and plane.layer.metadata.get(AS_READ) and not own:
@@ -437,6 +456,17 @@ def refer_to(
     )
     small = plane.shape[0] * plane.shape[1] <= MAX_KEPT_PIXELS
     return reference, small and not readable
+
+
+def _describe_missing(missing: Sequence[Annotation], target: Path) -> str:
+    """Return that some nuclei were not saved with the others; empty if all were."""
+    if not missing:
+        return ""
+    return (
+        f"{target} lacks the nuclei of {', '.join(a.name for a in missing)}: the image "
+        "cannot be read. All else is in it. Export those nuclei; nothing is lost as "
+        "long as napari stays open."
+    )
 
 
 @contextmanager
