@@ -103,9 +103,7 @@ def build_field(model: Model, config: DecodeConfig, count: int) -> Field:
         rows=axis,
         columns=axis,
         features=tile.features.repeat(len(corners), 1, 1, 1),
-        foreground=ForegroundLogits(
-            np.tile(tile.foreground.logits, (side, side)), shape
-        ),
+        foreground=ForegroundLogits(np.tile(tile.foreground.logits, (side, side)), 1.0),
     )
     labels = assemble_labels(masks.values(), shape, config, prompts=prompts)
     return Field(embedding, prompts, masks, labels)

@@ -222,7 +222,7 @@ def find_nuclei(request: FindRequest, progress: Progress) -> Found:
     name, geometry = plane_name(request.plane), plane_geometry(request.plane.layer)
     points = build_points(visible, proposals.diameter, prompts_name(name), geometry)
     load_tools()
-    foreground = as_logits(proposals.maps, request.plane.shape)
+    foreground = as_logits(proposals.maps)
     watch.lap("proposals")
     return Found(
         proposals.prompts,

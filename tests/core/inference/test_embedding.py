@@ -51,7 +51,7 @@ def test_what_the_generator_saw_is_not_computed_again(
 ) -> None:
     finer = GENERATOR_DIAMETER / tiny_model.spec.nucleus_diameter
     maps = generator_maps(nuclei.image, tiny_model, 1.5 * finer)
-    seen = as_logits(maps, (nuclei.image.shape[0], nuclei.image.shape[1]))
+    seen = as_logits(maps)
     expected = embed_image(nuclei.image, tiny_model, scale=1.5)
     other = embed_image(nuclei.image, tiny_model, scale=1.0)
     scales = []

@@ -32,10 +32,10 @@ def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_logits_are_read_at_the_pixels_of_the_image() -> None:
     logits = np.arange(12, dtype=np.float16).reshape(3, 4)
-    same = ForegroundLogits(logits, (3, 4))
+    same = ForegroundLogits(logits, 1.0)
     assert np.array_equal(same.at(np.arange(3)[None], np.arange(4)[None])[0], logits)
-    # twice as fine: a pixel lies a quarter of a sample from its own
-    fine = ForegroundLogits(logits, (6, 8))
+    # half as fine: a pixel lies a quarter of a sample from its own
+    fine = ForegroundLogits(logits, 0.5)
     assert fine.at(np.array([[2]]), np.array([[3]])) == pytest.approx(0.75 * 4 + 1.25)
     corners = fine.at(np.array([[-5, 50]]), np.array([[-5, 50]]))[0]
     assert np.array_equal(corners, [[0, 3], [8, 11]])
@@ -47,11 +47,11 @@ def test_logits_are_those_of_the_maps_up_to_a_bound() -> None:
     model = build_tiny_model()
     image = draw_nuclei().image
     maps = generator_maps(image, model, 1.0)
-    found = as_logits(maps, (image.shape[0], image.shape[1]))
+    found = as_logits(maps)
     foreground = maps.foreground.astype(np.float64)
     expected = np.clip(np.log(foreground / (1 - foreground)), -SUREST, SUREST)
     assert np.abs(found.logits - expected).max() < 0.01
-    assert found.image_shape == image.shape[:2]
+    assert found.scale == 1.0
 
 
 def test_masks_and_the_generator_are_weighed() -> None:

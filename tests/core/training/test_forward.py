@@ -41,7 +41,7 @@ def test_cells_are_what_an_embedding_holds() -> None:
     rows = np.arange(64)[None]
     # in training the generator looks at a crop once, for crops are mirrored anyway
     once = generator_maps(image, model, 1.0, mirrored=False)
-    held = as_logits(once, (64, 64)).at(rows, rows)[0]
+    held = as_logits(once).at(rows, rows)[0]
     assert np.ptp(held) > 0
     # so fine a grid that a cell is a pixel
     cells = foreground_cells(maps, 16)[0].numpy()

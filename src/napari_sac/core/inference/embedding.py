@@ -109,10 +109,9 @@ def embed_image(
     """
     architecture = model.spec.architecture
     size = architecture.image_size
-    height, width = (max(1, round(n * scale)) for n in image.shape[:2])
+    resized = resize_image(image, scale)
     halo = round(HALO_PART * size)
-    rows, columns = tile_axis(height, size, halo), tile_axis(width, size, halo)
-    resized = resize_image(image, (height, width))
+    rows, columns = (tile_axis(n, size, halo) for n in resized.shape[1:])
     count = len(rows.origins) * len(columns.origins)
     shape = (count, architecture.prompt_dim, *(architecture.grid_size,) * 2)
     features = torch.empty(shape)
@@ -127,7 +126,7 @@ def embed_image(
     wanted = maps_key(image, model.key, finer)
     if foreground is None or foreground.key != wanted:
         maps = generator_maps(image, model, finer, progress=progress)
-        foreground = as_logits(maps, (image.shape[0], image.shape[1]))
+        foreground = as_logits(maps)
     return Embedding(
         key=embedding_key(image, model.key, scale),
         image_shape=(image.shape[0], image.shape[1]),

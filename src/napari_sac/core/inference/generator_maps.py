@@ -64,14 +64,14 @@ class ForegroundLogits:
     ----------
     logits : (h, w) float16
         In [-3, 3].
-    image_shape : (int, int)
-        Height and width of the image.
+    scale : float
+        Samples to a pixel of the image.
     key : str
         That of the maps.
     """
 
     logits: npt.NDArray[np.float16]
-    image_shape: tuple[int, int]
+    scale: float
     key: str = ""
 
     def at(
@@ -86,10 +86,8 @@ class ForegroundLogits:
         columns : (P, n) int
         """
         axes = [
-            _neighbours(index, there, here)
-            for index, there, here in zip(
-                (rows, columns), self.logits.shape, self.image_shape, strict=True
-            )
+            _neighbours(index, self.scale, count)
+            for index, count in zip((rows, columns), self.logits.shape, strict=True)
         ]
         (top, bottom, y), (left, right, x) = axes
         top, bottom, y = top[:, :, None], bottom[:, :, None], y[:, :, None]
@@ -115,29 +113,21 @@ class ForegroundLogits:
 
 
 def _neighbours(
-    index: npt.NDArray[np.int64], there: int, here: int
+    index: npt.NDArray[np.int64], scale: float, count: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Return the samples before and after each pixel, and how near the second is."""
-    place = (index + 0.5) * (there / here) - 0.5
-    place = np.clip(place, 0, there - 1)
+    place = np.clip((index + 0.5) * scale - 0.5, 0, count - 1)
     before = np.floor(place).astype(np.int64)
-    after = np.minimum(before + 1, there - 1)
+    after = np.minimum(before + 1, count - 1)
     return before, after, (place - before).astype(np.float32)
 
 
-def as_logits(maps: GeneratorMaps, shape: tuple[int, int]) -> ForegroundLogits:
-    """Return the foreground of maps as decoding adds it to masks.
-
-    Parameters
-    ----------
-    maps : GeneratorMaps
-    shape : (int, int)
-        Height and width of the image that they are of.
-    """
+def as_logits(maps: GeneratorMaps) -> ForegroundLogits:
+    """Return the foreground of maps as decoding adds it to masks."""
     low = 1 / (1 + np.exp(SUREST))
     sure = np.clip(maps.foreground, low, 1 - low)
     logits = np.log(sure / (1 - sure)).astype(np.float16)
-    return ForegroundLogits(logits, shape, maps.key)
+    return ForegroundLogits(logits, maps.scale, maps.key)
 
 
 def maps_key(
@@ -177,8 +167,8 @@ def generator_maps(
         decision 0024).
     progress : Progress, optional
     """
-    height, width = (max(1, round(n * scale)) for n in image.shape[:2])
-    resized = resize_image(image, (height, width))
+    resized = resize_image(image, scale)
+    height, width = resized.shape[1:]
     halo = model.generator.receptive_radius()
     result = np.zeros((2, height, width), np.float32)
     corners = [(y, x) for y in range(0, height, _TILE) for x in range(0, width, _TILE)]

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,8 +30,11 @@ def scale_to(wanted: float, diameter: float) -> float:
     return float(np.clip(wanted / diameter, _LEAST, _MOST))
 
 
-def resize_image(image: npt.NDArray[np.uint8], shape: tuple[int, int]) -> Tensor:
-    """Return the image as a (3, h, w) uint8 tensor of the given height and width.
+def resize_image(image: npt.NDArray[np.uint8], scale: float) -> Tensor:
+    """Return the image as a (3, h, w) uint8 tensor, ``scale`` times as fine.
+
+    Height and width are rounded, and the scale stays what it is: the middle of pixel i
+    lies at ``(i + 0.5) / scale - 0.5`` of the image, to its last pixel.
 
     Raises
     ------
@@ -45,6 +47,12 @@ def resize_image(image: npt.NDArray[np.uint8], shape: tuple[int, int]) -> Tensor
             f"{image.shape} {image.dtype}"
         )
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    if tuple(tensor.shape[1:]) == shape:
+    if scale == 1:
         return tensor
-    return F.interpolate(tensor[None], shape, mode="bilinear", antialias=True)[0]
+    shape = [max(1, round(n * scale)) for n in tensor.shape[1:]]
+    # torch.nn.functional.interpolate takes a shape or a scale, and for a shape another
+    # scale than was meant
+    resized: Tensor = torch.ops.aten._upsample_bilinear2d_aa(
+        tensor[None], shape, False, scale, scale
+    )[0]
+    return resized

@@ -96,7 +96,7 @@ def segment_image(
         decoding,
         seconds,
         progress,
-        as_logits(proposals.maps, (image.shape[0], image.shape[1])),
+        as_logits(proposals.maps),
     )
 
 
