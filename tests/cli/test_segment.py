@@ -77,6 +77,19 @@ def test_outlines_and_ome_zarr_beside_the_labels(folder, output):
     np.testing.assert_array_equal(nuclei[...], labels)
 
 
+def test_short_memory_is_a_sentence_and_not_what_torch_says(
+    folder, output, capsys, monkeypatch
+):
+    def fail(*args, **options):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("napari_sac.core.inference.segment.segment_image", fail)
+    assert segment(folder, "--output", output) == 1
+    said = capsys.readouterr().err
+    assert "FAILED: it needs more memory than there is" in said
+    assert "enforce fail" not in said
+
+
 def test_bad_files_are_named_and_the_others_done(folder, output, capsys):
     (folder / "aa_broken.png").write_bytes(b"no image")
     tifffile.imwrite(folder / "stack.tif", np.zeros((5, 9, 9), np.uint8))

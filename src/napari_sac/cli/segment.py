@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from napari_sac.cli._options import adapter_or_folder, add_option, add_view_options
 from napari_sac.cli._terminal import make_folder, progress_line, say
 from napari_sac.core.config import DecodeConfig, ProposalConfig
-from napari_sac.core.device import DEVICE_NAMES
+from napari_sac.core.device import DEVICE_NAMES, is_out_of_memory
 from napari_sac.core.errors import (
     ImageFormatError,
     LabelFormatError,
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
             if args.debug:
                 traceback.print_exc()
             failed.append(str(file))
-            outcome = f"FAILED: {str(error) or type(error).__name__}"
+            outcome = f"FAILED: {_describe_failure(error)}"
         say(f"{heading}: {outcome}")
     if failed:
         say(
@@ -139,6 +139,15 @@ def run(args: argparse.Namespace) -> int:
             f"the others are in {args.output}: {', '.join(failed)}"
         )
     return 1 if failed else 0
+
+
+def _describe_failure(error: Exception) -> str:
+    if is_out_of_memory(error):
+        return (
+            "it needs more memory than there is. Crop the image, close other programs, "
+            "or choose a smaller --model or --device cpu."
+        )
+    return str(error) or type(error).__name__
 
 
 def _load(args: argparse.Namespace) -> Model:

@@ -111,6 +111,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(s in text for s in _NO_MEMORY)
 
 
+def available_memory() -> int:
+    """Return the bytes of main memory that programs can still get."""
+    # imported late: it takes long, which opening a dock need not
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
 def select_device(name: str = "auto") -> Device:
     """Return the device of that name; ``auto`` takes CUDA, else MPS, else the CPU.
 
@@ -212,7 +220,6 @@ def _mps(reason: str) -> Device:
 
 
 def _cpu(reason: str) -> Device:
-    import psutil
     import torch
 
     threads = torch.get_num_threads()
@@ -220,5 +227,5 @@ def _cpu(reason: str) -> Device:
         name="cpu",
         title=f"CPU with {threads} of {os.cpu_count() or threads} threads",
         reason=reason,
-        memory_bytes=psutil.virtual_memory().available,
+        memory_bytes=available_memory(),
     )

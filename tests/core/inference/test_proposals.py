@@ -10,6 +10,7 @@ import pytest
 from synthetic import Nuclei, draw_nuclei
 
 from napari_sac.core.config import ProposalConfig
+from napari_sac.core.errors import ImageFormatError
 from napari_sac.core.inference import proposals as module
 from napari_sac.core.inference.generator_maps import GeneratorMaps
 from napari_sac.core.inference.proposals import (
@@ -29,6 +30,18 @@ def assert_one_point_in_each(proposals: Proposals, nuclei: Nuclei) -> None:
     rows, columns = np.round(positives.yx).astype(int).T
     hit = nuclei.labels[rows, columns]
     assert sorted(hit) == list(range(1, nuclei.labels.max() + 1))
+
+
+def test_what_would_fill_the_memory_is_refused_before(
+    disc_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system would end the whole program."""
+    nuclei = draw_nuclei((200, 260), count=6, radius=11)
+    monkeypatch.setattr(module, "available_memory", lambda: 10_000_000)
+    config = ProposalConfig()
+    assert len(find_proposals(nuclei.image, disc_model, config, diameter=22).prompts)
+    with pytest.raises(ImageFormatError, match="nuclei of 6 pixels in 200 x 260"):
+        find_proposals(nuclei.image, disc_model, config, diameter=6)
 
 
 @pytest.mark.parametrize("strategy", ["centroid", "probability"])

@@ -13,6 +13,8 @@ from skimage.measure import label as label_components
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
+from napari_sac.core.device import available_memory
+from napari_sac.core.errors import ImageFormatError
 from napari_sac.core.inference.generator_maps import (
     GENERATOR_DIAMETER,
     GeneratorMaps,
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 LOWEST_FOREGROUND = 0.25
 """Components whose probability never passes the threshold are kept down to this one,
 with a low score, so that lowering the score threshold can bring them back."""
+
+_BYTES_A_PIXEL = 110
+"""Of memory, for each of the maps, while they are cut into nuclei: by the peak of the
+process for 3072 x 3072 pixels."""
 
 _SURVEY = 512
 _MEDIAN_BY_PIXELS = 1.10
@@ -79,6 +85,11 @@ def find_proposals(
         Typical nucleus diameter in pixels; estimated from the image if not given.
     progress : Progress, optional
 
+    Raises
+    ------
+    ImageFormatError
+        If that needs more memory than there is.
+
     References
     ----------
     The centroid-based and the probability-based selection of Segment Any Cell
@@ -87,9 +98,24 @@ def find_proposals(
     if diameter is None:
         diameter = estimate_diameter(image, model, config, progress=progress)
     scale = scale_to(GENERATOR_DIAMETER, diameter)
+    _check_memory((image.shape[0], image.shape[1]), scale)
     maps = generator_maps(image, model, scale, progress=progress)
     select = _centroids if config.strategy == "centroid" else _probable_points
     return Proposals(select(maps, config), diameter, maps)
+
+
+def _check_memory(shape: tuple[int, int], scale: float) -> None:
+    """Raise ``ImageFormatError`` before the system would end the whole program."""
+    needed = _BYTES_A_PIXEL * shape[0] * shape[1] * scale**2
+    free = available_memory()
+    if needed > free:
+        raise ImageFormatError(
+            f"To look for nuclei of {GENERATOR_DIAMETER / scale:.0f} pixels in "
+            f"{shape[0]:,} x {shape[1]:,} pixels takes about {needed / 1e9:.0f} GB of "
+            f"memory, and {free / 1e9:.0f} GB are free. Nothing was changed. Crop the "
+            "region of interest, close other programs, or give a larger diameter: "
+            "small nuclei are looked at in more pixels."
+        )
 
 
 def estimate_diameter(

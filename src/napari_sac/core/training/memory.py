@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+
+from napari_sac.core.device import available_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -99,7 +100,7 @@ def free_memory(device: Device) -> int:
         return int(torch.cuda.mem_get_info()[0] + cached)
     if device.name == "mps":
         return int(device.memory_bytes - torch.mps.current_allocated_memory())
-    return int(psutil.virtual_memory().available)
+    return available_memory()
 
 
 def measure_memory(
