@@ -118,11 +118,21 @@ def test_a_long_log_is_compacted_at_a_clean_close_only(
 ) -> None:
     edited.flush()
     monkeypatch.setattr(journals, "COMPACT_BYTES", 100)
-    monkeypatch.setattr(Journal.compact, "__defaults__", (12,))
+    monkeypatch.setattr(journals, "KEPT_STEPS", 12)
     edited.journal.close(clean=clean)
     kept = 12 if clean else 20
     assert lines_of(edited.journal.folder) == ["do"] * kept
     check(edited, kept)
+
+
+def test_of_many_small_steps_those_stay_that_can_be_undone(
+    edited: Edited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "LIMIT", 8)
+    edited.flush()
+    edited.journal.close(clean=True)
+    assert lines_of(edited.journal.folder) == ["do"] * 8
+    check(edited, 8)
 
 
 def test_a_short_log_stays(edited: Edited) -> None:

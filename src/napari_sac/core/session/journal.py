@@ -585,10 +585,11 @@ class Journal:
         try:
             if not self.read_only:
                 self._write_pending()
-                if clean and compact and self._is_long():
+                kept = self._steps_of_a_long_log() if clean and compact else None
+                if kept is not None:
                     # a log that stays long is no reason not to close it
                     with suppress(OutputError, SessionError):
-                        self.compact()
+                        self.compact(kept)
                 with writing(self._folder):
                     if clean:
                         self._set_closed("1")
@@ -645,11 +646,17 @@ class Journal:
                 self._connection.execute("ROLLBACK")
             raise
 
-    def _is_long(self) -> bool:
+    def _steps_of_a_long_log(self) -> int | None:
+        """Return how many steps a long log should keep; None of a short one."""
         with suppress(sqlite3.Error, TypeError):
-            query = "SELECT coalesce(sum(length(change)), 0) FROM log"
-            return self._one(query) > COMPACT_BYTES
-        return False
+            if self._one("SELECT coalesce(sum(length(change)), 0) FROM log") > (
+                COMPACT_BYTES
+            ):
+                return KEPT_STEPS
+            # each is done again when the session is opened, and can be undone no more
+            if self._one("SELECT count(*) FROM log WHERE kind = 'do'") > LIMIT:
+                return LIMIT
+        return None
 
     def _set_closed(self, value: str) -> None:
         row = (_CLOSED, value)
