@@ -163,6 +163,28 @@ def test_a_mask_that_fills_its_window_grows(
     assert min(mask.logits.shape) > 32
 
 
+@pytest.mark.parametrize(("apart", "window"), [(10, 4), (40, 8), (300, 8)])
+def test_a_window_holds_all_positives_of_a_nucleus(
+    tiny_model: Model,
+    embedding: Embedding,
+    monkeypatch: pytest.MonkeyPatch,
+    apart: int,
+    window: int,
+) -> None:
+    sizes: list[int] = []
+    stock = predictor.decode_windows
+
+    def note(sam, windows, *rest, **options):  # type: ignore[no-untyped-def]
+        sizes.append(windows.shape[-1])
+        return stock(sam, windows, *rest, **options)
+
+    monkeypatch.setattr(predictor, "decode_windows", note)
+    monkeypatch.setattr(predictor, "_touches", lambda *_: False)
+    both = Prompts.from_points([(60, 20), (60, 20 + apart)], object_id=[1, 1])
+    (_,) = decode_prompts(embedding, both, tiny_model, ALONE)
+    assert sizes == [window]
+
+
 @pytest.mark.parametrize("scale", [0.37, 1.0, 2.6])
 def test_logits_land_where_they_belong(
     tiny_model: Model, nuclei: Nuclei, scale: float, monkeypatch: pytest.MonkeyPatch

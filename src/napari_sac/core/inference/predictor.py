@@ -63,6 +63,11 @@ class _Query:
         positives = self.points[self.signs == POSITIVE]
         return np.asarray((positives.min(0) + positives.max(0)) / 2)
 
+    @property
+    def extent(self) -> float:
+        """How far the positives lie from each other along an axis."""
+        return float(np.ptp(self.points[self.signs == POSITIVE], axis=0).max())
+
 
 def neighbour_reach(embedding: Embedding, model: Model) -> float:
     """Return how near, in pixels of the image, a neighbour must be to be a negative."""
@@ -279,10 +284,14 @@ def decode_prompts(
     done = 0
     window = model.spec.window
     grid = model.spec.architecture.grid_size
+    patch = model.spec.architecture.patch_size
     pending = fresh
     while pending:
-        grown: list[_Query] = []
-        for batch in _batches(pending, window, model):
+        # a window that is too small for its positives shows something else
+        most = np.inf if window == grid else (window - 1) * patch
+        grown = [query for query in pending if query.extent > most]
+        fitting = [query for query in pending if query.extent <= most]
+        for batch in _batches(fitting, window, model):
             for query, mask in _decode_batch(
                 batch, window, embedding, model, config.generator_weight
             ):
