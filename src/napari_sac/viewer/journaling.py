@@ -174,12 +174,17 @@ class SessionJournal:
             self._try(lambda: self._flush(writable, annotations))
         journal, self._journal = self._journal, None
         self._numbers = {}
-        self._references = {}
-        for known in (self._changed, self._unwritten, self._pixels):
-            known.clear()
+        self._changed.clear()
         broken, self._broken = self._broken, False
         if journal is not None:
             self._try(lambda: journal.close(clean=clean and not broken))
+
+    def forget(self) -> None:
+        """Know nothing of annotations any more, whose numbers others will get."""
+        self._references = {}
+        self._pixels.clear()
+        self._unwritten.clear()
+        self.failure = ""
 
     def save_as(
         self, folder: str | Path, annotations: Iterable[Annotation], history: History

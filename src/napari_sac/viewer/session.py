@@ -580,6 +580,7 @@ class AnnotationSession:
         """
         folder = self.journal.folder
         self.close(clean=folder is not None and not is_unsaved(folder))
+        self.journal.forget()
         self.live.clear()
         self._numbered.clear()
         self.steps.history = History()

@@ -48,7 +48,8 @@ def finish(run: Run, begun: float, stopped: bool) -> Outcome:
             comparison,
             compared,
         )
-        write_learned(job.output, job.data.training, learned_by(run.parent))
+        learned = (*job.data.training, *job.original)
+        write_learned(job.output, learned, learned_by(run.parent))
         adapter = fill_adapter(job.output, run.state.sam, run.state.generator, info)
     (run.folder / CHECKPOINT).unlink(missing_ok=True)
     (run.folder / BEFORE).unlink(missing_ok=True)
