@@ -16,6 +16,7 @@ import pytest
 from napari_sac.core.config import DecodeConfig
 from napari_sac.core.models.adapter import (
     INFO_FILE,
+    LEARNED_FILE,
     SHIPPED_ADAPTERS,
     find_adapter,
     list_adapters,
@@ -301,8 +302,10 @@ def test_compare_measures_what_was_reviewed_and_says_what_flatters(
         comparing.shown_plane(session), _squares(session.viewer)
     )
     session.accept(annotation, np.arange(2))
-    report = {"training_names": [annotation.name]}
-    (panel.selected().path / "report.json").write_text(json.dumps(report))
+    learned = {"name": annotation.name, "sha256": "0" * 64, "nuclei": [[3, 4]]}
+    (panel.selected().path / LEARNED_FILE).write_text(
+        json.dumps({"format": 1, "images": [learned]})
+    )
     before = annotation.labels.data.copy()
     with qtbot.waitSignal(panel.compared, timeout=60_000):
         panel.compare.click()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sac.core.config import ProposalConfig
-from napari_sac.core.inference.instances import accepted_objects, objects_at
 from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.types import Prompts
 from napari_sac.viewer import painting
@@ -270,6 +269,9 @@ def _settings_of(loaded: LoadedModel, settings: Settings) -> Settings:
 
 def _accepted_since(before: Prompts, state: AnnotationState) -> set[int]:
     """Return the nuclei with pixels that were accepted since: they were meant so."""
+    # imported late: it takes long, which opening a dock need not
+    from napari_sac.core.inference.instances import accepted_objects, objects_at
+
     if before is state.prompts:
         return set()
     late = accepted_objects(state.prompts) - accepted_objects(before)
