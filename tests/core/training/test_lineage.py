@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -120,6 +121,16 @@ def test_a_list_elsewhere_is_not_followed(adapter: Path, tmp_path: Path) -> None
     (adapter / LEARNED_FILE).symlink_to(tmp_path / "secret.json")
     with pytest.raises(IncompatibleAdapterError, match="link"):
         read_adapter_info(adapter)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
+@pytest.mark.timeout(60)
+def test_a_device_in_its_place_is_not_read(
+    adapter: Path, reviewed: ReviewedImage
+) -> None:
+    (adapter / LEARNED_FILE).symlink_to("/dev/zero")
+    assert has_seen(find_adapter("mine"), reviewed) is Seen.NO
+    assert has_seen(add_adapter(adapter, "copied"), reviewed) is Seen.NO
 
 
 def test_places_outside_of_the_image_are_nowhere(

@@ -34,7 +34,7 @@ with a low score, so that lowering the score threshold can bring them back."""
 
 _BYTES_A_PIXEL = 110
 """Of memory, for each of the maps, while they are cut into nuclei: by the peak of the
-process for 3072 x 3072 pixels."""
+process for 3072 x 3072 pixels (``benchmarks/memory.py``)."""
 
 _SURVEY = 512
 _MEDIAN_BY_PIXELS = 1.10

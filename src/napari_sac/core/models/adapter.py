@@ -614,7 +614,7 @@ def _copy_files(source: Path, target: Path) -> None:
         partial.mkdir(parents=True)
         for name in (CONFIG_FILE, *WEIGHT_NAMES, INFO_FILE):
             shutil.copyfile(source / name, partial / name)
-        if (source / LEARNED_FILE).exists():
+        if os.path.isfile(source / LEARNED_FILE):
             shutil.copyfile(source / LEARNED_FILE, partial / LEARNED_FILE)
         os.replace(partial, target)
     except OSError as error:

@@ -183,7 +183,8 @@ def _prepare(job: Job, team: Team, listen: Listen, ask: Ask, begun: float) -> Ru
         run.tell(
             f"{parent.name if parent else job.model} has learned from nuclei that are "
             "held out, for there are no others: the scores before and after are better "
-            "than on new images. Review more nuclei, or give --val other images."
+            "than on new images. Review more nuclei; on the command line, --val takes "
+            "other images."
         )
     rank = state.sam.peft_config["default"].r
     if parent is not None and rank != job.config.rank:

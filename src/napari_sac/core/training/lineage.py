@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -64,7 +65,8 @@ def learned_by(adapter: AdapterInfo | None) -> Learned:
         If what lies beside the adapter is no such list.
     """
     file = None if adapter is None else adapter.path / LEARNED_FILE
-    if file is None or not file.exists():
+    # a device would be read without end
+    if file is None or not os.path.isfile(file):
         return Learned()
     try:
         if file.stat().st_size > _LARGEST:
