@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 from importlib.metadata import version
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sac.core.errors import OutputError
+from napari_sac.core.folders import replace_folder
 from napari_sac.core.io import as_uint32
 from napari_sac.core.types import POSITIVE, AnyArray, Prompts
 
@@ -57,24 +57,18 @@ def write_ome_zarr(
     """
     target, values = Path(path), as_uint32(labels)
     check_replaceable(target)
-    name = secrets.token_hex(6)
-    partial, old = target.with_name(f".{name}.part"), target.with_name(f".{name}.old")
+    partial = target.with_name(f".{secrets.token_hex(6)}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _write(partial, values, prompts, image)
-        if target.exists():
-            os.replace(target, old)
-        os.replace(partial, target)
+        replace_folder(partial, target)
     except OSError as error:
         raise OutputError(
             f"{target} could not be written ({error.strerror or error}). Nothing there "
             "was changed; choose a folder that you may write to, with space left."
         ) from error
     finally:
-        if old.exists() and not target.exists():
-            os.replace(old, target)
-        for folder in (partial, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_replaceable(target: Path) -> None:

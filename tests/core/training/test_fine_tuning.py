@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from synthetic import draw_nuclei
 
 from napari_sac.core.config import FinetuneConfig
@@ -46,6 +47,7 @@ from napari_sac.core.training.lineage import learned_by
 from napari_sac.core.training.memory import Plan
 from napari_sac.core.training.planning import fit_time
 from napari_sac.core.training.preparation import prepare
+from napari_sac.core.training.run_folder import RUN
 from napari_sac.core.training.team import Team
 from napari_sac.core.training.training_set import review_image, split, with_folder
 
@@ -190,6 +192,18 @@ def test_another_run_is_not_resumed(job: Job, team: Team) -> None:
     other = replace(job, config=replace(CONFIG, rank=3))
     with pytest.raises(OutputError, match="another config"):
         finetune(other, team, resume=True)
+
+
+def test_a_run_is_gone_on_with_by_one_process_at_once(job: Job, team: Team) -> None:
+    run = job.output / RUN
+    run.mkdir(parents=True)
+    checkpoint.note_settings(job)
+    with (
+        FileLock(run / "lock"),
+        pytest.raises(OutputError, match="another process"),
+    ):
+        finetune(job, team, resume=True)
+    finetune(job, team, resume=True)
 
 
 def test_minutes_leave_time_to_compare_also_when_resumed(

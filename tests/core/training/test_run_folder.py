@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.errors import OutputError, TrainingDataError
@@ -255,10 +256,17 @@ def test_tables_are_read_while_they_are_written(folder: Path) -> None:
 
 def test_only_its_process_runs_a_run(folder: Path) -> None:
     assert not is_running(folder)
-    with hold(folder):
+    # a lock of its own, as another process has
+    with FileLock(folder / "run" / "lock"):
         assert is_running(folder)
         with pytest.raises(OutputError, match="another process"), hold(folder):
             pass
+    with hold(folder):
+        assert is_running(folder)
+        # what it calls may hold it too
+        with hold(folder):
+            pass
+        assert is_running(folder)
     assert not is_running(folder)
 
 

@@ -23,6 +23,7 @@ from napari_sac.core.errors import (
     OutputError,
     WeightsError,
 )
+from napari_sac.core.folders import replace_folder
 from napari_sac.core.io import atomic_path, data_folder
 
 if TYPE_CHECKING:
@@ -310,7 +311,7 @@ def save_adapter(
     try:
         partial.mkdir(parents=True)
         _write_files(partial, sam, generator, info)
-        _replace_folder(partial, target)
+        replace_folder(partial, target)
     except OSError as error:
         raise OutputError(
             f"The adapter {target} could not be written ({error.strerror or error}). "
@@ -653,21 +654,6 @@ def _may_replace(target: Path) -> bool:
     if target.is_dir():
         return (target / INFO_FILE).is_file() or not any(target.iterdir())
     return not target.exists()
-
-
-def _replace_folder(partial: Path, target: Path) -> None:
-    """Put one folder in the place of another; on failure the other one is put back."""
-    if not target.exists():
-        os.replace(partial, target)
-        return
-    old = target.with_name(f".{secrets.token_hex(6)}.old")
-    os.replace(target, old)
-    try:
-        os.replace(partial, target)
-    except OSError:
-        os.replace(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

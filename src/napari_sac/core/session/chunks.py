@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sac.core.errors import SessionError
-from napari_sac.core.session.layout import read_plain, sync_folder, write_file
+from napari_sac.core.folders import sync_folder
+from napari_sac.core.session.layout import read_plain, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sac.core.errors import OutputError, SessionError
+from napari_sac.core.folders import replace_folder, sync_folder
 from napari_sac.core.session.database import is_busy
 from napari_sac.core.session.journal import Journal
-from napari_sac.core.session.layout import SUFFIX, is_session, sync_folder
+from napari_sac.core.session.layout import SUFFIX, is_session
 from napari_sac.core.session.recovery import discard, forget, remember
 
 if TYPE_CHECKING:
@@ -109,24 +110,18 @@ def copy_session(journal: Journal, folder: str | Path) -> Journal:
     target = session_path(folder)
     _check_target(target)
     partial = target.with_name(f".{secrets.token_hex(6)}.part")
-    replaced = target.with_name(f".{secrets.token_hex(6)}.old")
     try:
         partial.mkdir(parents=True)
         journal.copy_to(partial)
-        if target.exists():
-            os.rename(target, replaced)
-        os.rename(partial, target)
+        replace_folder(partial, target)
         sync_folder(target.parent)
     except OSError as error:
-        if replaced.exists() and not target.exists():
-            os.rename(replaced, target)
         raise OutputError(
             f"{target} cannot be written ({error.strerror}). What was there is kept; "
             "choose a folder that you may write to and that has space left."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(replaced, ignore_errors=True)
     copy = open_session(target)
     copy.take_over(journal)
     return copy

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_sac.core.errors import OutputError, SessionError
+from napari_sac.core.folders import sync_folder
 from napari_sac.core.io import atomic_path
 from napari_sac.core.session.changes import (
     Change,
@@ -61,7 +62,6 @@ from napari_sac.core.session.layout import (
     image_path,
     labels_path,
     make_header,
-    sync_folder,
     write_file,
 )
 

@@ -108,17 +108,6 @@ def read_plain(path: Path, limit: int) -> bytes:
     return data
 
 
-def sync_folder(folder: Path) -> None:
-    """Make sure that renamings in a folder outlive a loss of power, where one can."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def copy_file(source: str | Path, target: str | Path) -> None:
     """Copy a file so that the copy outlives a loss of power."""
     shutil.copyfile(source, target)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,7 @@ from napari_sac.core.training.run import (
     build_state,
     first_plan,
 )
+from napari_sac.core.training.run_folder import hold
 from napari_sac.core.training.stepping import LOG_EVERY, do_step, log
 from napari_sac.core.training.validation import (
     choose_windows,
@@ -105,7 +106,8 @@ def finetune(
         As :func:`~napari_sac.core.training.team.join_team` returns it.
     resume : bool
         Whether to go on where a run in the same folder was ended; it is an error if
-        there is something in the folder and this is False.
+        there is something in the folder and this is False. Nobody else can go on with
+        it meanwhile.
     started : float, optional
         ``time.monotonic()`` from which the minutes count; by default now.
     listen : callable, optional
@@ -131,8 +133,8 @@ def finetune(
                 )
             )
         return Outcome(find_adapter(job.output), report)
-    with _repeatable(team):
-        run = _prepare(job, team, listen, ask, begun)
+    with _repeatable(team), ExitStack() as held:
+        run = _prepare(job, team, listen, ask, begun, held)
         stopped = _train(run)
         outcome = finish(run, begun, stopped)
     return outcome
@@ -153,8 +155,13 @@ def _repeatable(team: Team) -> Iterator[None]:
         torch.use_deterministic_algorithms(before, warn_only=only_warned)
 
 
-def _prepare(job: Job, team: Team, listen: Listen, ask: Ask, begun: float) -> Run:
-    """Load, look at the held-out part with the old weights, measure a step, plan."""
+def _prepare(
+    job: Job, team: Team, listen: Listen, ask: Ask, begun: float, held: ExitStack
+) -> Run:
+    """Load, look at the held-out part with the old weights, measure a step, plan.
+
+    Until ``held`` ends nobody else can go on with the run.
+    """
     state, parent = build_state(job.model, job.adapter, job.config, team)
     run = Run(
         job,
@@ -177,6 +184,7 @@ def _prepare(job: Job, team: Team, listen: Listen, ask: Ask, begun: float) -> Ru
     team.agree([0.0])
     if team.leads:
         _make_folder(run.folder)
+        held.enter_context(hold(job.output))
         checkpoint.note_settings(job)
     run.tell(_describe_start(run))
     if job.data.held_out_is_learned:

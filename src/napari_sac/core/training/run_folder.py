@@ -338,6 +338,8 @@ def _read_small(file: Path) -> str:
 def hold(folder: Path) -> Iterator[None]:
     """Be the process that runs it, until the block or the process ends.
 
+    Within a block of the same thread another one is fine.
+
     Raises
     ------
     OutputError
@@ -345,7 +347,7 @@ def hold(folder: Path) -> Iterator[None]:
     """
     if not (folder / RUN).is_dir():
         raise OutputError(f"There is no run in {folder}. Nothing was changed.")
-    lock = FileLock(folder / RUN / _LOCK)
+    lock = FileLock(folder / RUN / _LOCK, is_singleton=True)
     try:
         # somebody may be just looking
         lock.acquire(timeout=100 * _PROBE_SECONDS, poll_interval=0.02)
@@ -471,7 +473,7 @@ def _is_left(folder: Path) -> bool:
     status = read_status(folder)
     if status is not None and status.phase is Phase.CANCELLED:
         return not is_running(folder)
-    # one of the command line has no request and no lock, only settings
+    # one of the command line has no request, only settings
     if is_begun(folder) or (folder / RUN / SETTINGS).exists() or is_running(folder):
         return False
     try:

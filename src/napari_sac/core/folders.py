@@ -1,0 +1,56 @@
+"""Folders that are written as a whole: the old one is there until the new one is."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def replace_folder(partial: Path, target: Path) -> None:
+    """Put a folder that is whole in the place of another one, or where nothing is.
+
+    A system renames one thing at a time. If the program is killed between two
+    renamings, what was there before lies beside it as ``NAME (before).ENDING``, under
+    a name that people see; a failure puts it back.
+
+    Parameters
+    ----------
+    partial : Path
+        The new folder, beside ``target``; it has that name afterwards.
+    target : Path
+
+    Raises
+    ------
+    OSError
+        If it cannot be done; both are as they were.
+    """
+    if not target.exists():
+        os.rename(partial, target)
+        return
+    before = target.with_name(f"{target.stem} (before){target.suffix}")
+    if before.exists():
+        # of a kill, and perhaps all that somebody has left
+        before = before.with_stem(f"{before.stem} {secrets.token_hex(3)}")
+    os.rename(target, before)
+    try:
+        os.rename(partial, target)
+    except OSError:
+        os.rename(before, target)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make sure that renamings in a folder outlive a loss of power, where one can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

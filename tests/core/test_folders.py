@@ -1,0 +1,69 @@
+"""Replacing a folder: at no moment is there nothing."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from napari_sac.core.folders import replace_folder
+
+
+def _folder(path: Path, text: str) -> Path:
+    path.mkdir()
+    (path / "what").write_text(text)
+    return path
+
+
+def test_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    target = _folder(tmp_path / "mine.sac", "old")
+    replace_folder(_folder(tmp_path / ".new.part", "new"), target)
+    assert (target / "what").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.sac"]
+
+
+def test_goes_where_nothing_was(tmp_path: Path) -> None:
+    replace_folder(_folder(tmp_path / ".new.part", "new"), tmp_path / "mine.sac")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.sac"]
+
+
+class _Killed(BaseException):
+    """What nothing in the program catches, as a kill."""
+
+
+def test_a_kill_in_between_leaves_the_one_before_to_be_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = _folder(tmp_path / "mine.sac", "old")
+    # what an earlier kill has left is not lost by a second one
+    _folder(tmp_path / "mine (before).sac", "older")
+    partial = _folder(tmp_path / ".new.part", "new")
+    rename = os.rename
+
+    def rename_and_die(a: Path, b: Path) -> None:
+        rename(a, b)
+        raise _Killed
+
+    monkeypatch.setattr(os, "rename", rename_and_die)
+    with pytest.raises(_Killed):
+        replace_folder(partial, target)
+    kept = {(p / "what").read_text() for p in tmp_path.glob("mine (before)*.sac")}
+    assert kept == {"old", "older"}
+
+
+def test_a_failure_puts_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = _folder(tmp_path / "mine.sac", "old")
+    partial = _folder(tmp_path / ".new.part", "new")
+    rename = os.rename
+
+    def rename_no_new(a: Path, b: Path) -> None:
+        if a == partial:
+            raise OSError("no")
+        rename(a, b)
+
+    monkeypatch.setattr(os, "rename", rename_no_new)
+    with pytest.raises(OSError, match="no"):
+        replace_folder(partial, target)
+    assert (target / "what").read_text() == "old"
+    assert not list(tmp_path.glob("*before*"))
