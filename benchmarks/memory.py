@@ -1,11 +1,12 @@
-"""Measure how much memory finding nuclei takes, for each pixel that is looked at.
+"""Measure how much memory finding nuclei takes, beside what is reckoned with.
 
 ::
 
     python benchmarks/memory.py
 
-Prints the highest memory of the process above that before, over the pixels of a drawn
-field whose nuclei need not be resampled. ``proposals.py`` refuses images by it.
+Prints the highest memory of the process above that before, for a drawn field whose
+nuclei need not be resampled, and what ``memory_of_maps`` says, by which images are
+refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from skimage.draw import disk
 
 from napari_sac.core.config import ProposalConfig
-from napari_sac.core.inference.generator_maps import GENERATOR_DIAMETER
+from napari_sac.core.inference.generator_maps import GENERATOR_DIAMETER, memory_of_maps
 from napari_sac.core.inference.proposals import find_proposals
 from napari_sac.core.models.registry import load_model
 
@@ -34,7 +35,9 @@ def main() -> int:
     parser.add_argument(
         "--side", type=int, default=3072, help="of the field, in pixels"
     )
-    side = parser.parse_args().side
+    parser.add_argument("--strategy", default="centroid")
+    parsed = parser.parse_args()
+    side, config = parsed.side, ProposalConfig(strategy=parsed.strategy)
     torch.set_num_threads(1)
     cell = np.full((_PITCH, _PITCH, 3), 20, np.uint8)
     cell[disk((_PITCH / 2, _PITCH / 2), GENERATOR_DIAMETER / 2)] = 200
@@ -49,12 +52,12 @@ def main() -> int:
 
     watching = threading.Thread(target=watch)
     watching.start()
-    found = find_proposals(image, model, ProposalConfig(), diameter=GENERATOR_DIAMETER)
+    found = find_proposals(image, model, config, diameter=GENERATOR_DIAMETER)
     over.set()
     watching.join()
-    pixels = image.shape[0] * image.shape[1]
     sys.stdout.write(f"{len(found.prompts)} proposals in {image.shape[:2]}\n")
-    sys.stdout.write(f"{highest / pixels:.0f} bytes a pixel\n")
+    reckoned = memory_of_maps((image.shape[0], image.shape[1]), 1.0)
+    sys.stdout.write(f"{highest / 1e9:.2f} GB, reckoned {reckoned / 1e9:.2f}\n")
     return 0
 
 

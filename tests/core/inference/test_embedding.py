@@ -9,7 +9,8 @@ import pytest
 import torch
 from synthetic import Nuclei, build_tiny_model
 
-from napari_sac.core.errors import Cancelled
+from napari_sac.core.errors import Cancelled, ImageFormatError
+from napari_sac.core.inference import memory
 from napari_sac.core.inference.embedding import embed_image, embedding_key
 from napari_sac.core.inference.generator_maps import (
     GENERATOR_DIAMETER,
@@ -124,3 +125,13 @@ def test_progress_can_cancel(tiny_model: Model, nuclei: Nuclei) -> None:
 
     with pytest.raises(Cancelled):
         embed_image(nuclei.image, tiny_model, scale=1.0, progress=stop)
+
+
+def test_what_would_fill_the_memory_is_refused_before(
+    tiny_model: Model, nuclei: Nuclei, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system would end the whole program."""
+    monkeypatch.setattr(memory, "available_memory", lambda: 200_000_000)
+    embed_image(nuclei.image, tiny_model, scale=1.0)
+    with pytest.raises(ImageFormatError, match="GB are free. Nothing was changed"):
+        embed_image(nuclei.image, tiny_model, scale=40.0)

@@ -11,6 +11,7 @@ from synthetic import Nuclei, draw_nuclei
 
 from napari_sac.core.config import ProposalConfig
 from napari_sac.core.errors import ImageFormatError
+from napari_sac.core.inference import memory
 from napari_sac.core.inference import proposals as module
 from napari_sac.core.inference.generator_maps import GeneratorMaps
 from napari_sac.core.inference.proposals import (
@@ -19,10 +20,12 @@ from napari_sac.core.inference.proposals import (
     find_proposals,
     generator_labels,
 )
+from napari_sac.core.progress import ignore_progress
 from napari_sac.core.types import NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
     from napari_sac.core.models.registry import Model
+    from napari_sac.core.types import Prompts
 
 
 def assert_one_point_in_each(proposals: Proposals, nuclei: Nuclei) -> None:
@@ -37,11 +40,37 @@ def test_what_would_fill_the_memory_is_refused_before(
 ) -> None:
     """The system would end the whole program."""
     nuclei = draw_nuclei((200, 260), count=6, radius=11)
-    monkeypatch.setattr(module, "available_memory", lambda: 10_000_000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 80_000_000)
     config = ProposalConfig()
     assert len(find_proposals(nuclei.image, disc_model, config, diameter=22).prompts)
     with pytest.raises(ImageFormatError, match="nuclei of 6 pixels in 200 x 260"):
         find_proposals(nuclei.image, disc_model, config, diameter=6)
+
+
+def test_a_slide_is_cut_into_nuclei_part_by_part(
+    disc_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nuclei = draw_nuclei((300, 400), count=25, radius=10)
+    config = ProposalConfig()
+    told: list[str] = []
+    whole = find_proposals(nuclei.image, disc_model, config, diameter=20).prompts
+    monkeypatch.setattr(module, "_PART", 64)
+    parts = find_proposals(
+        nuclei.image,
+        disc_model,
+        config,
+        diameter=20,
+        progress=lambda stage, done, total: told.append(stage),
+    ).prompts
+
+    def rows(prompts: Prompts) -> list[tuple[float, ...]]:
+        columns = np.column_stack([prompts.yx, prompts.score])
+        return sorted(map(tuple, columns.tolist()))
+
+    assert rows(whole) == rows(parts)
+    assert sorted(parts.object_id) == list(range(1, 26))
+    # so it can be cancelled in between
+    assert told.count("setting points") > 10
 
 
 @pytest.mark.parametrize("strategy", ["centroid", "probability"])
@@ -99,10 +128,11 @@ def test_a_field_without_background_loses_no_nucleus() -> None:
     depths = [np.clip(1 - np.hypot(y - 15, x - c) / 40, 0, 1) for c in (15, 45)]
     distance = np.maximum(*depths).astype(np.float32)
     maps = GeneratorMaps(np.ones((30, 60), np.float32), distance, 1.0)
-    found = module._centroids(maps, ProposalConfig(prominence=0.1))
+    found = module._centroids(maps, ProposalConfig(prominence=0.1), ignore_progress)
     assert len(found) == 2
     one = GeneratorMaps(maps.foreground[:, :30], distance[:, :30], 1.0)
-    assert len(module._centroids(one, ProposalConfig(prominence=0.1))) == 1
+    config = ProposalConfig(prominence=0.1)
+    assert len(module._centroids(one, config, ignore_progress)) == 1
 
 
 def test_the_threshold_only_hides() -> None:
@@ -111,7 +141,9 @@ def test_the_threshold_only_hides() -> None:
     foreground[10:30, 10:30] = 0.9
     foreground[10:30, 50:70] = 0.4
     maps = GeneratorMaps(foreground, (foreground > 0).astype(np.float32), 1.0)
-    found = Proposals(module._centroids(maps, ProposalConfig()), 20.0, maps)
+    found = Proposals(
+        module._centroids(maps, ProposalConfig(), ignore_progress), 20.0, maps
+    )
     assert len(found.prompts) == 2
     assert len(found.above(0.6)) == 1
     assert len(found.above(0.0)) == 2

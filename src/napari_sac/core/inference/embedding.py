@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,11 @@ from napari_sac.core.inference.generator_maps import (
     as_logits,
     generator_maps,
     maps_key,
+    memory_of_maps,
 )
 from napari_sac.core.inference.keys import result_key
-from napari_sac.core.inference.resampling import resize_image
+from napari_sac.core.inference.memory import require_memory
+from napari_sac.core.inference.resampling import resize_image, resized_shape
 from napari_sac.core.inference.tiles import TileAxis, tile_axis
 from napari_sac.core.progress import Progress, ignore_progress
 
@@ -106,14 +109,31 @@ def embed_image(
         diameter.
     progress : Progress, optional
         Told once for each batch of tiles.
+
+    Raises
+    ------
+    ImageFormatError
+        If that needs more memory than there is.
     """
     architecture = model.spec.architecture
     size = architecture.image_size
-    resized = resize_image(image, scale)
     halo = round(HALO_PART * size)
-    rows, columns = (tile_axis(n, size, halo) for n in resized.shape[1:])
+    height, width = image.shape[:2]
+    rows, columns = (
+        tile_axis(n, size, halo) for n in resized_shape((height, width), scale)
+    )
     count = len(rows.origins) * len(columns.origins)
     shape = (count, architecture.prompt_dim, *(architecture.grid_size,) * 2)
+    finer = scale * GENERATOR_DIAMETER / model.spec.nucleus_diameter
+    wanted = maps_key(image, model.key, finer)
+    is_seen = foreground is not None and foreground.key == wanted
+    require_memory(
+        4 * math.prod(shape)
+        + (0 if is_seen else memory_of_maps((height, width), finer)),
+        f"look at {height:,} x {width:,} pixels with nuclei of "
+        f"{model.spec.nucleus_diameter / scale:.0f} pixels",
+    )
+    resized = resize_image(image, scale)
     features = torch.empty(shape)
     batch = max(1, model.device.batch_pixels // size**2)
     origins = [(y, x) for y in rows.origins for x in columns.origins]
@@ -122,9 +142,7 @@ def embed_image(
         tiles = [_cut(resized, y, x, size) for y, x in origins[start : start + batch]]
         features[start : start + batch] = _encode(torch.stack(tiles), model)
         progress("embedding", min(start + batch, count), count)
-    finer = scale * GENERATOR_DIAMETER / model.spec.nucleus_diameter
-    wanted = maps_key(image, model.key, finer)
-    if foreground is None or foreground.key != wanted:
+    if foreground is None or not is_seen:
         maps = generator_maps(image, model, finer, progress=progress)
         foreground = as_logits(maps)
     return Embedding(

@@ -26,6 +26,10 @@ GENERATOR_DIAMETER = 24.0
 
 _TILE = 1024
 
+_BYTES_A_PIXEL, _BYTES_A_PIXEL_OF_A_TILE = 20, 600
+"""Of memory, for maps and what is read off them, and while the generator looks at a
+tile with its halo; no less than ``benchmarks/memory.py`` measures."""
+
 _MIRRORS = ((), (2,), (3,), (2, 3))
 """Axes along which an image (B, 3, h, w) is turned round; those of its maps too."""
 
@@ -128,6 +132,21 @@ def as_logits(maps: GeneratorMaps) -> ForegroundLogits:
     sure = np.clip(maps.foreground, low, 1 - low)
     logits = np.log(sure / (1 - sure)).astype(np.float16)
     return ForegroundLogits(logits, maps.scale, maps.key)
+
+
+def memory_of_maps(shape: tuple[int, int], scale: float) -> float:
+    """Return how many bytes it takes to find the nuclei of an image.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Height and width of the image.
+    scale : float
+        Pixels of the maps to a pixel of the image.
+    """
+    pixels = shape[0] * shape[1] * scale**2
+    tile = min(pixels, (1.25 * _TILE) ** 2)
+    return _BYTES_A_PIXEL * pixels + _BYTES_A_PIXEL_OF_A_TILE * tile
 
 
 def maps_key(

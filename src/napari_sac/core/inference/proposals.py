@@ -13,13 +13,13 @@ from skimage.measure import label as label_components
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
-from napari_sac.core.device import available_memory
-from napari_sac.core.errors import ImageFormatError
 from napari_sac.core.inference.generator_maps import (
     GENERATOR_DIAMETER,
     GeneratorMaps,
     generator_maps,
+    memory_of_maps,
 )
+from napari_sac.core.inference.memory import require_memory
 from napari_sac.core.inference.resampling import scale_to
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
@@ -32,9 +32,10 @@ LOWEST_FOREGROUND = 0.25
 """Components whose probability never passes the threshold are kept down to this one,
 with a low score, so that lowering the score threshold can bring them back."""
 
-_BYTES_A_PIXEL = 110
-"""Of memory, for each of the maps, while they are cut into nuclei: by the peak of the
-process for 3072 x 3072 pixels (``benchmarks/memory.py``)."""
+_PART = 1024
+"""Components that begin in a square of this side are cut into nuclei together."""
+_SMOOTHED = 5
+"""Pixels that the Gaussian of the distance map reads beside a component, and one."""
 
 _SURVEY = 512
 _MEDIAN_BY_PIXELS = 1.10
@@ -98,24 +99,17 @@ def find_proposals(
     if diameter is None:
         diameter = estimate_diameter(image, model, config, progress=progress)
     scale = scale_to(GENERATOR_DIAMETER, diameter)
-    _check_memory((image.shape[0], image.shape[1]), scale)
+    height, width = image.shape[:2]
+    require_memory(
+        memory_of_maps((height, width), scale),
+        f"look for nuclei of {diameter:.0f} pixels in {height:,} x {width:,} pixels",
+    )
     maps = generator_maps(image, model, scale, progress=progress)
-    select = _centroids if config.strategy == "centroid" else _probable_points
-    return Proposals(select(maps, config), diameter, maps)
-
-
-def _check_memory(shape: tuple[int, int], scale: float) -> None:
-    """Raise ``ImageFormatError`` before the system would end the whole program."""
-    needed = _BYTES_A_PIXEL * shape[0] * shape[1] * scale**2
-    free = available_memory()
-    if needed > free:
-        raise ImageFormatError(
-            f"To look for nuclei of {GENERATOR_DIAMETER / scale:.0f} pixels in "
-            f"{shape[0]:,} x {shape[1]:,} pixels takes about {needed / 1e9:.0f} GB of "
-            f"memory, and {free / 1e9:.0f} GB are free. Nothing was changed. Crop the "
-            "region of interest, close other programs, or give a larger diameter: "
-            "small nuclei are looked at in more pixels."
-        )
+    if config.strategy == "centroid":
+        prompts = _centroids(maps, config, progress)
+    else:
+        prompts = _probable_points(maps, config)
+    return Proposals(prompts, diameter, maps)
 
 
 def estimate_diameter(
@@ -228,26 +222,64 @@ def _split(
     return regions
 
 
-def _centroids(maps: GeneratorMaps, config: ProposalConfig) -> Prompts:
-    """Return one positive in the middle of each nucleus."""
+def _centroids(
+    maps: GeneratorMaps, config: ProposalConfig, progress: Progress
+) -> Prompts:
+    """Return one positive in the middle of each nucleus.
+
+    Part by part: to cut a whole slide at once takes several times the memory.
+    """
+    components = _components(maps, config)
+    boxes = ndimage.find_objects(components)
+    # a component is whole in the part where it begins, so parts change nothing
+    parts: dict[tuple[int, int], list[int]] = {}
+    for number, box in enumerate(boxes, start=1):
+        begins = (box[0].start // _PART, box[1].start // _PART)
+        parts.setdefault(begins, []).append(number)
+    points, scores = [np.empty((0, 2))], [np.empty(0)]
+    for done, numbers in enumerate(parts.values()):
+        progress("setting points", done, len(parts))
+        part = _around([boxes[n - 1] for n in numbers], maps.foreground.shape)
+        wanted = np.zeros(len(boxes) + 1, bool)
+        wanted[numbers] = True
+        distance = maps.distance[part]
+        regions = _split(wanted[components[part]], distance, config)
+        ids = np.unique(regions[regions > 0])
+        if len(ids) == 0:
+            continue
+        smooth = ndimage.gaussian_filter(distance, 1.0)
+        places = np.array(ndimage.maximum_position(smooth, regions, ids), np.float64)
+        certainty = ndimage.mean(maps.foreground[part], regions, ids)
+        depth = ndimage.maximum(smooth, regions, ids)
+        points.append(places + [side.start for side in part])
+        scores.append(np.clip(certainty * np.minimum(1, depth / 0.7), 0, 1))
+    return _as_prompts(np.concatenate(points), np.concatenate(scores), maps.scale)
+
+
+def _components(maps: GeneratorMaps, config: ProposalConfig) -> npt.NDArray[np.int32]:
+    """Return what may be nuclei as connected components (h, w), 0 background."""
+    eight = np.ones((3, 3), bool)
     sure = maps.foreground >= config.foreground_threshold
-    components = label_components(
-        maps.foreground >= min(LOWEST_FOREGROUND, config.foreground_threshold)
-    )
-    passed = np.zeros(components.max() + 1, bool)
+    lowest = min(LOWEST_FOREGROUND, config.foreground_threshold)
+    components, count = ndimage.label(maps.foreground >= lowest, eight)
+    passed = np.zeros(count + 1, bool)
     passed[components[sure]] = True
-    mask = sure | ((components > 0) & ~passed[components])
-    regions = _split(mask, maps.distance, config)
-    # a crop inside of one nucleus has no background
-    ids = np.unique(regions[regions > 0])
-    if len(ids) == 0:
-        return Prompts.empty()
-    smooth = ndimage.gaussian_filter(maps.distance, 1.0)
-    points = np.array(ndimage.maximum_position(smooth, regions, ids), np.float64)
-    certainty = ndimage.mean(maps.foreground, regions, ids)
-    depth = ndimage.maximum(smooth, regions, ids)
-    score = np.clip(certainty * np.minimum(1, depth / 0.7), 0, 1)
-    return _as_prompts(points, score, maps.scale)
+    # what is less sure counts only where nothing of its component is sure
+    components[passed[components] & ~sure] = 0
+    result: npt.NDArray[np.int32] = ndimage.label(components, eight)[0]
+    return result
+
+
+def _around(
+    boxes: list[tuple[slice, slice]], shape: tuple[int, ...]
+) -> tuple[slice, slice]:
+    """Return the box around boxes, with what smoothing reads beside them."""
+    top, left = (min(box[i].start for box in boxes) for i in (0, 1))
+    bottom, right = (max(box[i].stop for box in boxes) for i in (0, 1))
+    return (
+        slice(max(0, top - _SMOOTHED), min(shape[0], bottom + _SMOOTHED)),
+        slice(max(0, left - _SMOOTHED), min(shape[1], right + _SMOOTHED)),
+    )
 
 
 def _probable_points(maps: GeneratorMaps, config: ProposalConfig) -> Prompts:

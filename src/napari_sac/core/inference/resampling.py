@@ -30,6 +30,12 @@ def scale_to(wanted: float, diameter: float) -> float:
     return float(np.clip(wanted / diameter, _LEAST, _MOST))
 
 
+def resized_shape(shape: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Return height and width of what :func:`resize_image` gives."""
+    height, width = (max(1, round(n * scale)) for n in shape)
+    return height, width
+
+
 def resize_image(image: npt.NDArray[np.uint8], scale: float) -> Tensor:
     """Return the image as a (3, h, w) uint8 tensor, ``scale`` times as fine.
 
@@ -49,7 +55,7 @@ def resize_image(image: npt.NDArray[np.uint8], scale: float) -> Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     if scale == 1:
         return tensor
-    shape = [max(1, round(n * scale)) for n in tensor.shape[1:]]
+    shape = resized_shape((image.shape[0], image.shape[1]), scale)
     # torch.nn.functional.interpolate takes a shape or a scale, and for a shape another
     # scale than was meant
     resized: Tensor = torch.ops.aten._upsample_bilinear2d_aa(
