@@ -9,7 +9,7 @@ import pytest
 
 from napari_sac.cli import evaluate
 from napari_sac.cli.main import main
-from napari_sac.core.errors import LabelFormatError
+from napari_sac.core.errors import LabelFormatError, OutputError
 from napari_sac.core.io import write_labels
 
 
@@ -42,6 +42,16 @@ def test_writes_json_where_asked(folders, tmp_path, capsys):
 
     assert json.loads(target.read_text())["mean"]["aji"] == 1
     assert "cells" in capsys.readouterr().out
+
+
+def test_a_json_that_cannot_be_written_does_not_cost_the_scores(
+    folders, tmp_path, capsys
+):
+    (tmp_path / "file").write_text("")
+    target = tmp_path / "file" / "scores.json"
+    with pytest.raises(OutputError):
+        _run("--prediction", folders[0], "--truth", folders[1], "--json", target)
+    assert "mean of 1" in capsys.readouterr().out
 
 
 def test_a_missing_folder_is_an_error_that_names_it(folders, tmp_path):

@@ -106,6 +106,13 @@ def test_bad_files_are_named_and_the_others_done(folder, output, capsys):
     assert not any("Traceback" in line for line in lines)
 
 
+def test_a_link_to_itself_is_a_bad_file_as_others(folder, output, capsys):
+    (folder / "round.png").symlink_to(folder / "round.png")
+    assert segment(folder, "--output", output) == 1
+    assert "round.png: FAILED" in capsys.readouterr().err
+    assert len(list(output.glob("*_labels.tif"))) == 2
+
+
 def test_debug_shows_where_a_file_failed(tmp_path, output, capsys):
     assert segment(tmp_path / "x.png", "--output", output, "--debug") == 1
     assert "Traceback" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -157,6 +159,60 @@ def test_layers_are_turned_with_a_turned_image() -> None:
     np.testing.assert_allclose(
         labels.data_to_world(corner), layer.data_to_world(corner)
     )
+
+
+def test_layers_are_turned_with_a_stack_turned_in_its_planes() -> None:
+    turned = np.eye(3)
+    turned[1:, 1:] = Image(STACK[0], rotate=30).rotate
+    layer = Image(STACK, rotate=turned, shear=[0, 0, 0.2], scale=(3, 2, 1))
+    labels = Labels(np.zeros((12, 16), int), **plane_geometry(layer))
+    np.testing.assert_allclose(
+        labels.data_to_world((11, 3)), layer.data_to_world((0, 11, 3))[1:]
+    )
+
+
+def test_a_stack_turned_out_of_its_planes_is_no_error() -> None:
+    with pytest.warns(UserWarning, match="Non-orthogonal"):
+        layer = Image(STACK, rotate=(20, 30, 10))
+    assert "rotate" not in plane_geometry(layer)
+
+
+def test_the_slider_chooses_the_plane_of_a_stack_in_colour() -> None:
+    viewer = ViewerModel()
+    pixels = RNG.integers(0, 255, (4, 40, 50, 3), np.uint8)
+    layer = viewer.add_image(pixels, rgb=True)
+    viewer.dims.set_current_step(0, 2)
+    plane = current_plane(layer, viewer.dims.point)
+    assert (plane.index, plane.shape, channel_count(layer)) == ((2,), (40, 50), 0)
+    np.testing.assert_array_equal(plane.read(), normalise_image(pixels[2]))
+    alone = replace(plane, stain="haematoxylin").read()
+    np.testing.assert_array_equal(
+        alone, normalise_image(pixels[2], stain="haematoxylin")
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_channels_at_the_end_are_told_and_not_segmented(count: int) -> None:
+    layer = Image(np.zeros((90, 100, count), np.uint8), rgb=False)
+    with pytest.raises(ImageFormatError, match="move the channels to the front"):
+        current_plane(layer, (0.0, 0.0, 0.0)).read()
+
+
+def test_a_narrow_picture_is_no_channels() -> None:
+    for shape in ((90, 3), (5, 90, 90), (90, 30, 5)):
+        layer = Image(np.zeros(shape, np.uint8), rgb=False)
+        assert current_plane(layer, (0.0,) * len(shape)).read().shape[2] == 3
+
+
+def test_a_drive_that_is_gone_is_told_as_what_it_is() -> None:
+    def gone(block_id: object) -> np.ndarray:
+        raise OSError("No such device")
+
+    data = da.map_blocks(gone, dtype=np.uint8, chunks=((8,), (8,)))
+    layer = Image(STACK[0, :8, :8], name="slide")
+    plane = replace(current_plane(layer, (0.0, 0.0)), data=data)
+    with pytest.raises(ImageFormatError, match=r"slide could not be read .No such dev"):
+        plane.read()
 
 
 def test_the_names_of_layers_tell_the_plane() -> None:

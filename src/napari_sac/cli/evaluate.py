@@ -49,8 +49,10 @@ def run(args: argparse.Namespace) -> int:
     )
 
     report = evaluate_folders(args.prediction, args.truth)
-    # what is kept first: a terminal may not know the letters of a name
-    if args.json is not None:
-        write_json(args.json, report)
-    sys.stdout.write(format_table(report))
+    try:
+        # what is kept first: a terminal may not know the letters of a name
+        if args.json is not None:
+            write_json(args.json, report)
+    finally:
+        sys.stdout.write(format_table(report))
     return 0

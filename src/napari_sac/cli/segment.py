@@ -286,7 +286,8 @@ def _list_files(inputs: Iterable[Path]) -> list[Path]:
     files: dict[Path, Path] = {}
     for place in inputs:
         for file in _images_in(place) if os.path.isdir(place) else [place]:
-            files.setdefault(file.resolve(), file)
+            # not Path.resolve, which stops at links that lead to themselves
+            files.setdefault(Path(os.path.realpath(file)), file)
     return list(files.values())
 
 
@@ -313,7 +314,7 @@ def _why_no_image(file: Path) -> str | None:
     from napari_sac.core.datasets.pairs import LABELS_ENDING
     from napari_sac.core.io import IMAGE_SUFFIXES
 
-    if file.is_dir():
+    if os.path.isdir(file):
         return "a folder in a folder"
     if file.name.startswith(".") or file.suffix.lower() not in IMAGE_SUFFIXES:
         return "not an image by its name"
@@ -358,7 +359,7 @@ def _find_precious(files: Sequence[Path], args: argparse.Namespace) -> str | Non
     if args.points is not None:
         tables = _points_files(args.points, [file.stem for file in files])
         given += [table for table in tables if table is not None]
-    read = {file.resolve() for file in given}
+    read = {Path(os.path.realpath(file)) for file in given}
     endings = ["_labels.tif", "_prompts.csv", *(_EXPORTS[name] for name in args.export)]
     # a link lies in one folder, and what it leads to in another
     folders = {file.parent.resolve() for file in given} | {f.parent for f in read}
@@ -366,7 +367,7 @@ def _find_precious(files: Sequence[Path], args: argparse.Namespace) -> str | Non
     for file in files:
         for ending in endings:
             target = args.output / f"{file.stem}{ending}"
-            if target.resolve() in read:
+            if Path(os.path.realpath(target)) in read:
                 return (
                     f"{target} is given to read and would be written over. Choose "
                     "another --output."

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_sac.core.errors import ImageFormatError
-from napari_sac.core.io import MAX_PIXELS, normalise_image
+from napari_sac.core.errors import ImageFormatError, NapariSacError
+from napari_sac.core.io import DECODE_ERRORS, MAX_PIXELS, normalise_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,14 +105,44 @@ class ImagePlane:
         Raises
         ------
         ImageFormatError
-            If the plane has no pixels, too many, or values that are not intensities.
+            If the plane has no pixels, too many, or values that are not intensities;
+            if a file behind it cannot be read, or its last axis holds channels.
         """
+        if self.has_channels_last:
+            raise ImageFormatError(
+                f"The last axis of {self.layer.name}, {self.data.shape}, looks like "
+                "channels, and napari takes the last two axes for the picture. Nothing "
+                "was changed; move the channels to the front: in napari's console, "
+                "viewer.add_image(np.moveaxis(DATA, -1, 0))."
+            )
         height, width = self.shape
         if height * width > MAX_PIXELS:
             raise ImageFormatError(
                 f"{self.layer.name} is {height:,} x {width:,} pixels, more than fit in "
                 "memory at once. Nothing was changed; crop the region of interest."
             )
+        try:
+            return self._read()
+        except (NapariSacError, MemoryError):
+            raise
+        except DECODE_ERRORS as error:
+            # dask and zarr read files only now
+            raise ImageFormatError(
+                f"{self.layer.name} could not be read ({error or type(error).__name__})"
+                ". Nothing was changed; check that its file or drive is still there."
+            ) from error
+
+    @property
+    def has_channels_last(self) -> bool:
+        """Whether what napari shows is no picture, for the last axis holds channels."""
+        shape = self.data.shape
+        if self.layer.rgb or len(shape) < 3:
+            return False
+        named = str(self.layer.axis_labels[-1]).lower() in _CHANNEL_LABELS
+        thin = shape[-1] <= _MOST_CHANNELS and min(shape[-3:-1]) > 4 * _MOST_CHANNELS
+        return named or thin
+
+    def _read(self) -> npt.NDArray[np.uint8]:
         if self.layer.metadata.get(AS_READ) and self.stain is None:
             # to stretch intensities again would change them
             return np.array(self.data)
@@ -225,9 +255,13 @@ def plane_geometry(layer: Image) -> dict[str, Any]:
         "units": tuple(layer.units[-2:]),
         "axis_labels": tuple(layer.axis_labels[-2:]),
     }
-    if layer.ndim == 2:
-        geometry["rotate"] = layer.rotate
-        geometry["shear"] = layer.shear
+    rotate, shear = np.asarray(layer.rotate), np.asarray(layer.shear)
+    # a stack that is turned out of its planes has none that 2-D layers could lie in
+    if not rotate[:-2, -2:].any():
+        geometry["rotate"] = rotate[-2:, -2:]
+    if shear.ndim == 1:
+        # of the last two axes against each other
+        geometry["shear"] = shear[-1:]
     geometry["affine"] = np.asarray(layer.affine)[-3:, -3:]
     return geometry
 

@@ -133,5 +133,5 @@ def test_what_would_fill_the_memory_is_refused_before(
     """The system would end the whole program."""
     monkeypatch.setattr(memory, "available_memory", lambda: 200_000_000)
     embed_image(nuclei.image, tiny_model, scale=1.0)
-    with pytest.raises(ImageFormatError, match="GB are free. Nothing was changed"):
+    with pytest.raises(ImageFormatError, match=r"GB are free\. Nothing was changed"):
         embed_image(nuclei.image, tiny_model, scale=40.0)

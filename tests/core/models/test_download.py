@@ -135,13 +135,25 @@ def test_whole_part_needs_no_network(server, tmp_path):
     assert (tmp_path / "weights.pth").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("wrong", [b"<html>Log in</html>", CONTENT[::-1], CONTENT * 2])
-def test_other_bytes_leave_nothing_behind(server, tmp_path, wrong):
-    server.content = wrong
-    size = len(CONTENT) if len(wrong) > 100 else len(wrong)
+def test_other_bytes_leave_nothing_behind(server, tmp_path):
+    server.content = CONTENT[::-1]
     with pytest.raises(DownloadError, match="other bytes than expected"):
-        fetch(server, tmp_path / "weights.pth", size_bytes=size)
+        fetch(server, tmp_path / "weights.pth")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("wrong", [b"<html>Log in</html>", CONTENT * 2])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_something_of_another_size_leaves_what_came(server, tmp_path, wrong, ranges):
+    part = tmp_path / "weights.pth.part"
+    part.write_bytes(CONTENT[:10])
+    content, server.content, server.ranges = server.content, wrong, ranges
+    with pytest.raises(DownloadError, match="login page may stand between"):
+        fetch(server, tmp_path / "weights.pth")
+    assert part.read_bytes() == CONTENT[:10]
+    server.content, server.ranges = content, True
+    fetch(server, tmp_path / "weights.pth")
+    assert (tmp_path / "weights.pth").read_bytes() == CONTENT
 
 
 def test_wrong_part_does_not_stay_in_the_way(server, tmp_path):

@@ -1,5 +1,6 @@
 """Weights are tensors; anything else is refused in one sentence and does nothing."""
 
+import copy
 import hashlib
 import json
 import os
@@ -229,6 +230,21 @@ def test_compressed_archives_are_refused(tmp_path, tensors):
         for name in stored.namelist():
             deflated.writestr(name, stored.read(name))
     with pytest.raises(WeightsError, match="compressed"):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_archives_whose_parts_share_their_bytes_are_refused(tmp_path, tensors):
+    """Each would be read, and a small file would fill the memory."""
+    torch.save(tensors, tmp_path / "w.pth")
+    with zipfile.ZipFile(tmp_path / "w.pth", "a") as archive:
+        largest = max(archive.infolist(), key=lambda part: part.file_size)
+        for n in range(200):
+            again = copy.copy(largest)
+            again.filename = f"{largest.filename}{n}"
+            archive.filelist.append(again)
+        # else nothing is written anew
+        archive.comment = b"more"
+    with pytest.raises(WeightsError, match="more bytes than it has"):
         read_weights(tmp_path / "w.pth")
 
 

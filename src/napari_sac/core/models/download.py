@@ -139,7 +139,7 @@ def _resuming_downloader(
         start = part.stat().st_size if part.exists() else 0
         report(start)
         if start < size_bytes:
-            _receive(url, part, start, report)
+            _receive(url, part, start, size_bytes, report)
         if part.stat().st_size < size_bytes:
             raise requests.exceptions.ChunkedEncodingError("ended early")
         os.replace(part, temporary)
@@ -147,7 +147,13 @@ def _resuming_downloader(
     return download
 
 
-def _receive(url: str, part: Path, start: int, report: Callable[[int], None]) -> None:
+class _OtherFile(requests.RequestException):
+    """What the server is about to send cannot be the file."""
+
+
+def _receive(
+    url: str, part: Path, start: int, size_bytes: int, report: Callable[[int], None]
+) -> None:
     headers = {"Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -158,6 +164,10 @@ def _receive(url: str, part: Path, start: int, report: Callable[[int], None]) ->
         response.raise_for_status()
         resumed = response.status_code == requests.codes.partial_content
         done = start if resumed else 0
+        told = response.headers.get("Content-Length", "")
+        if told.isdecimal() and done + int(told) != size_bytes:
+            # before it takes the place of what came, or gigabytes are added to it
+            raise _OtherFile
         with part.open("ab" if resumed else "wb") as file:
             for chunk in response.iter_content(_CHUNK_BYTES):
                 file.write(chunk)
@@ -172,6 +182,11 @@ def _kept(part: Path) -> str:
 
 
 def _reason(error: requests.RequestException) -> str:
+    if isinstance(error, _OtherFile):
+        return (
+            "the server sends something of another size; a proxy or a login page may "
+            "stand between"
+        )
     if error.response is not None:
         return f"the server answered {error.response.status_code}"
     if isinstance(error, requests.Timeout):

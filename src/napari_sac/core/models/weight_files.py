@@ -260,7 +260,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 def _read_torch(file: Path) -> object:
     """Return what a torch file holds, rebuilt without running any of its code."""
     try:
-        _refuse_compression(file)
+        _check_archive(file)
         with warnings.catch_warnings():
             # torch warns of old pickle protocols and sparse tensors; both end below
             warnings.simplefilter("ignore")
@@ -276,12 +276,16 @@ def _read_torch(file: Path) -> object:
         raise _damaged(file, error) from error
 
 
-def _refuse_compression(file: Path) -> None:
+def _check_archive(file: Path) -> None:
     # torch stores without compression; a compressed part may unpack to any size
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
-                raise ValueError("it is compressed, which torch files are not")
+            parts = archive.infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise ValueError("it is compressed, which torch files are not")
+        # entries may share their bytes, and be read once each all the same
+        if sum(part.file_size for part in parts) > file.stat().st_size:
+            raise ValueError("it claims more bytes than it has")
 
 
 def _find_tensors(file: Path, content: object) -> dict[str, Tensor]:
