@@ -21,6 +21,13 @@ ifeq ($(shell uname -s)$(DISPLAY),Linux)
 XVFB := xvfb-run -a -s "-screen 0 1400x900x24"
 endif
 
+# uv does not read pip's settings: where only pip knows the registry, it is told.
+define KNOW_REGISTRY
+index="$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$( \
+	.venv/bin/python -m pip config get global.index-url 2>/dev/null)}}}"; \
+[ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"
+endef
+
 .PHONY: help demo test system
 .DEFAULT_GOAL := help
 
@@ -32,6 +39,7 @@ demo: .venv/installed
 	.venv/bin/napari-sac demo --output demo-output
 
 test: .venv/tools
+	@$(KNOW_REGISTRY); \
 	$(XVFB) .venv/bin/tox run
 
 # Debian's Python comes without ensurepip. Later releases than 12 add t64 to some names.
@@ -64,9 +72,11 @@ system:
 	@echo "Setting up .venv"
 	"$(PYTHON)" -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(KNOW_REGISTRY); \
 	$(UV) pip install --quiet --python .venv tox tox-uv
 	@touch $@
 
 .venv/installed: setup.cfg pyproject.toml .venv/tools | system
+	@$(KNOW_REGISTRY); \
 	$(UV) pip install --python .venv --editable ".[all]"
 	@touch $@

@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 from argparse import ArgumentParser
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,9 +19,6 @@ from napari_sac.cli.main import main
 from napari_sac.core.errors import NapariSacError, OutputError
 from napari_sac.core.io import read_labels, read_prompts
 from napari_sac.core.types import Prompts
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RUN = "import sys; from napari_sac.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
@@ -95,6 +92,34 @@ def test_an_xvfb_that_does_not_start_is_said(
     demo.add_parser(parser.add_subparsers())
     with pytest.raises(NapariSacError, match="did not start"):
         demo.run(parser.parse_args(["demo", "--headless"]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have all of it")
+def test_missing_system_libraries_are_one_line_before_qt_ends_the_program(
+    tmp_path: Path,
+) -> None:
+    qtpy = tmp_path / "qtpy"
+    qtpy.mkdir()
+    (qtpy / "__init__.py").write_text(
+        "raise ImportError('libEGL.so.1: cannot open shared object file')"
+    )
+    result = start(
+        "--headless", "--output", str(tmp_path / "out"), PYTHONPATH=str(tmp_path)
+    )
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert "libEGL.so.1: cannot open" in last
+    assert "apt install xvfb" in last
+    assert "libegl1" in last
+
+
+def test_the_packages_of_a_window_are_the_same_everywhere() -> None:
+    root = Path(__file__).parents[2]
+    for file in ("Makefile", "docs/how-to/install.md"):
+        text = (root / file).read_text()
+        found = text[text.index("xvfb xauth") :].replace("\\", " ").split()
+        wanted = demo.WINDOW_PACKAGES.split()
+        assert found[: len(wanted)] == wanted, file
 
 
 def test_the_nucleus_to_add_is_the_best_of_those_not_shown() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,7 +72,9 @@ def test_models_and_folders_are_told(report):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have a display")
 def test_missing_display_is_told(report):
-    assert report[1]["opengl"] == {"display": "no display"}
+    told = report[1]["opengl"]
+    assert told["display"] == "no display"
+    assert ("not installed" in told["Xvfb"]) == (shutil.which("Xvfb") is None)
 
 
 def test_text_has_the_same_sections(capsys):
@@ -105,7 +108,7 @@ def test_a_section_that_fails_does_not_hide_the_others(monkeypatch, capsys):
         raise ModuleNotFoundError("No module named 'safetensors'")
 
     monkeypatch.setattr("napari_sac.core.models.registry.model_specs", fail)
-    monkeypatch.setattr("napari_sac.cli.doctor._ask", lambda question: {})
+    monkeypatch.setattr("napari_sac.cli.doctor.ask_apart", lambda question: {})
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert "safetensors" in report["models"]["FAILED"]

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_sac.cli._probe import ask_apart
 from napari_sac.cli._terminal import make_folder
 from napari_sac.cli.doctor import installed_version
 from napari_sac.core.errors import NapariSacError, OutputError
@@ -41,6 +42,13 @@ _SUMMARY = "summary.json"
 _WINDOW_SIZE = (1400, 900)
 _XVFB_SECONDS = 30
 _WORK_SECONDS = 1800
+WINDOW_PACKAGES = (
+    "xvfb xauth libgl1 libegl1 libglx-mesa0 libgl1-mesa-dri libglib2.0-0 "
+    "libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 "
+    "libxcb-render-util0 libxcb-xinerama0 libxcb-shape0 libxcb-randr0 libdbus-1-3 "
+    "libfontconfig1"
+)
+"""What a window of Qt with OpenGL needs, by Debian's names; the Makefile's list."""
 _PACKAGES = ("napari-sac", "napari", "torch", "numpy", "scikit-image", "PyQt6")
 
 
@@ -158,9 +166,23 @@ def _prepare(folder: Path) -> None:
         )
 
 
+def _check_window() -> None:
+    """Raise where Qt lacks a library of the system; it would end the whole program."""
+    if sys.platform != "linux":
+        return
+    failure = ask_apart("window").get("FAILED")
+    if failure is not None:
+        raise NapariSacError(
+            f"No window can be opened ({failure}). If Qt is missing: pip install "
+            '"napari-sac[all]". If libraries of the system are, on Debian and Ubuntu: '
+            f"apt install {WINDOW_PACKAGES}"
+        )
+
+
 def _run_in_window(output: Path | None, *, stay_open: bool) -> None:
     if output is not None:
         _prepare(output)
+    _check_window()
     try:
         import napari
         from napari.qt import get_qapp

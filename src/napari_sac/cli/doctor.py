@@ -9,10 +9,11 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
+
+from napari_sac.cli._probe import ask_apart
 
 if TYPE_CHECKING:
     import argparse
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_sac.cli._options import Subparsers
+
 
 Report = dict[str, dict[str, str]]
 """Section to name to value; every value is text for people."""
@@ -39,7 +41,6 @@ _PACKAGES = (
     "QtPy",
 )
 _BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
-_PROBE_SECONDS = 120
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -64,7 +65,7 @@ def examine() -> Report:
     """Return what this installation consists of and what it runs on."""
     return {
         "versions": _versions(),
-        "device": _ask("device"),
+        "device": ask_apart("device"),
         "models": _try(_models),
         "adapters": _try(_adapters),
         "folders": _try(_folders),
@@ -140,31 +141,9 @@ def _opengl() -> dict[str, str]:
         os.environ.get(name)
         for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
     ):
-        return {"display": "no display"}
-    return _ask("opengl")
-
-
-def _ask(question: str) -> dict[str, str]:
-    """Return the answer of a process of its own, or how it failed."""
-    command = [sys.executable, "-m", "napari_sac.cli._probe", question]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            # of a driver or a loader, in whatever letters it has
-            errors="replace",
-            timeout=_PROBE_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return {"FAILED": str(error)}
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        last = done.stderr.strip().splitlines()[-1:] or ["no output"]
-        return {"FAILED": f"{last[0]} (exit status {done.returncode})"}
-    return {str(name): str(value) for name, value in answer.items()}
+        server = shutil.which("Xvfb") or "not installed; napari-sac demo needs it"
+        return {"display": "no display", "Xvfb": server}
+    return ask_apart("opengl")
 
 
 def _format(report: Report) -> str:
