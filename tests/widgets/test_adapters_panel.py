@@ -26,6 +26,8 @@ from napari_sac.viewer import comparing
 from napari_sac.viewer.inference import LoadedModel
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.widgets._adapters_panel import AdaptersPanel, Dialogs
+from napari_sac.widgets._status_panel import StatusPanel
+from napari_sac.widgets._wording import describe_cancelled
 from napari_sac.widgets._worker import Worker
 
 if TYPE_CHECKING:
@@ -86,8 +88,15 @@ def panel(
 ) -> Iterator[AdaptersPanel]:
     metrics = {"before": {"f1": 0.612}, "after": {"f1": 0.743}}
     own("mine", title="Mine", tissue="liver", created="2026-11-02", metrics=metrics)
-    widget = AdaptersPanel(session, Worker(None), dialogs=answers.dialogs())
+    worker, status = Worker(None), StatusPanel()
+    widget = AdaptersPanel(session, worker, status, answers.dialogs())
+    # as the dock does
+    worker.busy_changed.connect(status.show_busy)
+    worker.progressed.connect(status.show_progress)
+    worker.cancelled.connect(lambda title: status.say(describe_cancelled(title)))
+    status.cancel_requested.connect(worker.cancel)
     qtbot.addWidget(widget)
+    qtbot.addWidget(status)
     yield widget
     widget.leave()
 

@@ -62,9 +62,7 @@ from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._files import ask_folder, ask_save
 from napari_sac.widgets._panel import combo, form, narrow_button, note, section
 from napari_sac.widgets._questions import ask_text, ask_yes
-from napari_sac.widgets._status_panel import StatusPanel
 from napari_sac.widgets._wording import (
-    describe_cancelled,
     describe_exported,
     name_adapters,
 )
@@ -79,6 +77,7 @@ if TYPE_CHECKING:
     from napari_sac.core.progress import Progress
     from napari_sac.viewer.comparing import SideBySide
     from napari_sac.viewer.session import AnnotationSession
+    from napari_sac.widgets._status_panel import StatusPanel
     from napari_sac.widgets._worker import Worker
 
 _COLUMNS = ("Adapter", "F1 held out", "Tissue")
@@ -119,8 +118,8 @@ class AdaptersPanel(QWidget):
     ----------
     session : AnnotationSession
     worker : Worker
-    status : StatusPanel, optional
-        Where to say what is going on; one of its own if not given.
+    status : StatusPanel
+        Where to say what was done; its owner shows how far the worker is.
     dialogs : Dialogs, optional
 
     Attributes
@@ -135,7 +134,7 @@ class AdaptersPanel(QWidget):
         self,
         session: AnnotationSession,
         worker: Worker,
-        status: StatusPanel | None = None,
+        status: StatusPanel,
         dialogs: Dialogs | None = None,
     ) -> None:
         super().__init__()
@@ -143,7 +142,6 @@ class AdaptersPanel(QWidget):
         self._worker = worker
         self._dialogs = dialogs or Dialogs()
         self._joined = False
-        self._working = False
         self._listed: tuple[ListedAdapter, ...] = ()
         self._opponents: list[Candidate] = []
         self._layers = ComparisonLayers(session.viewer)
@@ -177,8 +175,7 @@ class AdaptersPanel(QWidget):
         self.verdict, self.shown = note(), note()
         self.flip = narrow_button("Show the other", "Flips between the two layers.")
         self.remove = narrow_button("Remove both", "Takes the two layers away.")
-        self.own_status = status is None
-        self.status = status or StatusPanel()
+        self.status = status
         self._result = QWidget()
         self._lay_out()
         self._connect()
@@ -288,8 +285,6 @@ class AdaptersPanel(QWidget):
                 self._result,
             )
         )
-        if self.own_status:
-            layout.addWidget(self.status)
         layout.addStretch()
 
     def _connect(self) -> None:
@@ -309,12 +304,7 @@ class AdaptersPanel(QWidget):
             (self.remove, self._on_remove),
         ):
             button.clicked.connect(slot)
-        self._worker.busy_changed.connect(self._on_busy_changed)
-        self._worker.progressed.connect(self._on_progressed)
-        self._worker.failed.connect(self._on_failed)
-        self._worker.cancelled.connect(self._on_cancelled)
-        if self.own_status:
-            self.status.cancel_requested.connect(self._worker.cancel)
+        self._worker.busy_changed.connect(self._refresh)
 
     def _fill(self) -> None:
         self.table.setRowCount(len(self._listed))
@@ -570,31 +560,7 @@ class AdaptersPanel(QWidget):
         if self._worker.busy:
             self.status.say(BUSY)
             return
-        self._working = True
-        self._worker.start(title, work, partial(self._on_done, done), lasting=lasting)
-
-    def _on_done(self, done: Callable[[Any], None], result: Any) -> None:
-        self._working = False
-        done(result)
-
-    def _on_busy_changed(self, busy: bool) -> None:
-        if self.own_status and self._working:
-            self.status.show_busy(busy)
-        self._refresh()
-
-    def _on_progressed(self, stage: str, done: int, total: int) -> None:
-        if self.own_status and self._working:
-            self.status.show_progress(stage, done, total)
-
-    def _on_failed(self, sentence: str, report: str) -> None:
-        if self.own_status and self._working:
-            self.status.say_error(sentence, report)
-        self._working = False
-
-    def _on_cancelled(self, title: str) -> None:
-        if self.own_status and self._working:
-            self.status.say(describe_cancelled(title))
-        self._working = False
+        self._worker.start(title, work, done, lasting=lasting)
 
 
 def _export(info: AdapterInfo, folder: Path, progress: Progress) -> Path:
