@@ -63,7 +63,7 @@ def edit(
     kinds = kinds or KINDS
     kind = kinds[rng.integers(len(kinds))]
     after, pixels = kind(rng, state)
-    return find_change(kind.__name__, state, after, pixels)
+    return find_change(kind.__name__, state, after, pixels or PixelChange.none())
 
 
 def add_point(rng, state):

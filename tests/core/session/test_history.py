@@ -137,10 +137,10 @@ def test_a_late_mask_joins_its_step_unless_a_later_step_wrote_there() -> None:
     # what was undone may be done again, and must find what it wrote over
     history.undo()
     history.undo()
-    assert history.can_amend(first)
+    assert history.can_amend(first, pixels_at(50))
     assert not history.can_amend(first, pixels_at(8))
-    assert not history.can_amend(painted)
-    assert not history.can_amend(99)
+    assert not history.can_amend(painted, pixels_at(50))
+    assert not history.can_amend(99, pixels_at(50))
 
 
 def test_bulk_changes_are_small() -> None:
@@ -149,13 +149,13 @@ def test_bulk_changes_are_small() -> None:
     states = state.prompts.state.copy()
     states[::300] = "rejected"
     after = replace(state, prompts=replace(state.prompts, state=states))
-    change = find_change("reject 34 nuclei", state, after)
+    change = find_change("reject 34 nuclei", state, after, PixelChange.none())
     assert change.prompts is not None
     assert len(change.prompts.removed) == 34
     assert len(to_bytes(change)) < 4000
     # a row less at the front moves all others
     after = replace(state, prompts=state.prompts.select(np.arange(1, 10_000)))
-    change = find_change("delete a nucleus", state, after)
+    change = find_change("delete a nucleus", state, after, PixelChange.none())
     assert change.prompts is not None
     assert (len(change.prompts.removed), len(change.prompts.inserted)) == (1, 0)
-    assert find_change("nothing", state, state).is_empty
+    assert find_change("nothing", state, state, PixelChange.none()).is_empty

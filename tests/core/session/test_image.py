@@ -18,6 +18,7 @@ from napari_sac.core.session.changes import find_change
 from napari_sac.core.session.history import History
 from napari_sac.core.session.image import ImageReference, hash_pixels, load_pixels
 from napari_sac.core.session.journal import Journal
+from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.session.replay import replay
 from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import Prompts
@@ -93,7 +94,8 @@ def test_a_replay_looks_at_the_stain(
     before = AnnotationState(empty, empty, np.zeros_like(state.labels))
     number = journal.add_annotation(image, before)
     history = History()
-    history.push(number, find_change("segment", before, state))
+    drawn = PixelChange.between(before.labels, state.labels)
+    history.push(number, find_change("segment", before, state, drawn))
     journal.push(history.done[-1])
     journal.close(clean=True)
     (result,) = replay(tmp_path / "a.sac", load=lambda *_, **__: disc_model)

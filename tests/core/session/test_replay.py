@@ -16,6 +16,7 @@ from napari_sac.core.session.changes import find_change, forward
 from napari_sac.core.session.history import History
 from napari_sac.core.session.image import ImageReference, hash_pixels
 from napari_sac.core.session.journal import Journal
+from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.session.replay import replay
 from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import Prompts
@@ -55,7 +56,9 @@ def save(folder: Path, state: AnnotationState, nuclei: Nuclei) -> None:
     before = AnnotationState(
         Prompts.empty(), Prompts.empty(), np.zeros_like(state.labels)
     )
-    change = find_change("segment", before, state)
+    change = find_change(
+        "segment", before, state, PixelChange.between(before.labels, state.labels)
+    )
     number = journal.add_annotation(image, before, nuclei.image)
     history = History()
     history.push(number, change)

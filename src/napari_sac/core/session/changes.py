@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.types import Prompts, PromptState
 
 if TYPE_CHECKING:
@@ -15,20 +14,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_sac.core.session.pixels import PixelChange
     from napari_sac.core.session.state import AnnotationState, Settings
     from napari_sac.core.types import AnyArray, BoolArray, FloatArray, ObjectClass
-
-__all__ = [
-    "Change",
-    "ClassesChange",
-    "IdsChange",
-    "PixelChange",
-    "RowsChange",
-    "add_pixels",
-    "backward",
-    "find_change",
-    "forward",
-]
 
 _FEW_ROWS = 64
 """As many rows that differ in place are not searched for elsewhere; nor if others
@@ -155,7 +143,7 @@ def find_change(
     title: str,
     before: AnnotationState,
     after: AnnotationState,
-    pixels: PixelChange | None = None,
+    pixels: PixelChange,
 ) -> Change:
     """Return what differs between two states.
 
@@ -163,14 +151,9 @@ def find_change(
     ----------
     title : str
     before, after : AnnotationState
-    pixels : PixelChange, optional
-        What changed in the labels. Without it the labels are compared, unless both
-        states hold the same array: then they are unchanged.
+    pixels : PixelChange
+        What changed in the labels; those of the states are not looked at.
     """
-    if pixels is None and before.labels is not after.labels:
-        pixels = PixelChange.between(before.labels, after.labels)
-    if pixels is not None and len(pixels) == 0:
-        pixels = None
     painted = None
     if before.painted != after.painted:
         painted = IdsChange(
@@ -186,7 +169,7 @@ def find_change(
         title,
         _find_rows(before.prompts, after.prompts),
         _find_rows(before.hidden, after.hidden),
-        pixels,
+        pixels if len(pixels) else None,
         painted,
         reviewed,
         settings,
@@ -241,9 +224,7 @@ def forward_tables(state: AnnotationState, change: Change) -> AnnotationState:
     )
 
 
-def add_pixels(
-    change: Change, pixels: PixelChange, painted: IdsChange | None = None
-) -> Change:
+def add_pixels(change: Change, pixels: PixelChange) -> Change:
     """Return the change with pixels that were written after it, as one step.
 
     Parameters
@@ -251,15 +232,9 @@ def add_pixels(
     change : Change
     pixels : PixelChange
         Of a mask that was decoded later, for example.
-    painted : IdsChange, optional
-        Replaces that of ``change``, if given.
     """
     together = pixels if change.pixels is None else change.pixels.then(pixels)
-    return replace(
-        change,
-        pixels=together if len(together) else None,
-        painted=change.painted if painted is None else painted,
-    )
+    return replace(change, pixels=together if len(together) else None)
 
 
 def state_codes(prompts: Prompts) -> npt.NDArray[np.uint8]:

@@ -111,7 +111,7 @@ class History:
                 return step if step.number == number else None
         return None
 
-    def can_amend(self, number: int, pixels: PixelChange | None = None) -> bool:
+    def can_amend(self, number: int, pixels: PixelChange) -> bool:
         """Return whether pixels may join a step.
 
         They may if the step is done, and no later step of the same annotation, done or
@@ -121,12 +121,12 @@ class History:
         ----------
         number : int
             Of the step.
-        pixels : PixelChange, optional
-            What would join it; without it only the step is looked for.
+        pixels : PixelChange
+            What would join it.
         """
         step = self.find(number)
-        if step is None or pixels is None:
-            return step is not None
+        if step is None:
+            return False
         later = [s for s in self._undone if s.annotation == step.annotation]
         for other in reversed(self._done):
             if other.number == number:

@@ -14,7 +14,6 @@ import stat
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from napari_sac.core.errors import SessionError
 
@@ -66,8 +65,8 @@ def make_header() -> str:
     return json.dumps(header, indent=2) + "\n"
 
 
-def check_folder(folder: Path) -> dict[str, Any]:
-    """Return the header of a session that is safe to open.
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is not safe to open as a session.
 
     Raises
     ------
@@ -86,7 +85,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
             f"{folder} is not a session, or a damaged one: it needs {HEADER} and "
             f"{JOURNAL}. Nothing was changed; choose another folder."
         )
-    header = _read_header(folder)
+    _check_header(folder)
     try:
         _check_entries(folder)
     except OSError as error:
@@ -94,7 +93,6 @@ def check_folder(folder: Path) -> dict[str, Any]:
             f"{folder} cannot be read ({error.strerror}). Nothing was changed; check "
             "that you may read all its files."
         ) from error
-    return header
 
 
 def read_plain(path: Path, limit: int) -> bytes:
@@ -125,7 +123,7 @@ def write_file(path: Path, data: bytes) -> None:
     os.replace(partial, path)
 
 
-def _read_header(folder: Path) -> dict[str, Any]:
+def _check_header(folder: Path) -> None:
     try:
         header = json.loads(read_plain(folder / HEADER, _MAX_HEADER_BYTES))
         if not isinstance(header, dict) or header["format"] != FORMAT:
@@ -146,7 +144,6 @@ def _read_header(folder: Path) -> dict[str, Any]:
             f"({str(writer)[:40]}, format {number}). Nothing was changed; update "
             "napari-sac to open it."
         )
-    return header
 
 
 def _check_entries(folder: Path) -> None:
