@@ -57,8 +57,6 @@ class Annotation:
     foreground : ForegroundLogits or None
         What the generator saw, from when nuclei were found to when there is an
         embedding, which has it.
-    recomputed : int
-        How many nuclei the last segmentation had to decode.
     seconds : dict of str to float
         How long each stage took when it was last done.
     clicks : int
@@ -100,7 +98,6 @@ class Annotation:
     embedding: Embedding | None = None
     embedded_by: str = ""
     foreground: ForegroundLogits | None = None
-    recomputed: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     clicks: int = 0
     worked: float = 0.0

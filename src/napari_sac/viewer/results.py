@@ -110,7 +110,6 @@ def show_labels(
     session.journal.know_pixels(annotation, segmented.image)
     if segmented.embedding is not None:
         annotation.embed(segmented.embedding, segmented.loaded.model.key)
-    annotation.recomputed = segmented.recomputed
     session.loaded = segmented.loaded
     annotation.seconds.update(segmented.seconds)
     session.use(annotation)

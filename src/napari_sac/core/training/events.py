@@ -46,14 +46,13 @@ class Began:
 class Stepped:
     """The training is at ``step`` of ``steps``; ``row`` is the new one of the curve.
 
-    ``seconds_left`` is until the last step, ``memory_bytes`` what a step takes.
+    ``seconds_left`` is until the last step.
     """
 
     step: int
     steps: int
     row: dict[str, float]
     seconds_left: float
-    memory_bytes: int
 
 
 @dataclass(frozen=True, eq=False)

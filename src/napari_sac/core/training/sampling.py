@@ -598,12 +598,11 @@ def _nearest_other(
     point: tuple[float, float],
     points: npt.NDArray[np.float64],
     rng: np.random.Generator,
-    reach: float = _CLICK_REACH,
 ) -> tuple[float, float] | None:
     squared = ((points - point) ** 2).sum(1)
     squared[squared == 0] = np.inf
     near = np.argsort(squared)[:2]
-    near = near[squared[near] < reach**2]
+    near = near[squared[near] < _CLICK_REACH**2]
     if len(near) == 0:
         return None
     y, x = points[near[0] if rng.random() < 0.8 else rng.choice(near)]

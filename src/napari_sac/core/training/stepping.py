@@ -128,6 +128,4 @@ def log(run: Run) -> None:
         (run.rates.steps - run.state.step) * pace,
         run.train_seconds - run.state.seconds,
     )
-    run.listen(
-        Stepped(run.state.step, run.rates.steps, row, left, run.cost.memory_bytes)
-    )
+    run.listen(Stepped(run.state.step, run.rates.steps, row, left))
