@@ -12,12 +12,14 @@ from napari_sac.cli._terminal import say
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import TrainingDataError
+from napari_sac.core.training.events import Stepped, Told, Validated
 
 if TYPE_CHECKING:
     import argparse
 
     from napari_sac.cli._options import Subparsers
-    from napari_sac.core.training.fine_tuning import Event, Job
+    from napari_sac.core.training.events import Event
+    from napari_sac.core.training.run import Job
     from napari_sac.core.training.training_set import ReviewedImage
 
 _OPTIONS = {
@@ -143,8 +145,8 @@ def _find_problem(args: argparse.Namespace) -> str | None:
 def _make_job(args: argparse.Namespace) -> Job:
     from napari_sac.core.models.adapter import find_adapter
     from napari_sac.core.models.registry import DEFAULT_MODEL, licence_of
-    from napari_sac.core.training.fine_tuning import Job
     from napari_sac.core.training.lineage import learned_by
+    from napari_sac.core.training.run import Job
     from napari_sac.core.training.training_set import (
         split,
         with_folder,
@@ -218,8 +220,6 @@ def _pairs(folder: Path, args: argparse.Namespace) -> tuple[ReviewedImage, ...]:
 
 def _tell(event: Event) -> None:
     """Write what happens: sentences and validations a line each, steps in place."""
-    from napari_sac.core.training.fine_tuning import Stepped, Told, Validated
-
     shown = sys.stderr.isatty()
     clear = "\x1b[K" if shown else ""
     if isinstance(event, Told):

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from napari_sac.core.device import Device
     from napari_sac.core.training.events import Event
-    from napari_sac.core.training.fine_tuning import Outcome
+    from napari_sac.core.training.run import Outcome
     from napari_sac.core.training.run_folder import RunRequest
 
 _NICENESS = 10
@@ -225,7 +225,8 @@ def _run(folder: Path) -> Phase:
 
 
 def _finetune(folder: Path, request: RunRequest, reporter: _Reporter) -> Outcome:
-    from napari_sac.core.training.fine_tuning import Job, finetune
+    from napari_sac.core.training.fine_tuning import finetune
+    from napari_sac.core.training.run import Job
     from napari_sac.core.training.team import Team
 
     device = select_device(request.device)

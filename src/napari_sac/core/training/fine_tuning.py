@@ -21,16 +21,9 @@ from napari_sac.core.errors import Cancelled, OutputError
 from napari_sac.core.models.adapter import find_adapter
 from napari_sac.core.training import checkpoint
 from napari_sac.core.training.events import (
-    Ask,
     Began,
-    Comparing,
-    Event,
-    Listen,
     Request,
-    Stepped,
     Told,
-    Validated,
-    Working,
     always_go,
     ignore_event,
 )
@@ -46,7 +39,6 @@ from napari_sac.core.training.planning import (
 )
 from napari_sac.core.training.run import (
     CANCELLED,
-    Job,
     Outcome,
     Run,
     build_state,
@@ -64,26 +56,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from napari_sac.core.training.events import Ask, Listen
+    from napari_sac.core.training.run import Job
     from napari_sac.core.training.team import Team
-
-__all__ = [
-    "Ask",
-    "Began",
-    "Comparing",
-    "Event",
-    "Job",
-    "Listen",
-    "Outcome",
-    "Request",
-    "Stepped",
-    "Told",
-    "Validated",
-    "Working",
-    "always_go",
-    "build_state",
-    "finetune",
-    "ignore_event",
-]
 
 _WISHES = (Request.GO, Request.STOP, Request.CANCEL)
 
@@ -170,9 +145,8 @@ def _prepare(
         parent,
         Pool((), np.empty(0)),
         first_plan(state, job.config, team),
-        TrainingConfig(
-            learning_rate=job.config.learning_rate, averaging=0.97, weight_decay=0.01
-        ),
+        # rates and steps come when it is known how long a step takes
+        TrainingConfig(averaging=0.97),
         Cost(0.0, 0),
         listen,
         math.inf,
@@ -199,7 +173,7 @@ def _prepare(
         run.tell(f"The rank stays {rank}, as {parent.name} has it.")
     evaluation = predict_before(run) if team.leads else 0.0
     run.pool = make_pool(run)
-    run.plan, run.cost = fit_memory(run)
+    fit_memory(run)
     if job.config.quick:
         # a larger input shows more of the image at once
         count = max(6, QUICK_CROPS * 256**2 // max(256, run.plan.crop) ** 2)

@@ -34,12 +34,11 @@ def native_bfloat16(device: torch.device) -> bool:
 
     Where it is emulated it is slower than float32: 15 s against 4 s a step of
     ``sac_tiny`` on two cores with AVX2 alone. torch says which instructions a CPU has
-    (``torch.cpu.get_capabilities``, since 2.9); an older torch says nothing, and the
-    answer is no.
+    (``torch.cpu.get_capabilities``).
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+    if device.type != "cpu":
         return False
     able = torch.cpu.get_capabilities()
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

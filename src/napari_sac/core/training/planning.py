@@ -59,8 +59,8 @@ def make_pool(run: Run) -> Pool:
     return Pool(images, weights)
 
 
-def fit_memory(run: Run) -> tuple[Plan, Cost]:
-    """Return the first plan whose step fits, and what one step of it takes.
+def fit_memory(run: Run) -> None:
+    """Choose the first plan whose step fits, and measure what a step of it takes.
 
     Raises
     ------
@@ -84,17 +84,16 @@ def fit_memory(run: Run) -> tuple[Plan, Cost]:
             "other programs, or choose a smaller model, --quick, or another device."
         )
     plan = replace(plan, at_once=max(1, min(wanted.at_once, int(free / needed))))
-    crop, at_once, checkpointing, blocks = (
+    # how many at once is each process's own affair
+    crop, _, checkpointing, blocks = (
         int(v) for v in run.team.agree([float(v) for v in asdict(plan).values()])
     )
-    # how many at once is each process's own affair
     plan = Plan(crop, plan.at_once, bool(checkpointing), blocks)
-    del at_once
     learn_in_last(run, plan.blocks)
     if plan != wanted:
         run.tell(plan.describe_change(wanted) + ".")
     run.plan = plan
-    return plan, Cost(time_step(run), needed * plan.at_once)
+    run.cost = Cost(time_step(run), needed * plan.at_once)
 
 
 def _try_memory(run: Run, plan: Plan) -> int | None:
