@@ -217,7 +217,7 @@ def show_pixels(
         Whether to write pixels too that show neither what was there before nor what is
         there now: those of a stroke that is not finished.
     """
-    flat = _pixels(change)
+    flat = change.flat()
     if len(flat) > _MANY_PIXELS:
         layer.data.reshape(-1)[flat] = labels.reshape(-1)[flat]
         layer.refresh()
@@ -241,13 +241,6 @@ def build_shapes(name: str, geometry: dict[str, Any], colour: str) -> Shapes:
         edge_width=2,
         **geometry,
     )
-
-
-def _pixels(change: PixelChange) -> npt.NDArray[np.int64]:
-    """Return the pixels of a change, counted row by row."""
-    first = np.cumsum(change.lengths, dtype=np.int64) - change.lengths
-    run = np.repeat(change.starts - first, change.lengths)
-    return np.asarray(run + np.arange(change.count), np.int64)
 
 
 def _symbols(prompts: Prompts) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers.base import ActionType
 
+from napari_sac.core.session.changes import same_polygons
 from napari_sac.viewer.layers import build_shapes
 
 if TYPE_CHECKING:
@@ -173,15 +174,6 @@ def polygons(layer: Shapes) -> tuple[npt.NDArray[np.float64], ...]:
         if len(corners) >= 3:
             outlines.append(corners)
     return tuple(outlines)
-
-
-def same_polygons(
-    first: tuple[FloatArray, ...], second: tuple[FloatArray, ...]
-) -> bool:
-    """Return whether two lists of polygons are equal."""
-    return len(first) == len(second) and all(
-        np.array_equal(a, b) for a, b in zip(first, second, strict=True)
-    )
 
 
 def inside_polygon(points: FloatArray, polygon: FloatArray) -> BoolArray:

@@ -160,7 +160,7 @@ def find_change(
             before.painted - after.painted, after.painted - before.painted
         )
     reviewed = None
-    if not _same_polygons(before.reviewed, after.reviewed):
+    if not same_polygons(before.reviewed, after.reviewed):
         reviewed = (before.reviewed, after.reviewed)
     settings = None
     if before.settings != after.settings:
@@ -252,7 +252,8 @@ def states_of(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.str_]:
     return _STATES[codes]
 
 
-def _same_polygons(a: tuple[FloatArray, ...], b: tuple[FloatArray, ...]) -> bool:
+def same_polygons(a: tuple[FloatArray, ...], b: tuple[FloatArray, ...]) -> bool:
+    """Return whether two lists of polygons are equal."""
     return a is b or (
         len(a) == len(b)
         and all(np.array_equal(p, q) for p, q in zip(a, b, strict=True))

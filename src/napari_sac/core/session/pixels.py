@@ -78,6 +78,10 @@ class PixelChange:
         """How many pixels changed."""
         return int(self.lengths.sum(dtype=np.int64))
 
+    def flat(self) -> npt.NDArray[np.int64]:
+        """Return every pixel that changed, counted row by row."""
+        return _expand(self.starts, self.lengths)
+
     @classmethod
     def between(
         cls,
@@ -200,7 +204,7 @@ class PixelChange:
             columns = zip(self._columns(), later._columns(), strict=True)
             return PixelChange(*(np.concatenate(pair)[order] for pair in columns))
         both = [
-            (_expand(c.starts, c.lengths), *(np.repeat(v, c.lengths) for v in values))
+            (c.flat(), *(np.repeat(v, c.lengths) for v in values))
             for c in (self, later)
             for values in [(c.before, c.after)]
         ]
