@@ -16,7 +16,6 @@ image: truth in green, decoded outlines in magenta, prompts as points.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from dataclasses import replace
@@ -28,7 +27,7 @@ from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
 from napari_sac.core.config import ProposalConfig
-from napari_sac.core.datasets.pairs import find_pairs, load_pair
+from napari_sac.core.datasets.pairs import find_pairs, load_pair, names_of_split
 from napari_sac.core.evaluation.metrics import (
     METRIC_NAMES,
     ImageScores,
@@ -46,12 +45,6 @@ from napari_sac.core.models.attention import split_qkv
 from napari_sac.core.models.registry import Model, load_model
 from napari_sac.core.models.weight_files import read_generator, read_weights
 from napari_sac.core.training.targets import distance_to_border, typical_diameter
-
-
-def names_of_split(folder: Path, split: str) -> set[str]:
-    """Return the stems that ``splits.csv`` assigns to a split."""
-    with (folder / "splits.csv").open(newline="", encoding="utf-8") as file:
-        return {row["id"] for row in csv.DictReader(file) if row["split"] == split}
 
 
 def labels_of_generator(
@@ -136,7 +129,7 @@ def main() -> int:
     model = with_weights(
         load_model(parsed.model, adapter=parsed.adapter), parsed.sam, parsed.generator
     )
-    names = names_of_split(parsed.folder, parsed.split)
+    names = names_of_split(parsed.folder, parsed.split) or set()
     found = find_pairs(parsed.folder / "images", parsed.folder / "labels")
     pairs = [p for p in found if p.name in names][parsed.first :: parsed.every]
     decoded: list[ImageScores] = []

@@ -25,7 +25,6 @@ whether it was. ``--data`` is the folder of ``monuseg2018``.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
@@ -41,7 +40,7 @@ from scipy import ndimage
 from skimage.io import imread, imsave
 
 from napari_sac.core.config import FinetuneConfig, TrainingConfig
-from napari_sac.core.datasets.pairs import find_pairs, load_pair
+from napari_sac.core.datasets.pairs import find_pairs, load_pair, names_of_split
 from napari_sac.core.device import select_device
 from napari_sac.core.evaluation.metrics import (
     ImageScores,
@@ -68,16 +67,10 @@ REGION = (slice(488, 1000), slice(0, 512))
 SHARE_UNREVIEWED = 0.5
 
 
-def val_names(data: Path) -> list[str]:
-    """Return the images of the val split."""
-    with (data / "splits.csv").open(newline="", encoding="utf-8") as file:
-        return [row["id"] for row in csv.DictReader(file) if row["split"] == "val"]
-
-
 def scores_on_val(data: Path, adapter: Path | None) -> dict[str, ImageScores]:
     """Return the scores of sac_tiny, with or without an adapter, image by image."""
     model = load_model("sac_tiny", adapter=adapter)
-    names = set(val_names(data))
+    names = names_of_split(data, "val") or set()
     scores = {}
     for pair in find_pairs(data / "images", data / "labels"):
         if pair.name in names:

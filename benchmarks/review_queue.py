@@ -24,11 +24,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from accuracy import names_of_split
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
-from napari_sac.core.datasets.pairs import find_pairs, load_pair
+from napari_sac.core.datasets.pairs import find_pairs, load_pair, names_of_split
 from napari_sac.core.inference.review import NO_MASK, doubt
 from napari_sac.core.inference.segment import Segmentation, segment_image
 from napari_sac.core.io import normalise_image
@@ -141,7 +140,7 @@ def report(nuclei: list[Nucleus]) -> None:
 
 def read(folder: Path, model: Model, count: int, size: int) -> list[list[Nucleus]]:
     """Return the nuclei of so many training images, spread over the split."""
-    names = names_of_split(folder, "train")
+    names = names_of_split(folder, "train") or set()
     found = find_pairs(folder / "images", folder / "labels")
     pairs = [p for p in found if p.name in names]
     images = []

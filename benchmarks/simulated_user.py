@@ -40,7 +40,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_sac.core.config import DecodeConfig, ProposalConfig
-from napari_sac.core.datasets.pairs import find_pairs, load_pair
+from napari_sac.core.datasets.pairs import find_pairs, load_pair, names_of_split
 from napari_sac.core.evaluation.matching import Overlap, label_overlap, match
 from napari_sac.core.inference.embedding import Embedding, embed_image
 from napari_sac.core.inference.imports import prompts_from_labels
@@ -485,12 +485,6 @@ def plot(courses: dict[str, list[tuple[int, list[Moment]]]]) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def names_of_split(folder: Path, split: str) -> set[str]:
-    """Return the stems that ``splits.csv`` assigns to a split."""
-    with (folder / "splits.csv").open(newline="", encoding="utf-8") as file:
-        return {row["id"] for row in csv.DictReader(file) if row["split"] == split}
-
-
 def main() -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(
@@ -505,7 +499,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     parsed = parser.parse_args()
     model = load_model(parsed.model, adapter=parsed.adapter, device=parsed.device)
-    names = names_of_split(parsed.folder, parsed.split)
+    names = names_of_split(parsed.folder, parsed.split) or set()
     listed = find_pairs(parsed.folder / "images", parsed.folder / "labels")
     pairs = [p for p in listed if p.name in names][: parsed.limit]
     efforts: list[Effort] = []

@@ -25,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from accuracy import labels_of_generator, names_of_split
+from accuracy import labels_of_generator
 
 from napari_sac.core.config import DecodeConfig, ProposalConfig
-from napari_sac.core.datasets.pairs import find_pairs, load_pair
+from napari_sac.core.datasets.pairs import find_pairs, load_pair, names_of_split
 from napari_sac.core.evaluation.metrics import (
     ImageScores,
     evaluate_labels,
@@ -164,7 +164,7 @@ def main() -> int:
     )
     parsed = parser.parse_args()
     model = load_model(adapter=parsed.adapter)
-    names = names_of_split(parsed.folder, parsed.split)
+    names = names_of_split(parsed.folder, parsed.split) or set()
     if parsed.leave_out is not None:
         names -= {file.stem for file in parsed.leave_out.iterdir()}
     pairs = find_pairs(parsed.folder / "images", parsed.folder / "labels")

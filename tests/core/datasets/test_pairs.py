@@ -9,6 +9,7 @@ from napari_sac.core.datasets.pairs import (
     LabelledImage,
     find_pairs,
     load_pair,
+    names_of_split,
 )
 from napari_sac.core.errors import ImageFormatError, LabelFormatError
 from napari_sac.core.io import write_labels
@@ -151,3 +152,10 @@ def test_labels_of_another_size_than_their_image_are_refused(folders):
         load_pair(find_pairs(images, labels)[0])
     with pytest.raises(ValueError, match="the image is"):
         LabelledImage("a", np.zeros((4, 6)), np.zeros((6, 4), int))
+
+
+def test_a_list_says_which_names_are_of_a_split(tmp_path):
+    assert names_of_split(tmp_path, "train") is None
+    (tmp_path / "splits.csv").write_text("id,split\na,train\nb,val\nc,train\n")
+    assert names_of_split(tmp_path, "train") == {"a", "c"}
+    assert names_of_split(tmp_path, "test") == set()

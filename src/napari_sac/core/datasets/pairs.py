@@ -4,6 +4,7 @@
 ``napari-sac segment`` writes.
 """
 
+import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ LABEL_SUFFIXES = (*TIFF_SUFFIXES, ".png")
 """Endings, in lower case, of the files that are labels when a folder is read."""
 
 LABELS_ENDING = "_labels"
+
+SPLITS_FILE = "splits.csv"
 
 _NAMES_SHOWN = 5
 
@@ -107,6 +110,18 @@ def load_pair(pair: ImageLabelPair, *, separate: bool = False) -> LabelledImage:
             "Export the labels at the size of the image, or remove the pair."
         )
     return LabelledImage(pair.name, image, labels)
+
+
+def names_of_split(folder: Path, split: str) -> set[str] | None:
+    """Return the names that ``splits.csv`` (columns ``id``, ``split``) gives a split.
+
+    None if the folder has no such file.
+    """
+    file = folder / SPLITS_FILE
+    if not file.exists():
+        return None
+    with file.open(newline="", encoding="utf-8") as lines:
+        return {row["id"] for row in csv.DictReader(lines) if row["split"] == split}
 
 
 def label_files(folder: str | Path) -> tuple[Path, ...]:

@@ -6,7 +6,6 @@ batch normalisations follow the data (``train()`` and ``eval()``).
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import sys
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_sac.core.datasets.pairs import find_pairs, load_pair
+from napari_sac.core.datasets.pairs import find_pairs, load_pair, names_of_split
 from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.io import normalise_image
 from napari_sac.core.models.prompt_generator import generator_input
@@ -354,7 +353,7 @@ def load_training_images(
     """
     images = []
     for folder in folders:
-        names = _training_names(folder)
+        names = names_of_split(folder, "train")
         for pair in find_pairs(folder / "images", folder / "labels"):
             if (
                 pair.name in names
@@ -373,14 +372,6 @@ def load_training_images(
             "Each needs an images and a labels folder with files of the same names."
         )
     return images
-
-
-def _training_names(folder: Path) -> set[str] | None:
-    splits = folder / "splits.csv"
-    if not splits.exists():
-        return None
-    with splits.open(newline="", encoding="utf-8") as file:
-        return {row["id"] for row in csv.DictReader(file) if row["split"] == "train"}
 
 
 def _fraction(state: TrainingState, config: TrainingConfig) -> float:
