@@ -44,6 +44,22 @@ def native_bfloat16(device: torch.device) -> bool:
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
+def window_of_step(step: int, spec: ModelSpec, grid: int) -> int:
+    """Return the side in tokens of a step's windows.
+
+    Every fourth step sees the larger window that a large nucleus grows into, if one
+    fits into an embedding of side ``grid``.
+    """
+    wide = step % 4 == 3 and 2 * spec.window <= grid
+    return spec.window * (2 if wide else 1)
+
+
+def encoder_input(sam: Sam, image: Tensor) -> Tensor:
+    """Return pixels in [0, 255] as the image encoder takes them."""
+    pixels: Tensor = (image - sam.pixel_mean) / sam.pixel_std
+    return pixels
+
+
 def encode(sam: Sam, pixels: Tensor, *, checkpointing: bool = False) -> Tensor:
     """Return the embedding of crops, of any size that is a multiple of the patch.
 
@@ -51,8 +67,8 @@ def encode(sam: Sam, pixels: Tensor, *, checkpointing: bool = False) -> Tensor:
     ----------
     sam : Sam
     pixels : (B, 3, S, S) float tensor
-        Normalised. Where S is less than the model's input, positions are as in a corner
-        of it.
+        As :func:`encoder_input` returns them. Where S is less than the model's input,
+        positions are as in a corner of it.
     checkpointing : bool
         Whether to compute each block twice, and keep nothing of it in between.
 

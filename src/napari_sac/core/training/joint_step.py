@@ -21,10 +21,12 @@ from napari_sac.core.training.forward import (
     decode_crops,
     decode_whole,
     encode,
+    encoder_input,
     foreground_cells,
     native_bfloat16,
     whole_crop_prompt,
     whole_crop_targets,
+    window_of_step,
     windows_of_cells,
 )
 from napari_sac.core.training.losses import (
@@ -166,11 +168,9 @@ def add_gradients(
     """
     device = state.device
     crops, prompts = batch.crops.to(device), batch.prompts.to(device)
-    wide = state.step % 4 == 3 and 2 * state.spec.window <= (
-        plan.crop // state.spec.architecture.patch_size
-    )
-    window = state.spec.window * (2 if wide else 1)
-    if wide:
+    grid = plan.crop // state.spec.architecture.patch_size
+    window = window_of_step(state.step, state.spec, grid)
+    if window > state.spec.window:
         prompts = prompts.select(prompts.rank_in_crop() % 3 == 0)
     low = native_bfloat16(device)
     seen, share = _generator_turn(batch, state.step, config)
@@ -181,7 +181,7 @@ def add_gradients(
         if batch.features is not None:
             features = batch.features.to(device)
         else:
-            pixels = (crops.image - state.sam.pixel_mean) / state.sam.pixel_std
+            pixels = encoder_input(state.sam, crops.image)
             features = encode(state.sam, pixels, checkpointing=plan.checkpointing)
         cells = _cells(state, batch, scaled, maps, seen, features.shape[-1])
     parts = dict.fromkeys(PARTS, torch.zeros((), device=device, requires_grad=True))
@@ -370,8 +370,7 @@ def cache_crops(
     for i in range(count):
         rng = np.random.default_rng([config.seed, _CACHE_SEED, i])
         crop = draw_crops(pool.images, 1, size, rng, weights=pool.weights, mild=True)
-        image = crop.image.to(device)
-        pixels = (image - state.sam.pixel_mean) / state.sam.pixel_std
+        pixels = encoder_input(state.sam, crop.image.to(device))
         with (
             torch.no_grad(),
             torch.autocast(

@@ -19,7 +19,12 @@ from napari_sac.core.training.run import (
     learning_parameters,
 )
 from napari_sac.core.training.tables import append_row
-from napari_sac.core.training.trainer import clip_gradients, learning_rate, mean_row
+from napari_sac.core.training.trainer import (
+    averaging_decay,
+    clip_gradients,
+    learning_rate,
+    mean_row,
+)
 
 if TYPE_CHECKING:
     from napari_sac.core.config import TrainingConfig
@@ -79,7 +84,7 @@ def do_step(run: Run, done: float) -> None:
     clip_gradients(state)
     state.optimizer.step()
     state.optimizer.zero_grad()
-    decay = min(run.rates.averaging, (1 + state.step) / (10 + state.step))
+    decay = averaging_decay(state.step, run.rates.averaging)
     for name, parameter in adapter_parameters(run).items():
         state.averages[name].lerp_(parameter.detach(), 1 - decay)
     state.step += 1

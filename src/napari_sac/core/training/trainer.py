@@ -27,10 +27,12 @@ from napari_sac.core.training.forward import (
     decode_crops,
     decode_whole,
     encode,
+    encoder_input,
     foreground_cells,
     native_bfloat16,
     whole_crop_prompt,
     whole_crop_targets,
+    window_of_step,
     windows_of_cells,
 )
 from napari_sac.core.training.losses import generator_loss, mask_loss, mask_targets
@@ -185,13 +187,11 @@ def train_step(
 ) -> dict[str, float]:
     """Do one step of all that may learn and return the parts of the loss."""
     architecture, device = state.spec.architecture, state.device
-    # every fourth step sees the larger window that a large nucleus grows into
-    wide = state.step % 4 == 3 and 2 * state.spec.window <= architecture.grid_size
-    window = state.spec.window * (2 if wide else 1)
-    if wide:
+    window = window_of_step(state.step, state.spec, architecture.grid_size)
+    if window > state.spec.window:
         prompts = prompts.select(torch.arange(len(prompts.label)) % 3 == 0)
     crops, prompts = crops.to(device), prompts.to(device)
-    image = (crops.image - state.sam.pixel_mean) / state.sam.pixel_std
+    image = encoder_input(state.sam, crops.image)
     image = image.contiguous(memory_format=torch.channels_last)
     whole = whole_crop_prompt(crops, prompts, state.step % len(crops.labels))
     low = config.bfloat16 and native_bfloat16(device)
@@ -294,9 +294,14 @@ def _offsets_to_middle(labels: Tensor) -> Tensor:
     return torch.stack(parts).reshape(2, height, width)
 
 
+def averaging_decay(step: int, highest: float) -> float:
+    """Return the decay of the averages: less at first, to forget the first weights."""
+    return min(highest, (1 + step) / (10 + step))
+
+
 def update_averages(state: TrainingState, decay: float) -> None:
     """Move the running averages of the weights, which are what is kept in the end."""
-    decay = min(decay, (1 + state.step) / (10 + state.step))
+    decay = averaging_decay(state.step, decay)
     for name, value in state.networks().state_dict().items():
         if not value.dtype.is_floating_point:
             continue
