@@ -219,18 +219,18 @@ class SegmentWidget(QWidget):
         self.session.sync(annotation)
         self.session.effort.count(annotation, steps=0)
         request = SegmentRequest(
-            plane,
-            annotation.prompts,
-            self.models.choice(),
-            self.session.loaded,
-            self.decode_form.config(),
-            self._chosen_diameter() or annotation.diameter,
-            annotation.embedding,
-            annotation.masks,
-            annotation.state.labels,
-            annotation.painted,
-            annotation.state.settings.decode.mode,
-            annotation.foreground,
+            plane=plane,
+            prompts=annotation.prompts,
+            choice=self.models.choice(),
+            loaded=self.session.loaded,
+            config=self.decode_form.config(),
+            diameter=self._chosen_diameter() or annotation.diameter,
+            embedding=annotation.embedding,
+            masks=annotation.masks,
+            labels=annotation.state.labels,
+            painted=annotation.painted,
+            drawn_as=annotation.state.settings.decode.mode,
+            foreground=annotation.foreground,
         )
         # a click may have begun to look at the same image
         self.correcting.give_way()

@@ -110,6 +110,15 @@ def follow_base(sam: Sam, before: Path, now: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line of this module."""
+    parsed = _parse(arguments)
+    start = find_adapter(parsed.start) if parsed.start else None
+    state = _train(parsed, start)
+    info = _describe(parsed, start, state)
+    save_adapter(info.path, state.sam, state.generator, info)
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train an adapter on labelled images.")
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--output", type=Path, required=True)
@@ -152,7 +161,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=DEVICE_NAMES, default="auto")
-    parsed = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def _train(parsed: argparse.Namespace, start: AdapterInfo | None) -> TrainingState:
+    """Return the networks after the training, with their averages in place."""
     config = TrainingConfig(
         steps=parsed.steps,
         max_minutes=parsed.max_minutes,
@@ -165,7 +178,6 @@ def main(arguments: list[str] | None = None) -> int:
         averaging=0.99,
     )
     device = select_device(parsed.device).name
-    start = find_adapter(parsed.start) if parsed.start else None
     state = build_adapter_state(parsed.model, config, parsed.rank, device, start)
     if parsed.base_before:
         follow_base(state.sam, parsed.base_before, weights_path(state.spec))
@@ -181,10 +193,16 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stderr.write(f"{len(images)} images\n")
     train(state, images, parsed.output, config)
     state.use_averages()
-    folder = parsed.output / parsed.name
-    info = AdapterInfo(
+    return state
+
+
+def _describe(
+    parsed: argparse.Namespace, start: AdapterInfo | None, state: TrainingState
+) -> AdapterInfo:
+    """Return what is noted of the adapter; what was not said is as in ``start``."""
+    return AdapterInfo(
         name=parsed.name,
-        path=folder,
+        path=parsed.output / parsed.name,
         title=parsed.title or (start.title if start else parsed.name),
         description=parsed.description or (start.description if start else ""),
         base=parsed.model,
@@ -196,8 +214,6 @@ def main(arguments: list[str] | None = None) -> int:
         created=datetime.now(UTC).date().isoformat(),
         parent=start.name if start and start.name != parsed.name else "",
     )
-    save_adapter(folder, state.sam, state.generator, info)
-    return 0
 
 
 if __name__ == "__main__":
