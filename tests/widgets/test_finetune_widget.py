@@ -324,7 +324,7 @@ def test_what_the_files_say_is_shown(
         write_status(folder, TRAINING)
         tuner.watch.watch(folder)
         assert tuner.run.steps.text() == "Step 20 of 80, about 1 min 15 s left."
-        assert tuner.run.machine.text() == "CPU, 1.2 GB of memory."
+        assert tuner.run.machine.text() == "CPU, takes 1.2 GB of memory."
         assert tuner.run.said.text() == "Estimate: 80 steps."
         assert tuner.run.phase.text() == "Learning."
         assert (tuner.run.bar.value(), tuner.run.bar.maximum()) == (20, 80)

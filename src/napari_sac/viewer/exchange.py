@@ -58,7 +58,6 @@ OME_ZARR_SUFFIX = ".ome.zarr"
 _EXPORT_ENDINGS = {".csv": "_prompts.csv", ".geojson": ".geojson"}
 """What comes behind the name of the image in files other than labels."""
 _GEOJSON_SUFFIXES = (".geojson", ".json")
-"""Where a layer carries the file that a session read its pixels from."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -133,12 +133,12 @@ def describe_steps(status: RunStatus) -> str:
 
 
 def describe_machine(status: RunStatus) -> str:
-    """Return where a run computes, and how much memory a step takes."""
+    """Return where a run computes, and how much memory it takes now."""
     if not status.device:
         return ""
     if status.memory_bytes <= 0:
         return f"{status.device}."
-    return f"{status.device}, {format_bytes(status.memory_bytes)} of memory."
+    return f"{status.device}, takes {format_bytes(status.memory_bytes)} of memory."
 
 
 def describe_wish(*, stopping: bool) -> str:

@@ -69,7 +69,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step of one crop takes: seconds, and bytes beside the model's own."""
+    """What this process's share of a step takes: seconds, and bytes beside the weights.
+
+    The bytes are of the crops that are computed at once.
+    """
 
     seconds: float
     memory_bytes: int
