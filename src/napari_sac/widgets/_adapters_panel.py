@@ -41,7 +41,6 @@ from napari_sac.viewer.comparing import (
     plan_comparison,
 )
 from napari_sac.widgets._adapters_wording import (
-    BUSY,
     CANNOT_BE_USED,
     NO_ADAPTER_SELECTED,
     NO_IMAGE_TO_COMPARE,
@@ -63,6 +62,7 @@ from napari_sac.widgets._files import ask_folder, ask_save
 from napari_sac.widgets._panel import combo, form, narrow_button, note, section
 from napari_sac.widgets._questions import ask_text, ask_yes
 from napari_sac.widgets._wording import (
+    STILL_BUSY,
     describe_exported,
     name_adapters,
 )
@@ -345,7 +345,7 @@ class AdaptersPanel(QWidget):
         self.export_merged.setEnabled(usable and idle)
         self.add.setEnabled(idle)
         hindrance = describe_hindrance(listed, in_use=in_use)
-        self.hindrance.setText(hindrance if idle else BUSY)
+        self.hindrance.setText(hindrance if idle else STILL_BUSY)
         self.hindrance.setVisible(bool(hindrance) or not idle)
         before = self._name_of(self._session.previous_model)
         self.switch_back.setEnabled(before is not None)
@@ -357,7 +357,7 @@ class AdaptersPanel(QWidget):
     def _refresh_compare(self, *, usable: bool, idle: bool) -> None:
         images = [x for x in self._session.viewer.layers if isinstance(x, Image)]
         if not idle:
-            why = BUSY
+            why = STILL_BUSY
         elif not usable:
             why = NO_ADAPTER_SELECTED if self.selected() is None else CANNOT_BE_USED
         else:
@@ -558,7 +558,7 @@ class AdaptersPanel(QWidget):
         lasting: bool = True,
     ) -> None:
         if self._worker.busy:
-            self.status.say(BUSY)
+            self.status.say(STILL_BUSY)
             return
         self._worker.start(title, work, done, lasting=lasting)
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 NO_ADAPTER_SELECTED = "Select an adapter in the table."
 NOTHING_BEFORE = "There is nothing to switch back to yet."
 NO_IMAGE_TO_COMPARE = "Open an image to compare two models on."
-BUSY = "Something is being computed. Wait for it, or cancel it."
 CANNOT_BE_USED = "The selected adapter cannot be used, so there is nothing to compare."
 NOT_MEASURED = "-"
 

@@ -61,7 +61,7 @@ TOOL_HINTS = {
     "pan_zoom": "Drag the image to move it; the wheel zooms.",
 }
 NO_LABELS_LAYER = "Select one Labels layer of another tool in the layer list first."
-STILL_BUSY = "Something is being computed. Wait for it, or cancel it; then try again."
+STILL_BUSY = "Something is being computed. Wait for it, or cancel it."
 LONGEST_STEP = 32
 """Characters of a step's name that fit on a button of a narrow dock."""
 
