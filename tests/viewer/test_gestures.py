@@ -187,7 +187,7 @@ def test_a_painted_nucleus_is_not_computed_again(bench: Bench) -> None:
     annotation.points.data = annotation.points.data + 1
     bench.decode()
     np.testing.assert_array_equal(annotation.state.labels == 4, drawn)
-    bench.session.unpaint(annotation, {4})
+    bench.session.redraw(annotation, {4})
     assert bench.decode() == 1
     assert 4 not in annotation.painted
     assert not np.array_equal(annotation.state.labels == 4, drawn)
@@ -771,6 +771,6 @@ def test_to_draw_again_what_the_model_draws_says_why_nothing_happens(
     told: list[str] = []
     bench.session.told.connect(told.append)
     steps = len(bench.session.history.done)
-    bench.session.unpaint(annotation, [1, 2])
+    bench.session.redraw(annotation, [1, 2])
     assert told == [NOTHING_GIVEN]
     assert len(bench.session.history.done) == steps

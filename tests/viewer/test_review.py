@@ -157,7 +157,7 @@ def test_the_model_draws_an_accepted_nucleus_again_when_asked(bench: Bench) -> N
     )
     bench.decode()
     assert (annotation.state.labels == chosen).sum() < kept.sum()
-    bench.session.unpaint(annotation, {chosen})
+    bench.session.redraw(annotation, {chosen})
     bench.decode()
     assert set(annotation.prompts.state[own]) == {"auto"}
     assert (annotation.state.labels[kept] == chosen).all()

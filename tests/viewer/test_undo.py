@@ -354,7 +354,7 @@ def act(  # noqa: PLR0912
     elif kind == 10:
         session.set_threshold(annotation, float(rng.uniform(0.3, 0.9)))
     elif kind == 11:
-        session.unpaint(annotation, annotation.painted)
+        session.redraw(annotation, annotation.painted)
     elif kind == 12:
         region = rng.uniform(0, 100, (4, 2))
         session.set_reviewed(annotation, (*annotation.reviewed[:3], region))

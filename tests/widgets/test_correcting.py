@@ -119,10 +119,10 @@ def test_switched_off_the_mouse_still_shows_what_a_click_would_give(
     qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
 ) -> None:
     # the first mask that follows makes the embedding
-    dock.session.unpaint(annotated, [1])
+    dock.session.redraw(annotated, [1])
     settle(qtbot, dock)
     dock.correct.live.setChecked(False)
-    dock.session.unpaint(annotated, [2])
+    dock.session.redraw(annotated, [2])
     preview = dock.session.preview
     preview.look(annotated, np.array([80.0, 100.0]), POSITIVE, joins=False)
     settle(qtbot, dock)

@@ -136,11 +136,11 @@ def split(
         edits.count_title("split", len(set(ids))),
         prompts,
         positions=False,
-        redraw=set(ids),
+        reshaped=set(ids),
     )
 
 
-def unpaint(
+def redraw(
     session: AnnotationSession, annotation: Annotation, ids: Collection[int]
 ) -> None:
     """Let the model draw nuclei again that were painted, imported or accepted.
@@ -356,7 +356,7 @@ def _change_prompts(
     *,
     positions: bool = True,
     live: bool = True,
-    redraw: Collection[int] = (),
+    reshaped: Collection[int] = (),
     shown: Prompts | None = None,
 ) -> None:
     """Record other prompts, and what follows for nuclei with given pixels.
@@ -370,7 +370,7 @@ def _change_prompts(
     usable = edits.usable_ids(prompts)
     if state.painted:
         changed = edits.reshaped_ids(state.prompts, prompts)
-        changed |= _split_by(annotation, prompts) | set(redraw)
+        changed |= _split_by(annotation, prompts) | set(reshaped)
         undecided = edits.undecided_ids(state.prompts)
         gone = set(state.painted) - usable
         released = (set(state.painted) & changed & undecided) - gone

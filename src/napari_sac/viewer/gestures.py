@@ -213,10 +213,10 @@ class Gestures:
             self._session.split(annotation, self._ids_meant(annotation, layer))
 
     def redraw(self, layer: Layer) -> None:
-        """Let the model draw nuclei again that were painted or imported."""
+        """Let the model draw nuclei again that were painted, imported or accepted."""
         annotation = self._session.owner(layer)
         if annotation is not None:
-            self._session.unpaint(annotation, self._ids_meant(annotation, layer))
+            self._session.redraw(annotation, self._ids_meant(annotation, layer))
 
     def accept_next(self, layer: Layer) -> None:
         """Accept the nucleus under review, and go to the next."""

@@ -414,7 +414,7 @@ class AnnotationSession:
     # -- decisions --------------------------------------------------------------
 
     def accept(self, annotation: Annotation, rows: Rows) -> None:
-        """Accept prompts, by row."""
+        """Accept prompts, by row, and what else nobody has touched of their nuclei."""
         editing.accept(self, annotation, rows)
 
     def reject(self, annotation: Annotation, rows: Rows) -> None:
@@ -433,9 +433,9 @@ class AnnotationSession:
         """Make a nucleus of each positive point of these nuclei."""
         editing.split(self, annotation, ids)
 
-    def unpaint(self, annotation: Annotation, ids: Collection[int]) -> None:
-        """Let the model draw nuclei again that were painted or imported."""
-        editing.unpaint(self, annotation, ids)
+    def redraw(self, annotation: Annotation, ids: Collection[int]) -> None:
+        """Let the model draw nuclei again that were painted, imported or accepted."""
+        editing.redraw(self, annotation, ids)
 
     def add_nuclei(self, annotation: Annotation, yx: FloatArray) -> list[int]:
         """Add nuclei at points (N, 2) in pixels; return their ids."""
@@ -448,7 +448,7 @@ class AnnotationSession:
         return editing.add_to_nucleus(self, annotation, yx, sign)
 
     def add_box(self, annotation: Annotation, corners: FloatArray) -> int:
-        """Add a nucleus that fills a box, given its corners (N, 2); return its id."""
+        """Add a nucleus in the middle of a box of corners (N, 2); return its id."""
         return editing.add_box(self, annotation, corners)
 
     def go(self, annotation: Annotation, step: int) -> None:

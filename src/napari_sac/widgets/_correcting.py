@@ -278,7 +278,7 @@ class Correcting(QObject):
         self._for_selected(self._session.split)
 
     def _on_redraw(self) -> None:
-        self._for_selected(self._session.unpaint)
+        self._for_selected(self._session.redraw)
 
     def _for_selected(self, edit: Callable[[Annotation, set[int]], None]) -> None:
         """Edit the nuclei whose points are selected."""
