@@ -93,6 +93,7 @@ def panel(
     # as the dock does
     worker.busy_changed.connect(status.show_busy)
     worker.progressed.connect(status.show_progress)
+    worker.failed.connect(status.say_error)
     worker.cancelled.connect(lambda title: status.say(describe_cancelled(title)))
     status.cancel_requested.connect(worker.cancel)
     qtbot.addWidget(widget)
