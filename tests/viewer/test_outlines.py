@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from napari.layers.labels import labels as napari_labels
 from napari.utils.colormaps.standardize_color import transform_color
 
+from napari_sac.viewer import outlines as switch
 from napari_sac.viewer.outlines import COLOUR, WIDTH
 from napari_sac.viewer.session import AnnotationSession
 
@@ -78,6 +80,36 @@ def test_outlines_come_by_themselves_where_the_image_has_colours(bench: Bench) -
     bench.viewer.layers.remove(annotation.labels)
     bench.segment(annotation)
     assert annotation.labels.contour == 0
+
+
+def test_a_large_image_has_outlines_only_if_asked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colour(bench)
+    annotation = bench.find()
+    monkeypatch.setattr(switch, "MOST_PIXELS", annotation.state.labels.size - 1)
+    bench.segment(annotation)
+    assert annotation.labels.contour == 0
+    bench.session.drawing.outline(True)
+    assert annotation.labels.contour == WIDTH
+
+
+def test_outlines_are_searched_for_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colour(bench)
+    annotation = bench.find()
+    searched = []
+    search = napari_labels.get_contours
+
+    def count(labels, *args):
+        searched.append(labels.shape)
+        return search(labels, *args)
+
+    monkeypatch.setattr(napari_labels, "get_contours", count)
+    bench.segment(annotation)
+    assert annotation.labels.contour == WIDTH
+    assert searched == [annotation.labels.data.shape]
 
 
 def test_without_colours_nuclei_are_filled(bench: Bench) -> None:

@@ -156,10 +156,11 @@ class Drawing:
             annotation.state.labels, labels_name(annotation.name), annotation.geometry
         )
         annotation.outlined = self.outlined(annotation)
-        self._outlines.apply(layer, annotation.outlined)
         annotation.labels = layer
         self._session.gestures.watch_labels(layer)
         self.adopt(annotation, layer)
+        # not before: napari would search for outlines, and once more as it is added
+        self._outlines.apply(layer, annotation.outlined)
 
     def outline(self, outlines: bool) -> None:
         """Show nuclei as outlines, or filled; from now on, and all there are."""
