@@ -26,6 +26,7 @@ from napari_sac.core.inference.instances import overlap
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
 from napari_sac.core.session import folder as session_folder
 from napari_sac.core.session.journal import Journal
+from napari_sac.core.session.recovery import find_unclosed
 from napari_sac.core.session.replay import replay
 from napari_sac.core.types import ObjectClass, Prompts
 from napari_sac.viewer import exchange, journaling
@@ -241,6 +242,57 @@ def test_flushing_by_pieces_ends(bench: Bench) -> None:
     while bench.session.flush(chunks=1):
         pass
     assert bench.session.flush() == 0
+    bench.session.close()
+
+
+def test_what_a_closed_window_did_not_wait_for_is_in_the_log(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotation = edit(bench)
+    bench.session.save_as(tmp_path / "x.sac")
+    bench.session.merge(annotation, annotation.prompts.object_id[3:6].tolist())
+    bench.decode()
+    monkeypatch.setattr(journaling, "_BRIEF_SECONDS", 0)
+    monkeypatch.setattr(journaling, "_PIECES", 0)
+    assert bench.session.flush(chunks=0) > 0
+    asked: list[int | None] = []
+    flush = Journal.flush
+
+    def count(self: Journal, labels: Any, *, chunks: int | None = None) -> int:
+        asked.append(chunks)
+        return flush(self, labels, chunks=chunks)
+
+    monkeypatch.setattr(Journal, "flush", count)
+    bench.session.close(clean=True)
+    assert asked == [0]
+    assert find_unclosed() == []
+    session = reopened(tmp_path / "x.sac")
+    (restored,) = session.annotations
+    check_same(annotation, restored)
+    assert restored.clicks == annotation.clicks
+    np.testing.assert_array_equal(restored.labels.data, annotation.state.labels)
+    # it is still to be written
+    assert session.flush(chunks=0) > 0
+    assert session.undo_title == bench.session.undo_title
+    session.close()
+
+
+def test_a_closed_window_writes_for_a_moment_only(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(bench)
+    clock = iter(np.arange(0, 10, 0.03).tolist())
+    asked: list[int | None] = []
+
+    def flush(self: Journal, labels: Any, *, chunks: int | None = None) -> int:
+        asked.append(chunks)
+        return 400
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "flush", flush)
+        patch.setattr(journaling.time, "monotonic", lambda: next(clock))
+        bench.session.flush_briefly()
+    assert asked == [2] * 4
     bench.session.close()
 
 

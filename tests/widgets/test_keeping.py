@@ -14,7 +14,7 @@ from napari.utils._proxies import PublicOnlyProxy
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
 
-from napari_sac.core.errors import ImageFormatError
+from napari_sac.core.errors import ImageFormatError, OutputError
 from napari_sac.core.io import read_labels, read_prompts, write_labels
 from napari_sac.core.session.database import is_busy
 from napari_sac.core.session.image import ImageReference
@@ -618,6 +618,61 @@ def test_labels_are_written_piece_by_piece_and_not_while_something_is_dragged(
     dock.session.journal.failure = "The disk is full."
     monkeypatch.setattr(dock.session, "flush", lambda *_: 5)
     dock.keeping._flush_timer.timeout.emit()
+    assert not dock.keeping._rest_timer.isActive()
+
+
+def test_save_writes_piece_by_piece_and_says_how_many_are_left(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dock.keeping.save_as(tmp_path / "x.sac")
+    lefts = [4, 1, 0]
+    pieces: list[int | None] = []
+
+    def flush(chunks: int | None = None) -> int:
+        pieces.append(chunks)
+        return lefts[len(pieces) - 1]
+
+    told: list[str] = []
+    say = dock.status.say
+    monkeypatch.setattr(dock.status, "say", lambda text: (told.append(text), say(text)))
+    monkeypatch.setattr(dock.session, "flush", flush)
+    dock.keep.save_requested.emit()
+    qtbot.waitUntil(lambda: len(pieces) == 3)
+    assert None not in pieces
+    assert told == [
+        "Saving: 4 pieces of the labels are left.",
+        "Saving: 1 piece of the labels is left.",
+        "Every step is kept in x.sac.",
+    ]
+    # what is written by itself later is not told
+    pieces.clear()
+    dock.keeping._flush_timer.timeout.emit()
+    qtbot.waitUntil(lambda: len(pieces) == 3)
+    assert len(told) == 3
+
+
+def test_a_save_that_fails_on_the_way_is_told(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dock.keeping.save_as(tmp_path / "x.sac")
+    lefts = iter([4])
+
+    def flush(chunks: int | None = None) -> int:
+        for left in lefts:
+            return left
+        raise OutputError("The disk is full.")
+
+    monkeypatch.setattr(dock.session, "flush", flush)
+    dock.keep.save_requested.emit()
+    qtbot.waitUntil(lambda: "full" in dock.status.sentence)
     assert not dock.keeping._rest_timer.isActive()
 
 

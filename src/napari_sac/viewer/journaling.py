@@ -5,6 +5,7 @@ Where it cannot be written, the user is told once and the work goes on in memory
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
 
 MAX_KEPT_PIXELS = 64_000_000
 """Largest plane of an image without a file that is copied into the session."""
+
+_BRIEF_SECONDS = 0.1
+_PIECES = 2
+"""Chunks that are written between two looks at the clock; some milliseconds each."""
 
 
 class SessionJournal:
@@ -167,11 +172,15 @@ class SessionJournal:
         self._try(lambda: self._flush(journal, annotations, chunks))
         return journal.unflushed
 
+    def flush_briefly(self, annotations: Iterable[Annotation]) -> None:
+        """Write what changed for as long as a window may wait; the log has the rest."""
+        journal = self._writable()
+        if journal is not None:
+            self._try(lambda: self._flush_briefly(journal, list(annotations)))
+
     def close(self, annotations: Iterable[Annotation], *, clean: bool) -> None:
         """End the journal; ``clean`` says that there is nothing to restore."""
-        writable = self._writable()
-        if writable is not None:
-            self._try(lambda: self._flush(writable, annotations))
+        self.flush_briefly(annotations)
         journal, self._journal = self._journal, None
         self._numbers = {}
         self._changed.clear()
@@ -385,8 +394,18 @@ class SessionJournal:
         chunks: int | None = None,
     ) -> None:
         annotations = list(annotations)
-        if journal.flush(_labels(annotations, self._numbers), chunks=chunks):
-            return
+        if not journal.flush(_labels(annotations, self._numbers), chunks=chunks):
+            self._note_work(journal, annotations)
+
+    def _flush_briefly(self, journal: Journal, annotations: list[Annotation]) -> None:
+        labels = _labels(annotations, self._numbers)
+        until = time.monotonic() + _BRIEF_SECONDS
+        while journal.flush(labels, chunks=_PIECES) and time.monotonic() < until:
+            pass
+        self._note_work(journal, annotations)
+
+    def _note_work(self, journal: Journal, annotations: Iterable[Annotation]) -> None:
+        """Write how the images were worked on and looked at."""
         for annotation in annotations:
             number = self._numbers.get(annotation.number)
             if number is not None:

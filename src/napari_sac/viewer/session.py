@@ -568,6 +568,11 @@ class AnnotationSession:
         self._sync_all()
         return self.journal.flush(self._numbered.values(), chunks)
 
+    def flush_briefly(self) -> None:
+        """Write changed labels for as long as a window may wait."""
+        self._sync_all()
+        self.journal.flush_briefly(self._numbered.values())
+
     def close(self, *, clean: bool = True) -> None:
         """End the journal; ``clean`` says that there is nothing to restore."""
         self._sync_all()

@@ -35,6 +35,7 @@ from napari_sac.widgets._wording import (
     describe_opened,
     describe_place,
     describe_read_only,
+    describe_saving,
     describe_unsaved,
 )
 
@@ -164,6 +165,7 @@ class Keeping(QObject):
         self._look_at = look_at
         self._diameter = diameter
         self._joined = False
+        self._saving = False
         self._offered: list[Unclosed] = []
         self._flush_timer = QTimer(self)
         self._flush_timer.setInterval(_FLUSH_SECONDS * 1000)
@@ -193,7 +195,9 @@ class Keeping(QObject):
         self._session.open_requested.disconnect(self.open_session)
         self._flush_timer.stop()
         self._rest_timer.stop()
-        self._flush()
+        self._saving = False
+        if not self._session.read_only:
+            self._status.attempt(self._session.flush_briefly)
 
     def refresh(self) -> None:
         """Make the panel say what is the case."""
@@ -215,6 +219,7 @@ class Keeping(QObject):
         if self._status.attempt(partial(exchange.check_empty, session)):
             # who has deleted all layers may open their own session again
             session.leave()
+            self._saving = False
             read = partial(exchange.read_session, folder, exchange.shown_files(session))
             done = partial(self._show_opened, folder)
             # a session that is open is locked, so it must not get lost
@@ -277,8 +282,8 @@ class Keeping(QObject):
         self.restore.clicked.connect(self._on_restore)
         self.bar.discard_requested.connect(self._on_discard)
         self.bar.later_requested.connect(self._on_later)
-        self._flush_timer.timeout.connect(self._on_flush_timer)
-        self._rest_timer.timeout.connect(self._on_flush_timer)
+        self._flush_timer.timeout.connect(self._write_pieces)
+        self._rest_timer.timeout.connect(self._write_pieces)
 
     def _on_open(self) -> None:
         folder = ask_folder(self._dock, "Open a session (a folder NAME.sac)")
@@ -286,13 +291,9 @@ class Keeping(QObject):
             self.open_session(folder)
 
     def _on_save(self) -> None:
-        if self._status.attempt(self._session.flush):
-            failure = self._session.journal.failure
-            if failure:
-                self._status.say_error(failure, "")
-            else:
-                self._status.say(self._place())
-        self.refresh()
+        """Write what is left by and by; the log has all of it already."""
+        self._saving = True
+        self._write_pieces()
 
     def _on_save_as(self) -> None:
         name = safe_name(self._image_name()) + ".sac"
@@ -429,11 +430,7 @@ class Keeping(QObject):
         folder = self._session.journal.folder
         return describe_place(folder, saved=is_saved(self._session))
 
-    def _flush(self) -> None:
-        if not self._session.read_only:
-            self._status.attempt(self._session.flush)
-
-    def _on_flush_timer(self) -> None:
+    def _write_pieces(self) -> None:
         """Write a few pieces at a time, and none while something is dragged."""
         if self._session.read_only:
             return
@@ -441,10 +438,28 @@ class Keeping(QObject):
             # a drag that is looked at now would be two moves
             self._rest_timer.start()
             return
-        with suppress(NapariSacError):
-            # where nothing can be written it is tried again in a while, not at once
-            if self._session.flush(_PIECES) and not self._session.journal.failure:
-                self._rest_timer.start()
+        try:
+            left = self._session.flush(_PIECES)
+            failure = self._session.journal.failure
+        except NapariSacError as error:
+            left, failure = 0, str(error)
+        # where nothing can be written it is tried again in a while, not at once
+        if left and not failure:
+            self._rest_timer.start()
+        if self._saving:
+            self._saving = self._rest_timer.isActive()
+            self._tell_saving(left, failure)
+
+    def _tell_saving(self, left: int, failure: str) -> None:
+        """Say how far *Save* is."""
+        if failure:
+            self._status.say_error(failure, "")
+            self.refresh()
+        elif left:
+            self._status.say(describe_saving(left))
+        else:
+            self._status.say(self._place())
+            self.refresh()
 
     def _image_name(self) -> str:
         plane, annotation = self._shown()

@@ -187,6 +187,12 @@ def describe_place(folder: Path | None, *, saved: bool) -> str:
     return "Every step is kept. Save it to find it again."
 
 
+def describe_saving(left: int) -> str:
+    """Return how many pieces of labels *Save* has yet to write."""
+    pieces = count(left, "piece of the labels is", "pieces of the labels are")
+    return f"Saving: {pieces} left."
+
+
 def describe_read_only(reason: str) -> str:
     """Return that nothing can be written, and why."""
     return f"Read only. {reason} Save it under another name to go on with it."
