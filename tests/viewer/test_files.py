@@ -25,6 +25,7 @@ from napari_sac.core.geojson import read_geojson, write_geojson
 from napari_sac.core.inference.instances import overlap
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
 from napari_sac.core.session import folder as session_folder
+from napari_sac.core.session import journal as journals
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.recovery import find_unclosed
 from napari_sac.core.session.replay import replay
@@ -275,6 +276,37 @@ def test_what_a_closed_window_did_not_wait_for_is_in_the_log(
     assert session.flush(chunks=0) > 0
     assert session.undo_title == bench.session.undo_title
     session.close()
+
+
+def test_a_long_log_is_made_shorter_when_its_session_is_opened(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotation = edit(bench)
+    bench.session.save_as(tmp_path / "x.sac")
+    bench.session.accept(annotation, np.array([4]))
+    before = annotation.state
+    bench.session.accept(annotation, np.array([5]))
+    many = len(bench.session.history.done)
+    assert many > 2
+    monkeypatch.setattr(journaling, "_PIECES", 0)
+    bench.session.close()
+    monkeypatch.setattr(journals, "COMPACT_BYTES", 1)
+    monkeypatch.setattr(journals, "KEPT_STEPS", 2)
+    session = reopened(tmp_path / "x.sac")
+    (restored,) = session.annotations
+    check_same(annotation, restored)
+    assert session.undo() == "accept 1 nucleus"
+    np.testing.assert_array_equal(restored.prompts.state, before.prompts.state)
+    assert session.undo() is not None
+    assert session.undo() is None
+    assert session.redo() == session.redo() == "accept 1 nucleus"
+    # and it goes on in the log as it is now
+    session.reject(restored, np.array([0]))
+    session.close(clean=False)
+    third = reopened(tmp_path / "x.sac")
+    check_same(restored, third.annotations[0])
+    assert [third.undo() for _ in range(4)][-2:] == ["accept 1 nucleus", None]
+    third.close()
 
 
 def test_a_closed_window_writes_for_a_moment_only(

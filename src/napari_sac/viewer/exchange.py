@@ -517,7 +517,7 @@ def read_session(
     progress("reading the session", 0, 0)
     journal = session_folder.open_session(folder)
     try:
-        restored = journal.restore()
+        restored = journal.shorten(journal.restore())
         pixels, problems = {}, []
         for number, reference in restored.images.items():
             progress("reading the images", number - 1, len(restored.images))

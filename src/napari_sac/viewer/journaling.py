@@ -507,7 +507,7 @@ def _let_go(journal: Journal) -> None:
     """Close a journal that another one has taken the place of."""
     # what it cannot write any more, the other one has
     with suppress(OutputError):
-        journal.close(clean=True, compact=False)
+        journal.close(clean=True)
     if not journal.read_only:
         forget(journal.folder)
         discard(journal.folder)

@@ -1,4 +1,4 @@
-"""A long log gets shorter when its session is closed, and what it says stays true."""
+"""A long log gets shorter when its session is opened, and what it says stays true."""
 
 from __future__ import annotations
 
@@ -112,17 +112,70 @@ def test_labels_that_are_not_written_are_not_lost(edited: Edited) -> None:
     assert lines_of(edited.journal.folder) == before
 
 
+def shorten(folder: Path) -> None:
+    """Open a session as the window does, and do nothing."""
+    journal = Journal.open(folder)
+    restored = journal.shorten(journal.restore())
+    again = journal.restore()
+    for number, state in again.states.items():
+        assert editing.snapshot(state) == editing.snapshot(restored.states[number])
+    numbers = [[s.number for s in r.history.done] for r in (restored, again)]
+    assert numbers[0] == numbers[1]
+    journal.close(clean=True)
+
+
 @pytest.mark.parametrize("clean", [True, False])
-def test_a_long_log_is_compacted_at_a_clean_close_only(
-    edited: Edited, monkeypatch: pytest.MonkeyPatch, clean: bool
+@pytest.mark.parametrize("flushed", [True, False])
+def test_a_long_log_is_compacted_when_it_is_opened_after_a_clean_close_only(
+    edited: Edited, monkeypatch: pytest.MonkeyPatch, clean: bool, flushed: bool
 ) -> None:
-    edited.flush()
+    while not edited.journal.unflushed:
+        edited.edit()
+    many = len(edited.history.done)
+    if flushed:
+        edited.flush()
     monkeypatch.setattr(journals, "COMPACT_BYTES", 100)
     monkeypatch.setattr(journals, "KEPT_STEPS", 12)
+    folder = edited.journal.folder
     edited.journal.close(clean=clean)
-    kept = 12 if clean else 20
-    assert lines_of(edited.journal.folder) == ["do"] * kept
+    # nobody waits for it when the window closes
+    assert lines_of(folder) == ["do"] * many
+    shorten(folder)
+    kept = 12 if clean else many
+    assert lines_of(folder) == ["do"] * kept
     check(edited, kept)
+
+
+def test_a_long_log_that_gets_no_shorter_is_let_alone(
+    edited: Edited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undo(edited, 3)
+    monkeypatch.setattr(journals, "COMPACT_BYTES", 100)
+    monkeypatch.setattr(journals, "KEPT_STEPS", 12)
+    edited.journal.close(clean=True)
+    shorten(edited.journal.folder)
+    compacted: list[int] = []
+    monkeypatch.setattr(Journal, "compact", lambda _, kept: compacted.append(kept))
+    shorten(edited.journal.folder)
+    assert compacted == []
+    check(edited, 12)
+
+
+def test_a_session_whose_log_cannot_be_made_shorter_opens(
+    edited: Edited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "COMPACT_BYTES", 100)
+    monkeypatch.setattr(journals, "KEPT_STEPS", 12)
+    edited.journal.close(clean=True)
+
+    def fail(self: Journal, kept: int) -> None:
+        raise OutputError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "compact", fail)
+        shorten(edited.journal.folder)
+    assert lines_of(edited.journal.folder) == ["do"] * 20
+    check(edited, 20)
 
 
 def test_of_many_small_steps_those_stay_that_can_be_undone(
@@ -131,6 +184,7 @@ def test_of_many_small_steps_those_stay_that_can_be_undone(
     monkeypatch.setattr(journals, "LIMIT", 8)
     edited.flush()
     edited.journal.close(clean=True)
+    shorten(edited.journal.folder)
     assert lines_of(edited.journal.folder) == ["do"] * 8
     check(edited, 8)
 
@@ -138,6 +192,7 @@ def test_of_many_small_steps_those_stay_that_can_be_undone(
 def test_a_short_log_stays(edited: Edited) -> None:
     edited.flush()
     edited.journal.close(clean=True)
+    shorten(edited.journal.folder)
     assert len(lines_of(edited.journal.folder)) == 20
     assert find_unclosed() == []
 

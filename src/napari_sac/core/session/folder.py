@@ -89,7 +89,7 @@ def save_as(
     saved = copy_session(journal, target)
     # the copy has all that a full disk keeps this one from noting
     with suppress(OutputError):
-        journal.close(clean=True, compact=False)
+        journal.close(clean=True)
     if not journal.read_only:
         # else they are another viewer's
         forget(journal.folder)

@@ -82,7 +82,7 @@ _INFO = "info."
 
 
 COMPACT_BYTES = 16 << 20
-"""A log with more than this is made shorter when its session is closed."""
+"""A log with more than this is made shorter when its session is opened again."""
 KEPT_STEPS = 1000
 """Steps that can be undone after that."""
 
@@ -523,7 +523,7 @@ class Journal:
         """Forget old steps, and what was undone for good; what is known stays the same.
 
         Steps that were forgotten can no longer be undone, so it is for a session that
-        is being closed. The log is another one from one moment to the next.
+        was closed. The log is another one from one moment to the next.
 
         Parameters
         ----------
@@ -567,15 +567,47 @@ class Journal:
             # without space for it, the file stays as large as it was
             self._connection.execute("VACUUM")
 
-    def close(self, *, clean: bool, compact: bool = True) -> None:
+    def shorten(self, restored: Restored) -> Restored:
+        """Make the log shorter if it is long and the session was closed on purpose.
+
+        It takes seconds, so it is for who opens a session beside the window, and not
+        for who closes one. Of a session that was not closed all steps stay.
+
+        Parameters
+        ----------
+        restored : Restored
+            What :meth:`restore` has just returned.
+
+        Returns
+        -------
+        Restored
+            What the session holds now: the same, with fewer steps that can be undone.
+
+        Raises
+        ------
+        SessionError
+            As :meth:`restore`.
+        """
+        kept = self._steps_of_a_long_log()
+        if kept is None or self.read_only or not self._is_closed():
+            return restored
+        done, undone = restored.history.done, restored.history.undone
+        shortest = len(done) + 2 * len(undone)
+        if len(done) <= kept and self._one("SELECT count(*) FROM log") <= shortest:
+            return restored
+        # a log that stays long is no reason not to open it
+        with suppress(OutputError, SessionError):
+            self.flush({n: state.labels for n, state in restored.states.items()})
+            self.compact(kept)
+        return restored if self._knows_steps else self.restore()
+
+    def close(self, *, clean: bool) -> None:
         """Close the session, so that others may open it; a second time does nothing.
 
         Parameters
         ----------
         clean : bool
             Whether it was closed on purpose; otherwise it is offered at the next start.
-        compact : bool
-            Whether a long log becomes short, if so; not of one that goes away.
 
         Raises
         ------
@@ -585,11 +617,6 @@ class Journal:
         try:
             if not self.read_only:
                 self._write_pending()
-                kept = self._steps_of_a_long_log() if clean and compact else None
-                if kept is not None:
-                    # a log that stays long is no reason not to close it
-                    with suppress(OutputError, SessionError):
-                        self.compact(kept)
                 with writing(self._folder):
                     if clean:
                         self._set_closed("1")
@@ -657,6 +684,11 @@ class Journal:
             if self._one("SELECT count(*) FROM log WHERE kind = 'do'") > LIMIT:
                 return LIMIT
         return None
+
+    def _is_closed(self) -> bool:
+        query = "SELECT value FROM facts WHERE name = ?"
+        found = self._connection.execute(query, (_CLOSED,)).fetchone()
+        return found is not None and found[0] == "1"
 
     def _set_closed(self, value: str) -> None:
         row = (_CLOSED, value)
