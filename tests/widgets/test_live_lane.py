@@ -8,7 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QCoreApplication, QObject
 
 from napari_sac.core.errors import NapariSacError
 from napari_sac.widgets._torch_import import import_torch
@@ -141,14 +141,46 @@ def test_what_is_computed_when_the_dock_closes_is_dropped(
     qtbot.waitUntil(lambda: bool(clicks.threads))
     lane.stop()
     assert not lane.busy
-    assert not clicks.threads[0].is_alive()
     assert clicks.given_back == [1]
+    clicks.threads[0].join(3)
+    assert not clicks.threads[0].is_alive()
     qtbot.wait(50)
     assert clicks.taken == []
     # docked again
     clicks.go_on.set()
     click(lane, clicks)
     qtbot.waitUntil(lambda: clicks.taken == [2])
+
+
+def test_the_window_waits_for_the_thread_only_when_the_program_ends(
+    qtbot: QtBot, clicks: Clicks
+) -> None:
+    let_go = threading.Event()
+
+    def compute(request: int, progress: Progress) -> int:
+        clicks.threads.append(threading.current_thread())
+        # as what says nothing for seconds
+        let_go.wait(10)
+        return request
+
+    parent = QObject()
+    lane = LiveLane(parent, clicks, compute)
+    click(lane, clicks)
+    qtbot.waitUntil(lambda: bool(clicks.threads))
+    lane.stop()
+    assert clicks.threads[0].is_alive()
+    # docked again: the next answer is not mistaken for that of the last request
+    click(lane, clicks)
+    let_go.set()
+    qtbot.waitUntil(lambda: clicks.taken == [2])
+    clicks.threads[0].join(3)
+    let_go.clear()
+    click(lane, clicks)
+    qtbot.waitUntil(lambda: len(clicks.threads) == 3)
+    threading.Timer(0.1, let_go.set).start()
+    QCoreApplication.instance().aboutToQuit.emit()
+    assert not clicks.threads[2].is_alive()
+    parent.deleteLater()
 
 
 def test_what_takes_long_says_so(

@@ -259,6 +259,29 @@ def test_deleting_the_parent_ends_the_thread_and_drops_the_result(
     assert heard.results == []
 
 
+def test_stopping_does_not_wait_for_the_thread(
+    qtbot: QtBot, worker: Worker, heard: Heard
+) -> None:
+    begun, let_go, ended = (threading.Event() for _ in range(3))
+
+    def work(progress: Progress) -> int:
+        begun.set()
+        # as what says nothing for seconds
+        let_go.wait(10)
+        ended.set()
+        return 42
+
+    worker.start("Adding", work, heard.results.append)
+    qtbot.waitUntil(begun.is_set)
+    worker.stop()
+    assert not ended.is_set()
+    assert worker.busy
+    let_go.set()
+    wait_until_idle(qtbot, worker)
+    assert heard.results == []
+    assert heard.cancelled == ["Adding"]
+
+
 def test_what_a_job_held_is_freed(qtbot: QtBot, worker: Worker) -> None:
     class Large:
         pass

@@ -125,14 +125,14 @@ class Correcting(QObject):
     def give_way(self) -> None:
         """Give back what takes long, to what computes it too; a click waits for it."""
         if self._stage:
-            self.lane.stop(wait=False)
+            self.lane.stop()
 
     def cancel(self) -> None:
         """Stop looking at the image, and let masks wait until they are asked for."""
         if self._worker_busy or not self.lane.busy:
             return
         self._correct.live.setChecked(False)
-        self.lane.stop(wait=False)
+        self.lane.stop()
         self._status.say(MASKS_WAIT)
 
     def refresh(self) -> None:

@@ -24,7 +24,12 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 from napari.qt.threading import create_worker
 from napari.utils import cancelable_progress
 from napari.utils.notifications import notification_manager, show_error
-from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import (  # type: ignore[attr-defined]
+    QCoreApplication,
+    QObject,
+    Qt,
+    Signal,
+)
 
 from napari_sac.core.device import is_out_of_memory
 from napari_sac.core.errors import Cancelled, NapariSacError, OutputError
@@ -171,12 +176,13 @@ class Worker(QObject):
             self.progressed.emit("Cancelling", 0, 0)
 
     def stop(self) -> None:
-        """Cancel, and wait a moment for the thread to end."""
-        job = self._job
-        if job is not None:
-            job.cancelled.set()
-            if job.started.is_set():
-                job.finished.wait(_JOIN_SECONDS)
+        """Cancel without a word; the thread ends by itself.
+
+        Nobody waits for it here. At the end of the program napari waits for its
+        threads, of which this is one.
+        """
+        if self._job is not None:
+            self._job.cancelled.set()
 
     def _on_progressed(self, stage: str, done: int, total: int) -> None:
         job, bar = self._job, self._bar
@@ -304,13 +310,11 @@ class LiveLane(QObject, Generic[_Request, _Result]):
         self._paused = paused
         self.wake()
 
-    def stop(self, *, wait: bool = True) -> None:
+    def stop(self) -> None:
         """Drop what is being computed, and end the thread; ``wake`` starts another.
 
-        Parameters
-        ----------
-        wait : bool
-            Until the thread has ended, for up to two seconds.
+        The thread ends when its computation next says how far it is, and the window
+        does not wait for that.
         """
         line, self._line = self._line, None
         if line is None:
@@ -318,8 +322,6 @@ class LiveLane(QObject, Generic[_Request, _Result]):
         line.stop()
         line.relay.answered.disconnect(self._on_answered)
         line.relay.progressed.disconnect(self.progressed)
-        if wait:
-            line.thread.join(_JOIN_SECONDS)
         request, self._request = self._request, None
         if request is not None:
             self._queue.give_back(request)
@@ -333,12 +335,19 @@ class LiveLane(QObject, Generic[_Request, _Result]):
         # the thread does not know the lane, so something must tell it to end
         weakref.finalize(self, line.stop)
         line.thread.start()
+        app = QCoreApplication.instance()
+        if app is not None:
+            # a thread that computes while the interpreter ends can crash it
+            end = partial(_end, line.thread, line.stopped, line.inbox)
+            app.aboutToQuit.connect(end)
         return line
 
     def _on_answered(self, answer: _Answer) -> None:
-        request, self._request = self._request, None
-        if request is None:
+        request = self._request
+        if request is None or answer.request is not request:
+            # of a thread that was stopped
             return
+        self._request = None
         self.busy_changed.emit(False)
         error = answer.error
         try:
@@ -360,6 +369,7 @@ class LiveLane(QObject, Generic[_Request, _Result]):
 class _Answer(NamedTuple):
     """What came of a request."""
 
+    request: Any
     result: Any
     error: Exception | None
 
@@ -400,13 +410,24 @@ def _answer(
     while (request := inbox.get()) is not None:
         try:
             import_torch()
-            answer = _Answer(compute(request, _live_progress(relay, stopped)), None)
+            result = compute(request, _live_progress(relay, stopped))
+            answer = _Answer(request, result, None)
+            del result
         except Exception as error:
             # a thread that ends with an error answers no request any more
-            answer = _Answer(None, error)
+            answer = _Answer(request, None, error)
         relay.answered.emit(answer)
         # a request holds an embedding: not until the next one comes
         del request, answer
+
+
+def _end(
+    thread: threading.Thread, stopped: threading.Event, inbox: SimpleQueue[Any]
+) -> None:
+    """Tell a lane's thread to end, and wait a moment until it has."""
+    stopped.set()
+    inbox.put(None)
+    thread.join(_JOIN_SECONDS)
 
 
 def _live_progress(relay: _Relay, stopped: threading.Event) -> Progress:
@@ -454,7 +475,6 @@ class _Job(Generic[_T]):
         self.relay = _Relay()
         self.bar: cancelable_progress | None = None
         self.is_quit: Callable[[], bool] = bool
-        self.started = threading.Event()
         self.cancelled = threading.Event()
         self.finished = threading.Event()
         self._last = ("", 0.0)
@@ -465,7 +485,6 @@ class _Job(Generic[_T]):
 
     def __call__(self) -> None:
         """Run in the thread; nothing is raised there."""
-        self.started.set()
         for category in (DeprecationWarning, FutureWarning):
             # napari shows every warning of a thread; these are not for its users
             warnings.simplefilter("ignore", category)
