@@ -49,7 +49,8 @@ _Taken_contra = TypeVar("_Taken_contra", contravariant=True)
 
 _REPORT_SECONDS = 0.05
 _QUIET_SECONDS = 0.4
-_JOIN_SECONDS = 2.0
+_JOIN_SECONDS = 15.0
+"""At the end of the program, when no window is left to wait: imports take so long."""
 _PACKAGES = ("napari-sac", "napari", "torch", "numpy", "qtpy")
 
 
@@ -337,7 +338,7 @@ class LiveLane(QObject, Generic[_Request, _Result]):
         line.thread.start()
         app = QCoreApplication.instance()
         if app is not None:
-            # a thread that computes while the interpreter ends can crash it
+            # a thread that imports or computes while the interpreter ends crashes it
             end = partial(_end, line.thread, line.stopped, line.inbox)
             app.aboutToQuit.connect(end)
         return line
@@ -424,7 +425,7 @@ def _answer(
 def _end(
     thread: threading.Thread, stopped: threading.Event, inbox: SimpleQueue[Any]
 ) -> None:
-    """Tell a lane's thread to end, and wait a moment until it has."""
+    """Tell a lane's thread to end, and wait until it has."""
     stopped.set()
     inbox.put(None)
     thread.join(_JOIN_SECONDS)
