@@ -10,6 +10,7 @@ from app_model.types import KeyBinding
 
 from napari_sac.core.types import NEGATIVE, POSITIVE
 from napari_sac.viewer import annotation as annotation_module
+from napari_sac.viewer import drawing
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -147,6 +148,31 @@ def test_moving_the_threshold_is_one_step(bench: Bench) -> None:
     assert bench.session.undo() == "show scores from 0.70"
     assert snapshot(annotation) == before
     check_shown(annotation)
+
+
+def test_moving_the_threshold_draws_the_points_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotation = bench.find()
+    first = len(annotation.prompts)
+    written: list[int] = []
+    write = drawing.write_points
+
+    def count(layer, prompts, *args, **options) -> None:
+        written.append(len(prompts))
+        write(layer, prompts, *args, **options)
+
+    monkeypatch.setattr(drawing, "write_points", count)
+    for threshold in (0.5, 0.9, 0.6, 0.7):
+        bench.session.set_threshold(annotation, threshold)
+        assert written == [len(annotation.prompts)]
+        written.clear()
+        check_shown(annotation)
+    # back to where it was, which is no step
+    bench.session.set_threshold(annotation, 0.3)
+    assert written == [first]
+    check_shown(annotation)
+    assert bench.session.undo_title == f"find {first} nuclei"
 
 
 def test_moving_the_threshold_is_one_step_also_where_masks_follow(

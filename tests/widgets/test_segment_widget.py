@@ -131,6 +131,51 @@ def test_the_slider_filters_at_once(qtbot: QtBot, dock: SegmentWidget) -> None:
     qtbot.waitUntil(lambda: len(annotation.points.data) == 12)
 
 
+def test_a_drag_of_the_slider_filters_seldom_and_ends_where_it_was_left(
+    qtbot: QtBot, dock: SegmentWidget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(qtbot, dock, dock.find_button)
+    annotation = only(dock)
+    filtered: list[float] = []
+    set_threshold = dock.session.set_threshold
+
+    def count(annotation: Annotation, threshold: float) -> None:
+        filtered.append(threshold)
+        set_threshold(annotation, threshold)
+
+    monkeypatch.setattr(dock.session, "set_threshold", count)
+    for value in (0.3, 0.4, 0.5, 0.6):
+        dock.threshold.setValue(value)
+        QApplication.processEvents()
+    assert filtered == []
+    assert dock._filter_soon.interval() == 100
+    qtbot.waitUntil(lambda: bool(filtered))
+    assert filtered == [pytest.approx(0.6)]
+    # what is segmented is what the slider says, and not what it said
+    dock.threshold.setValue(0.2)
+    click(qtbot, dock.segment_button)
+    assert annotation.threshold == pytest.approx(0.2)
+    qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
+
+
+def test_the_slider_filters_the_image_that_it_was_moved_for(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    run(qtbot, dock, dock.find_button)
+    annotation = only(dock)
+    other = viewer.add_image(image.data.copy(), rgb=True, name="other")
+    dock.images.choose(other)
+    run(qtbot, dock, dock.find_button)
+    later = dock.session.annotations[-1]
+    threshold = later.threshold
+    dock.images.choose(image)
+    dock.threshold.setValue(0.7)
+    dock.images.choose(other)
+    assert annotation.threshold == pytest.approx(0.7)
+    assert later.threshold == threshold
+    assert dock.threshold.value() == pytest.approx(threshold)
+
+
 def test_the_slider_shows_the_threshold_of_the_chosen_image(
     qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
 ) -> None:

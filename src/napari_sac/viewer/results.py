@@ -167,11 +167,12 @@ def set_threshold(
     if threshold == annotation.threshold:
         return
     done = session.steps.history.done
-    moved_back = False
+    drawn, moved_back = annotation.prompts, False
     # a slider makes many steps; undo takes back all of them at once
     last = done[-1] if done else None
     if last is not None and last.number == annotation.threshold_step:
-        session.steps.undo()
+        # thousands of points are drawn once, as they are in the end
+        session.steps.undo(points=False)
         annotation.clicks -= 1
         moved_back = True
     state = annotation.state
@@ -189,9 +190,11 @@ def set_threshold(
         f"show scores from {threshold:.2f}",
         after,
         edit=edit_if_drawn(annotation, shown),
+        shown=drawn,
     )
     if moved_back and not annotation.threshold_step:
         # to where it was at first: there is one step less, and no other in its place
+        session.drawing.draw(annotation, replace(state, prompts=drawn), None)
         session.changed.emit()
 
 

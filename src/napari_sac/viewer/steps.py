@@ -132,8 +132,14 @@ class Steps:
             self._session.journal.amend(step, annotation, pixels)
         return step
 
-    def undo(self) -> Step | None:
-        """Take the last step back and return it; None if there is none."""
+    def undo(self, *, points: bool = True) -> Step | None:
+        """Take the last step back and return it; None if there is none.
+
+        Parameters
+        ----------
+        points : bool
+            Whether the points are drawn; not before another step that draws them.
+        """
         step = self.history.undo()
         annotation = None if step is None else self._session.numbered(step.annotation)
         if step is None or annotation is None:
@@ -144,7 +150,11 @@ class Steps:
         annotation.undo_masks(step.number)
         self._session.live.undo(step.number)
         self._session.journal.undo(step)
-        self._session.drawing.draw(annotation, before, step.change.pixels, again=True)
+        drawing, pixels = self._session.drawing, step.change.pixels
+        if points:
+            drawing.draw(annotation, before, pixels, again=True)
+        elif pixels is not None:
+            drawing.draw_pixels(annotation, pixels)
         return step
 
     def redo(self) -> Step | None:

@@ -71,6 +71,10 @@ if TYPE_CHECKING:
     from napari_sac.viewer.planes import ImagePlane
 
 
+_FILTER_MS = 100
+"""Between two times that the points are filtered while the slider moves."""
+
+
 class SegmentWidget(QWidget):
     """Find nuclei, correct the points, segment.
 
@@ -85,6 +89,7 @@ class SegmentWidget(QWidget):
         self._viewer = napari_viewer
         self._position: tuple[object, ...] = ()
         self._shown: Annotation | None = None
+        self._filtered: Annotation | None = None
         settings = compute_settings()
         self.session = AnnotationSession.of(napari_viewer)
         self.session.cache_bytes = settings.cache_mb << 20
@@ -157,6 +162,7 @@ class SegmentWidget(QWidget):
         self.session.changed.disconnect(self._refresh)
         self.session.viewer.layers.selection.events.active.disconnect(self._on_active)
         self._refit.stop()
+        self._on_threshold()
         self.worker.stop()
         self.correcting.leave()
         self.keeping.leave()
@@ -212,6 +218,7 @@ class SegmentWidget(QWidget):
         self.status.say(describe_found(found, annotation))
 
     def _on_segment(self) -> None:
+        self._on_threshold()
         plane = self.images.plane()
         annotation = None if plane is None else self.session.find(plane)
         if plane is None or annotation is None:
@@ -271,11 +278,15 @@ class SegmentWidget(QWidget):
 
     def _on_threshold_moved(self) -> None:
         # it moves faster than thousands of points can be drawn
-        self._filter_soon.start(0)
+        if not self._filter_soon.isActive():
+            self._filtered = self._annotation()
+            self._filter_soon.start(_FILTER_MS)
 
     def _on_threshold(self) -> None:
-        annotation = self._annotation()
-        if annotation is not None:
+        """Filter by where the slider is, where it was moved and that was not done."""
+        self._filter_soon.stop()
+        annotation, self._filtered = self._filtered, None
+        if annotation is not None and annotation in self.session.annotations:
             self.session.set_threshold(annotation, self.threshold.value())
 
     def _on_decode_form(self) -> None:
@@ -296,6 +307,7 @@ class SegmentWidget(QWidget):
         plane = self.images.plane()
         position = () if plane is None else (plane.layer, plane.position)
         if position != self._position:
+            self._on_threshold()
             before, self._position = self._position, position
             if plane is not None:
                 self.session.follow(plane)
