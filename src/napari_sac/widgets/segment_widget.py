@@ -384,7 +384,8 @@ class SegmentWidget(QWidget):
         self.why_not_find.setText(TURNED if turned else NO_IMAGE)
         _allow(self.find_button, self.why_not_find, plane is not None and not turned)
         found = plane is not None and self.session.find(plane) is not None
-        _allow(self.segment_button, self.why_not_segment, found)
+        self.why_not_segment.setText(TURNED if turned else NO_POINTS)
+        _allow(self.segment_button, self.why_not_segment, found and not turned)
         if self.worker.busy:
             self.find_button.setEnabled(False)
             self.segment_button.setEnabled(False)
@@ -406,7 +407,6 @@ class SegmentWidget(QWidget):
 
     def _lay_out(self) -> None:
         self.why_not_find.setText(NO_IMAGE)
-        self.why_not_segment.setText(NO_POINTS)
         advanced = fold("Advanced", self.proposal_form.native, self.decode_form.native)
         inside = QWidget()
         layout = QVBoxLayout(inside)
