@@ -21,7 +21,7 @@ from napari_sac.core.errors import (
     OutputError,
     SessionError,
 )
-from napari_sac.core.geojson import read_geojson, write_geojson
+from napari_sac.core.geojson import Outlines, read_geojson, write_geojson
 from napari_sac.core.inference.instances import overlap
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
 from napari_sac.core.session import folder as session_folder
@@ -584,6 +584,34 @@ def test_an_import_after_nothing_was_found_is_drawn_by_what_is_chosen_now(
     bench.session.choose_model("sac_tiny", "he")
     bench.session.import_points(bench.plane, np.array([[20.0, 30.0]]))
     assert bench.session.scene(annotation).choice.adapter.name == "he"
+
+
+def test_the_rows_of_new_outlines_are_not_looked_for_one_by_one() -> None:
+    compared: list[int] = []
+
+    class Counted(np.ndarray):
+        __hash__ = None
+
+        def __eq__(self, other: Any) -> Any:
+            compared.append(1)
+            return np.asarray(self) == other
+
+    ids = np.arange(1, 101)
+    after = Prompts.from_points(np.zeros((100, 2)), object_id=ids)
+    after = replace(after, object_id=after.object_id.view(Counted))
+    states = ("rejected", "auto") * 50
+    outlines = Outlines(
+        np.zeros((5, 5), np.uint32),
+        ids[::-1],
+        {},
+        np.linspace(0, 1, 100, dtype=np.float32),
+        states,
+        Prompts.empty(),
+    )
+    decided = exchange._decided(Prompts.empty(), after, outlines)
+    assert compared == []
+    np.testing.assert_array_equal(decided.score, outlines.score[::-1])
+    assert decided.state.tolist() == list(states[::-1])
 
 
 @pytest.mark.parametrize("ending", [".tif", ".ome.zarr"])

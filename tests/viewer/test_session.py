@@ -17,7 +17,8 @@ from napari_sac.core.inference.embedding import embedding_key
 from napari_sac.core.io import normalise_image
 from napari_sac.core.progress import ignore_progress
 from napari_sac.core.session.journal import Journal
-from napari_sac.core.types import NEGATIVE, POSITIVE, PromptState
+from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
+from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.drawing import REGIONS_STAY
 from napari_sac.viewer.editing import nucleus_at
 from napari_sac.viewer.gestures import ONE_MASK
@@ -167,6 +168,27 @@ def test_pasted_points_are_nuclei_of_their_own(bench: Bench) -> None:
     layer.selected_data = {13}
     press(layer, "Q")
     assert list(annotation.prompts.state[12:]) == ["added", "rejected"]
+    check_layer(annotation)
+
+
+def test_many_points_are_pasted_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotation = bench.find()
+    added: list[int] = []
+    add = edits.add
+
+    def count(prompts: Prompts, yx: np.ndarray, *args: int) -> Prompts:
+        added.append(len(yx))
+        return add(prompts, yx, *args)
+
+    monkeypatch.setattr(edits, "add", count)
+    annotation.points.selected_data = set(range(12))
+    copy_and_paste(annotation.points)
+    bench.session.sync(annotation)
+    assert added == [12]
+    first = int(annotation.prompts.object_id[:12].max()) + 1
+    assert annotation.prompts.object_id[12:].tolist() == list(range(first, first + 12))
     check_layer(annotation)
 
 

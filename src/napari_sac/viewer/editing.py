@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sac.core.session.pixels import PixelChange
-from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
+from napari_sac.core.types import POSITIVE, Prompts, PromptState
 from napari_sac.viewer import painting
 from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.live import Edit
@@ -451,11 +451,13 @@ def _with_added(
 ) -> tuple[Prompts, int | None]:
     """Return the prompts with points added, and the sign of those that joined."""
     sign = session.added_sign if joins_as is None else joins_as
+    if joins_as is None and sign == POSITIVE:
+        # thousands may be pasted, and each is a nucleus of its own
+        new_id = edits.next_id(prompts, annotation.hidden)
+        return edits.add(prompts, yx, sign, new_id), None
     joined = None
     for place in yx:
-        owner = None
-        if joins_as is not None or sign == NEGATIVE:
-            owner = nucleus_at(annotation, place)
+        owner = nucleus_at(annotation, place)
         if owner is None:
             new_id = edits.next_id(prompts, annotation.hidden)
             prompts = edits.add(prompts, place[None], sign, new_id)

@@ -734,13 +734,17 @@ def _decided(before: Prompts, after: Prompts, outlines: Outlines) -> Prompts:
         outlines.object_id.tolist(), outlines.score, outlines.state, strict=True
     )
     score, state = after.score.copy(), after.state.copy()
+    new: dict[int, tuple[float, str]] = {}
     vouched = set()
     for object_id, its_score, its_state in values:
         if object_id not in known:
-            rows = after.object_id == object_id
-            score[rows], state[rows] = its_score, its_state
+            new[object_id] = its_score, its_state
         elif its_state not in (PromptState.AUTO.value, PromptState.REJECTED.value):
             vouched.add(object_id)
+    # one walk: to look for the rows of each among tens of thousands takes seconds
+    for row, object_id in enumerate(after.object_id.tolist()):
+        if object_id in new:
+            score[row], state[row] = new[object_id]
     return edits.vouch_for(replace(after, score=score, state=state), vouched)
 
 
