@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts
 from napari_sac.viewer import prompts as edits
@@ -53,6 +54,45 @@ def test_a_moved_negative_goes_to_the_nucleus_that_is_nearest_now() -> None:
     assert table.object_id[0] == 2
     moved = edits.move(table, rows(0), np.array([[0.0, 29.0]]))
     assert moved.object_id[0] == 4
+
+
+def test_many_negatives_go_to_the_nearest_without_a_look_at_all_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    table = Prompts.from_points(
+        rng.uniform(0, 500, (400, 2)), sign=np.repeat([POSITIVE, NEGATIVE], 200)
+    )
+    negatives = np.arange(200, 400)
+    parts = [edits.attach_negatives(table, part) for part in np.split(negatives, 10)]
+    few = [part.object_id[20 * i + 200 :][:20] for i, part in enumerate(parts)]
+    monkeypatch.setattr(edits.np, "argmin", pytest.fail)
+    many = edits.attach_negatives(table, negatives)
+    np.testing.assert_array_equal(many.object_id[200:], np.concatenate(few))
+
+
+def test_of_many_nuclei_only_those_that_differ_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = line(400)
+    looked_at: list[int] = []
+    geometry = edits._geometry
+
+    def count(prompts: Prompts) -> set:
+        looked_at.append(len(prompts))
+        return geometry(prompts)
+
+    monkeypatch.setattr(edits, "_geometry", count)
+    moved = edits.move(before, rows(7), np.array([[5.0, 5.0]]))
+    more = edits.add(moved, np.array([[9.0, 9.0]]), POSITIVE, 401)
+    turned = edits.negate(more, rows(3), 402)
+    ids = before.object_id
+    assert edits.reshaped_ids(before, turned) == {ids[7], 401, ids[3], ids[2]}
+    assert looked_at == [2, 3]
+    assert edits.reshaped_ids(before, edits.reject(before, rows(1))) == set()
+    # of rows that went the others have other places
+    fewer = edits.delete(turned, rows(20))
+    assert edits.reshaped_ids(turned, fewer) == {ids[20]}
 
 
 def test_objects_with_a_touched_point_are_kept_whole() -> None:

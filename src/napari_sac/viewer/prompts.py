@@ -48,6 +48,9 @@ SIZE_OF_DIAMETER = 0.3
 
 _SMALLEST_SIZE = 3.0
 
+_FEW = 50
+"""So many places are compared with all points one by one."""
+
 
 def point_size(diameter: float) -> float:
     """Return the size of the points, in pixels of the image."""
@@ -261,8 +264,17 @@ def undecided_ids(prompts: Prompts) -> set[int]:
 
 def reshaped_ids(before: Prompts, after: Prompts) -> set[int]:
     """Return the nuclei whose points came, went, moved or changed sign."""
-    old, new = _geometry(before), _geometry(after)
-    return {row[0] for row in old ^ new}
+    if len(after) >= len(before):
+        # of the rows that stay, most are as they were
+        count = len(before)
+        same = np.zeros(len(after), bool)
+        same[:count] = (
+            (before.object_id == after.object_id[:count])
+            & (before.yx == after.yx[:count]).all(axis=1)
+            & (before.sign == after.sign[:count])
+        )
+        before, after = before.select(~same[:count]), after.select(~same)
+    return {row[0] for row in _geometry(before) ^ _geometry(after)}
 
 
 def nearest_nucleus(
@@ -302,10 +314,7 @@ def attach_negatives(prompts: Prompts, rows: Rows) -> Prompts:
     if not usable.any() or len(negatives) == 0:
         return prompts
     owners = np.flatnonzero(usable)
-    nearest = [
-        np.argmin(((prompts.yx[owners] - prompts.yx[row]) ** 2).sum(axis=1))
-        for row in negatives
-    ]
+    nearest = _find_nearest(prompts.yx[owners], prompts.yx[negatives])
     return _with(prompts, negatives, object_id=prompts.object_id[owners[nearest]])
 
 
@@ -371,6 +380,20 @@ def add_proposals(
     repeated = fresh.object_id[(distance < diameter / 2) & (fresh.sign == POSITIVE)]
     kept = ~np.isin(fresh.object_id, repeated)
     return Prompts.concatenate([fresh.select(kept), touched])
+
+
+def _find_nearest(
+    points: npt.NDArray[np.float64], places: npt.NDArray[np.float64]
+) -> npt.NDArray[np.intp]:
+    """Return which of some points is nearest to each place."""
+    if len(places) <= _FEW:
+        nearest = [np.argmin(((points - yx) ** 2).sum(axis=1)) for yx in places]
+        return np.array(nearest, np.intp)
+    # imported late: it takes half a second, which a click need not wait for
+    from scipy.spatial import KDTree
+
+    _, found = KDTree(points).query(places)
+    return np.asarray(found, np.intp)
 
 
 def _geometry(prompts: Prompts) -> set[tuple[int, float, float, int]]:
