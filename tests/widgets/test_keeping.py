@@ -356,6 +356,25 @@ def test_an_export_says_what_is_not_in_it_yet(
     assert "no mask" not in dock.status.message.text()
 
 
+@pytest.mark.parametrize("name", ["prompts", "tiff"])
+def test_labels_are_copied_only_for_files_that_have_them(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    written: list[Annotation] = []
+    monkeypatch.setitem(_keeping._EXPORTERS, name, lambda a, _: written.append(a))
+    kind = next(kind for kind in EXPORTS if kind.name == name)
+    dock.keeping.export(kind, annotated, tmp_path / "file")
+    wait(qtbot, dock)
+    (copied,) = written
+    assert copied is not annotated
+    assert (copied.state.labels is annotated.state.labels) is (name == "prompts")
+
+
 def test_a_session_of_the_users_own_is_only_forgotten(
     qtbot: QtBot,
     dock: SegmentWidget,

@@ -234,10 +234,12 @@ class Keeping(QObject):
     def export(self, kind: FileKind, annotation: Annotation, path: Path) -> None:
         """Write a file beside the window; what is done meanwhile is not in it."""
         self._session.sync(annotation)
-        write = partial(_EXPORTERS[kind.name], _snapshot(annotation), path)
+        is_table = kind.name == "prompts"
+        copied = _snapshot(annotation, labels=not is_table)
+        write = partial(_EXPORTERS[kind.name], copied, path)
         waiting = self._session.live.waits_for(annotation)
         # of points it is the table itself that was changed
-        told = partial(self._on_exported, path, waiting * (kind.name != "prompts"))
+        told = partial(self._on_exported, path, 0 if is_table else waiting)
         self._worker.start(
             "Exporting",
             partial(_write, write),
@@ -497,11 +499,16 @@ def _read_layer(
     return exchange.prepare_labels(np.array(data), shape, progress)
 
 
-def _snapshot(annotation: Annotation) -> Annotation:
-    """Return a copy that stays as it is while somebody goes on correcting."""
+def _snapshot(annotation: Annotation, *, labels: bool) -> Annotation:
+    """Return a copy that stays as it is while somebody goes on correcting.
+
+    Without ``labels`` those are not copied, which takes long in a large image: they are
+    written in place, and all else is replaced.
+    """
     copied = copy(annotation)
     state = annotation.state
-    copied.state = replace(state, labels=state.labels.copy())
+    if labels:
+        copied.state = replace(state, labels=state.labels.copy())
     copied.masks = dict(annotation.masks)
     return copied
 
