@@ -203,6 +203,44 @@ def test_a_damaged_one_is_named_with_its_problem(unsaved: Edited) -> None:
     assert "damaged" in str(found.problem)
 
 
+def test_a_look_at_sessions_does_not_read_all_of_them(
+    unsaved: Edited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = leave(unsaved)
+    checked: list[str] = []
+    connect_to = sqlite3.connect
+
+    def connect(*args, **options) -> sqlite3.Connection:
+        connection = connect_to(*args, **options)
+        connection.set_trace_callback(
+            lambda line: checked.append(line) if "quick_check" in line else None
+        )
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    (found,) = recovery.find_unclosed()
+    assert found.folder == folder
+    assert checked == []
+    # who opens one has it checked
+    open_session(folder).close(clean=True)
+    assert len(checked) == 1
+
+
+def test_one_whose_log_is_damaged_is_told_so_at_the_latest_when_it_is_opened(
+    unsaved: Edited,
+) -> None:
+    folder = leave(unsaved)
+    file = folder / "journal.sqlite"
+    data = bytearray(file.read_bytes())
+    # all but the first page, which names the tables
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    file.write_bytes(bytes(data))
+    assert [found.folder for found in recovery.find_unclosed()] == [folder]
+    with pytest.raises(SessionError, match="damaged"):
+        open_session(folder)
+    assert [found.folder for found in recovery.find_unclosed()] == [folder]
+
+
 def test_discarding_spares_what_is_open_and_the_last_ones(
     unsaved: Edited, home: Path
 ) -> None:

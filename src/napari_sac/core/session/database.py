@@ -55,11 +55,20 @@ def is_busy(folder: Path) -> bool:
     return reason is BUSY
 
 
-def connect(folder: Path, *, in_place: bool) -> sqlite3.Connection:
-    """Return a connection to the journal, or to a copy where nobody may write."""
+def connect(folder: Path, *, in_place: bool, whole: bool = True) -> sqlite3.Connection:
+    """Return a connection to the journal, or to a copy where nobody may write.
+
+    Parameters
+    ----------
+    folder : Path
+    in_place : bool
+    whole : bool, optional
+        Whether all of the file is checked for damage, which takes the longer the longer
+        the log is; not to have a short look at what is in it.
+    """
     with reading(folder):
         if in_place:
-            return _open_database(folder / JOURNAL)
+            return _open_database(folder / JOURNAL, whole=whole)
         with tempfile.TemporaryDirectory() as scratch:
             for name in (JOURNAL, f"{JOURNAL}-wal"):
                 if (folder / name).is_file():
@@ -72,7 +81,7 @@ def connect(folder: Path, *, in_place: bool) -> sqlite3.Connection:
                 return connection
 
 
-def _open_database(file: Path) -> sqlite3.Connection:
+def _open_database(file: Path, *, whole: bool = True) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{sqlite_uri(file)}?mode=rw",
         uri=True,
@@ -90,9 +99,10 @@ def _open_database(file: Path) -> sqlite3.Connection:
         (page,) = connection.execute("PRAGMA page_size").fetchone()
         if file.stat().st_size % page:
             raise ValueError("it was cut short")
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise ValueError(str(verdict))
+        if whole:
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise ValueError(str(verdict))
         prepare(connection)
     except (sqlite3.Error, ValueError, OSError):
         connection.close()

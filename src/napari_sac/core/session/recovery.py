@@ -185,7 +185,9 @@ def _look_at(folder: Path) -> Unclosed | None:
         return None
     try:
         check_folder(folder)
-        with reading(folder), closing(connect(folder, in_place=True)) as connection:
+        # who opens it has all of it checked
+        opened = connect(folder, in_place=True, whole=False)
+        with reading(folder), closing(opened) as connection:
             return _describe(folder, connection)
     except SessionError as error:
         return Unclosed(folder, _changed(folder), (), 0, str(error))
