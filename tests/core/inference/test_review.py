@@ -83,6 +83,17 @@ def test_where_all_are_good_none_has_reasons() -> None:
     assert not any(table_of(masks, prompts).reasons)
 
 
+def test_the_doubt_of_a_nucleus_is_computed_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    masks, prompts = field_of(CASES["poor mask"])
+    computed = []
+    exp = np.exp
+    monkeypatch.setattr(np, "exp", lambda x: (computed.append(x), exp(x))[1])
+    assert len(table_of(masks, prompts).doubt) == len(masks)
+    assert len(computed) == len(masks)
+
+
 def test_what_is_odd_beside_is_named_too() -> None:
     poor = {"iou": 0.4, "logit": 1.0}
     large = table_of(*field_of(disc(1, (70, 50), radius=25, **poor)))

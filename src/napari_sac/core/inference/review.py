@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -90,7 +91,7 @@ class _Judged:
     oddities: tuple[str, ...] = ()
     hidden: str = ""
 
-    @property
+    @cached_property
     def doubt(self) -> float:
         """The chance that it is wrong."""
         if self.hidden:
