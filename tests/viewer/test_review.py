@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_sac.core.inference import review as doubts
 from napari_sac.core.session.replay import compute_labels
-from napari_sac.core.types import POSITIVE, ObjectMask
+from napari_sac.core.types import POSITIVE, ObjectMask, Prompts
 from napari_sac.viewer.results import LITTLE_FOUND
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def test_the_reasons_are_relative_to_the_other_nuclei(bench: Bench) -> None:
         logits = np.full((9, 9), 2, np.float32)
         iou = 0.5 - 0.001 * object_id
         annotation.masks[object_id] = ObjectMask(object_id, (y, x), logits, iou, b"")
+    # as the step would have done that brings other masks
+    bench.session.steps.changes += 1
     review.go(annotation, 1)
     said = []
     for _ in ids:
@@ -68,6 +70,36 @@ def test_the_reasons_are_relative_to_the_other_nuclei(bench: Bench) -> None:
         review.go(annotation, 1)
     assert said[0]
     assert sum(map(bool, said)) <= 3
+
+
+def test_a_review_begins_with_what_the_segmentation_has_computed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotation = bench.find()
+    segmented = bench.segment(annotation)
+    doubted: list[int] = []
+    compute = doubts.doubt
+
+    def count(masks, prompts: Prompts, *args):
+        doubted.append(len(prompts))
+        return compute(masks, prompts, *args)
+
+    monkeypatch.setattr(doubts, "doubt", count)
+    bench.session.go(annotation, 1)
+    assert 12 not in doubted
+    state = annotation.state
+    now = compute(
+        annotation.masks, state.prompts, state.labels, state.settings.diameter
+    )
+    np.testing.assert_array_equal(now.object_id, segmented.doubts.object_id)
+    np.testing.assert_array_equal(now.doubt, segmented.doubts.doubt)
+    assert bench.session.review.current == now.object_id[0]
+    # after a change it is found again
+    bench.segment(annotation)
+    bench.session.accept(annotation, np.array([0]))
+    bench.session.review.sort_again(annotation)
+    bench.session.go(annotation, 1)
+    assert 12 in doubted
 
 
 def test_where_a_point_gave_next_to_nothing_it_is_said(

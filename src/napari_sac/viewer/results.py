@@ -154,6 +154,9 @@ def show_labels(
     )
     if waited:
         annotation.drew_others.add(step)
+    as_computed = labels is segmented.labels and request.prompts is state.prompts
+    if segmented.doubts is not None and as_computed:
+        session.review.know(annotation, segmented.doubts)
     if annotation.labels is None:
         session.drawing.show_labels(annotation)
         session.changed.emit()

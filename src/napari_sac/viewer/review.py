@@ -14,7 +14,7 @@ from napari_sac.viewer.view import bring_into_view, is_in_view
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_sac.core.inference.review import Usual
+    from napari_sac.core.inference.review import DoubtTable, Usual
     from napari_sac.core.types import Prompts
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.prompts import Rows
@@ -67,6 +67,8 @@ class Review:
         self._annotation: Annotation | None = None
         self._queue: list[int] = []
         self._usual: Usual | None = None
+        # with what they are about, and how many changes there had been by then
+        self._known: tuple[Annotation, int, DoubtTable] | None = None
         # it may be merged or deleted since, and come back by undo
         self._shown = 0
 
@@ -111,6 +113,10 @@ class Review:
             )
             self._session.changed.emit()
         return self.current
+
+    def know(self, annotation: Annotation, doubts: DoubtTable) -> None:
+        """Be told how doubtful nuclei are, which holds until something changes."""
+        self._known = annotation, self._session.steps.changes, doubts
 
     def sort_again(self, annotation: Annotation) -> None:
         """Begin anew with the most doubtful nucleus, for there are other masks."""
@@ -164,18 +170,25 @@ class Review:
         return self._queue.index(self._shown) if self._shown in self._queue else -1
 
     def _sort(self, annotation: Annotation) -> None:
-        from napari_sac.core.inference.review import doubt
-
-        state = annotation.state
-        table = doubt(
-            annotation.masks, state.prompts, state.labels, state.settings.diameter
-        )
+        table = self._doubts(annotation)
         self._usual = table.usual
         ids = [int(k) for k in table.object_id]
         open_ids = _open_ids(annotation)
         listed = [k for k in ids if k in open_ids]
         self._queue = listed + sorted(open_ids - set(listed))
         self._annotation = annotation
+
+    def _doubts(self, annotation: Annotation) -> DoubtTable:
+        from napari_sac.core.inference.review import doubt
+
+        if self._known is not None:
+            about, changes, table = self._known
+            if about is annotation and changes == self._session.steps.changes:
+                return table
+        state = annotation.state
+        return doubt(
+            annotation.masks, state.prompts, state.labels, state.settings.diameter
+        )
 
     def _show(self, annotation: Annotation, object_id: int) -> int:
         """Bring a nucleus into view, and select its points."""
