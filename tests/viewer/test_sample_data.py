@@ -42,10 +42,10 @@ def test_the_separated_stain_shows_nuclei_dark_and_the_brown_stain_not() -> None
 def test_without_a_network_the_message_says_so_and_what_to_do(tmp_path: Path) -> None:
     archive = replace(dsb2018.DSB2018, url=NOWHERE)
     with pytest.raises(DownloadError, match=r"no network.*browser"):
-        sample_data.dsb2018_samples(tmp_path, archive)
+        sample_data.dsb2018_samples(cache=tmp_path, archive=archive)
     archive = replace(monuseg.MONUSEG_TRAINING, url=NOWHERE)
     with pytest.raises(DownloadError, match=r"no network.*browser"):
-        sample_data.monuseg_samples(tmp_path, archive)
+        sample_data.monuseg_samples(cache=tmp_path, archive=archive)
     assert not any(p.is_dir() for p in tmp_path.iterdir())
 
 

@@ -1,21 +1,22 @@
-"""The images of *File > Open Sample > Segment Any Cell*."""
+"""The images of *File > Open Sample > Segment Any Cell*.
+
+What must be downloaded takes long: :mod:`napari_sac.widgets.samples` waits for it.
+"""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from napari_sac.core.datasets import dsb2018, monuseg
-from napari_sac.core.errors import Cancelled
 from napari_sac.core.io import separate_haematoxylin
+from napari_sac.core.progress import Progress, ignore_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from napari_sac.core.datasets.archive import RemoteArchive
     from napari_sac.core.datasets.pairs import LabelledImage
-    from napari_sac.core.progress import Progress
 
     LayerData = tuple[Any, dict[str, Any], str]
 
@@ -40,32 +41,38 @@ def immunohistochemistry() -> list[LayerData]:
 
 
 def dsb2018_samples(
-    cache: Path | None = None, archive: RemoteArchive = dsb2018.DSB2018
+    progress: Progress = ignore_progress,
+    cache: Path | None = None,
+    archive: RemoteArchive = dsb2018.DSB2018,
 ) -> list[LayerData]:
     """Return an image of each kind in the 2018 Data Science Bowl, and its true labels.
 
     Raises
     ------
+    Cancelled
+        By ``progress``; nothing is kept then.
     DownloadError
         If there is no network; the message says so, and where else to get the file.
     """
-    with _activity() as progress:
-        samples = dsb2018.fetch_samples(cache, progress, archive)
+    samples = dsb2018.fetch_samples(cache, progress, archive)
     return _as_layers(samples, dsb2018.SAMPLES, {})
 
 
 def monuseg_samples(
-    cache: Path | None = None, archive: RemoteArchive = monuseg.MONUSEG_TRAINING
+    progress: Progress = ignore_progress,
+    cache: Path | None = None,
+    archive: RemoteArchive = monuseg.MONUSEG_TRAINING,
 ) -> list[LayerData]:
     """Return tissue from MoNuSeg 2018, and its true labels.
 
     Raises
     ------
+    Cancelled
+        By ``progress``; nothing is kept then.
     DownloadError
         If there is no network; the message says so, and where else to get the file.
     """
-    with _activity() as progress:
-        samples = monuseg.fetch_samples(cache, progress, archive)
+    samples = monuseg.fetch_samples(cache, progress, archive)
     scale = (MONUSEG_MICROMETRES, MONUSEG_MICROMETRES)
     return _as_layers(samples, monuseg.SAMPLES, {"scale": scale, "units": ("um", "um")})
 
@@ -87,22 +94,3 @@ def _as_layers(
         layers.append((sample.image, image | shown, "image"))
         layers.append((sample.labels, labels | geometry | {"visible": False}, "labels"))
     return layers
-
-
-@contextmanager
-def _activity() -> Iterator[Progress]:
-    """Show a bar in napari's activity dock, where the user can cancel."""
-    from napari.utils import cancelable_progress
-
-    with cancelable_progress(total=0, desc="sample images") as bar:
-
-        def show(stage: str, done: int, total: int) -> None:
-            if bar.is_canceled:
-                raise Cancelled("The download was cancelled; nothing was kept.")
-            if bar.desc != stage:
-                bar.set_description(stage)
-            if bar.total != total:
-                bar.reset(total)
-            bar.update(done - bar.n)
-
-        yield show

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from napari.qt.threading import create_worker
 from napari.utils import cancelable_progress
-from napari.utils.notifications import notification_manager, show_error
+from napari.utils.notifications import notification_manager, show_error, show_info
 from qtpy.QtCore import (  # type: ignore[attr-defined]
     QCoreApplication,
+    QEventLoop,
     QObject,
     Qt,
     Signal,
@@ -33,6 +34,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
 
 from napari_sac.core.device import is_out_of_memory
 from napari_sac.core.errors import Cancelled, NapariSacError, OutputError
+from napari_sac.core.progress import ignore_progress
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._torch_import import import_torch
 
@@ -230,6 +232,35 @@ class Worker(QObject):
     def _show_unexpected(self, title: str, error: Exception) -> None:
         self.failed.emit(_sentence(title, error), _report(title, error))
         notification_manager.receive_error(type(error), error, error.__traceback__)
+
+
+def wait_for(title: str, work: Callable[[Progress], _T]) -> _T | None:
+    """Return the result of work that is done in a thread; the window answers meanwhile.
+
+    For commands of napari, which must return what they were asked for. Where there is
+    no window, it is simply done.
+
+    Parameters
+    ----------
+    title, work
+        As :meth:`Worker.start` takes them.
+
+    Returns
+    -------
+    result or None
+        None if it failed or was cancelled, which napari has told the user then.
+    """
+    if QCoreApplication.instance() is None:
+        return work(ignore_progress)
+    loop = QEventLoop()
+    worker = Worker(loop)
+    results: list[_T] = []
+    worker.cancelled.connect(lambda title: show_info(f"{title} was cancelled."))
+    # the result comes with the same event, before the loop is left
+    worker.busy_changed.connect(lambda busy: None if busy else loop.quit())
+    worker.start(title, work, results.append)
+    loop.exec()
+    return results[0] if results else None
 
 
 class LiveQueue(Protocol[_Request, _Taken_contra]):
