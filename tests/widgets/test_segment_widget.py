@@ -556,6 +556,30 @@ def colour(image: Image) -> None:
     image.data = np.where(inside, (110, 60, 150), (225, 150, 195)).astype(np.uint8)
 
 
+def test_two_viewers_work_at_once_and_know_nothing_of_each_other(
+    qtbot: QtBot, dock: SegmentWidget, nuclei: Nuclei, disc_model: Model
+) -> None:
+    other_viewer = ViewerModel()
+    gate = Gate(nuclei.image)
+    other_viewer.add_image(gate, rgb=True, name="other")
+    other = SegmentWidget(other_viewer)
+    qtbot.addWidget(other)
+    other.session.loaded = LoadedModel(other.models.choice(), disc_model)
+    click(qtbot, other.find_button)
+    qtbot.waitUntil(gate.asked.is_set, timeout=60_000)
+    # one works while the other does
+    run(qtbot, dock, dock.find_button)
+    assert other.worker.busy
+    assert other.session is not dock.session
+    assert len(only(dock).points.data) == 12
+    # and is not disturbed when the other goes away
+    other.leave()
+    gate.open.set()
+    run(qtbot, dock, dock.segment_button)
+    assert only(dock).labels is not None
+    assert [layer.name for layer in other_viewer.layers] == ["other"]
+
+
 def test_after_segment_the_choices_make_place(
     qtbot: QtBot, dock: SegmentWidget
 ) -> None:
