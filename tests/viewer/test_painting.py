@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+import pytest
 
 from napari_sac.core.session.state import AnnotationState
 from napari_sac.core.types import Prompts
+from napari_sac.viewer import painting
 from napari_sac.viewer.painting import read_stroke
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 def squares(**places: tuple[int, int]) -> np.ndarray:
@@ -58,3 +65,35 @@ def test_a_nucleus_with_pixels_outside_of_the_box_is_not_gone() -> None:
     stroke = read_stroke(state, whole, (0, 0, 20, 40))
     assert stroke is not None
     assert stroke.after.prompts.state.tolist() == ["rejected", "rejected"]
+
+
+@pytest.mark.parametrize("reach", [0, 4, 25])
+def test_the_rest_of_a_nucleus_is_found_near_and_far(
+    reach: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(painting, "_SEARCHED", reach)
+    test_many_nuclei_at_once_are_told_apart()
+    test_a_nucleus_with_pixels_outside_of_the_box_is_not_gone()
+
+
+def test_a_stroke_on_a_nucleus_does_not_look_at_all_of_a_large_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = np.zeros((2000, 2000), np.uint32)
+    before[1000:1020, 1000:1020] = 5
+    prompts = Prompts.from_points(np.array([[1010.0, 1010]]), object_id=[5])
+    state = AnnotationState(prompts, Prompts.empty(), before)
+    looked_at: list[int] = []
+    are_of = painting._are_of
+
+    def noted(labels: np.ndarray, ids: Collection[int]) -> np.ndarray:
+        looked_at.append(labels.size)
+        return are_of(labels, ids)
+
+    monkeypatch.setattr(painting, "_are_of", noted)
+    after = before[1010:1030, 1000:1030].copy()
+    after[2:, 2:] = 5
+    stroke = read_stroke(state, after, (1010, 1000, 1030, 1030), brush=5)
+    assert stroke is not None
+    assert stroke.renumbered == {}
+    assert sum(looked_at) < before.size / 2

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _NEAR = 3
 """Pixels within which a stroke belongs to the nucleus whose label is in hand."""
 
+_SEARCHED = 256
+"""Pixels around a stroke in which the rest of a nucleus is looked for first."""
 _FEW = 2
 """Up to so many ids are sooner looked for one by one than in a table of all."""
 
@@ -189,7 +191,8 @@ def _number_anew(
     height, width = after.shape
     renumbered: dict[int, int] = {}
     drawn = set(np.unique(after[changed]).tolist()) - {0}
-    there = _present(drawn, state.labels)
+    box = (*origin_yx, origin_yx[0] + height, origin_yx[1] + width)
+    there = _left(drawn, state.labels, state.labels[_inside(box)], box)
     for label in sorted(drawn):
         known = state.prompts.object_id == label
         yx = state.prompts.yx[known] - origin_yx
@@ -242,12 +245,35 @@ def _left(
     ids: Collection[int],
     labels: npt.NDArray[np.uint32],
     after: npt.NDArray[np.uint32],
-    box: tuple[int, int, int, int],
+    box: Box,
 ) -> set[int]:
-    """Return which ids have pixels left, inside the box or outside."""
+    """Return which ids have pixels in the box ``after`` or in the labels outside it.
+
+    Nuclei are small: what is found near the box is not looked for in all pixels.
+    """
+    near = (
+        max(0, box[0] - _SEARCHED),
+        max(0, box[1] - _SEARCHED),
+        min(labels.shape[0], box[2] + _SEARCHED),
+        min(labels.shape[1], box[3] + _SEARCHED),
+    )
+    y, x = near[:2]
+    inner = (box[0] - y, box[1] - x, box[2] - y, box[3] - x)
+    found = _present(ids, after, *_outside(labels[_inside(near)], inner))
+    missing = set(ids) - found
+    return found | _present(missing, *_outside(labels, near)) if missing else found
+
+
+def _inside(box: Box) -> tuple[slice, slice]:
+    return slice(box[0], box[2]), slice(box[1], box[3])
+
+
+def _outside(
+    labels: npt.NDArray[np.uint32], box: Box
+) -> tuple[npt.NDArray[np.uint32], ...]:
+    """Return the parts of labels above, below, left and right of a box."""
     y0, x0, y1, x1 = box
-    outside = labels[:y0], labels[y1:], labels[y0:y1, :x0], labels[y0:y1, x1:]
-    return _present(ids, after, *outside)
+    return labels[:y0], labels[y1:], labels[y0:y1, :x0], labels[y0:y1, x1:]
 
 
 def _present(ids: Collection[int], *parts: npt.NDArray[np.uint32]) -> set[int]:
