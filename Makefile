@@ -1,7 +1,7 @@
 # The two commands of the README; each does all the set-up that it needs.
 #
 #   make demo    run the main job on a sample image, results in demo-output/
-#   make test    run the linters and the tests through tox
+#   make test    run the linters and the tests, build the documentation, through tox
 #
 # Another Python than python3: rm -rf .venv, then make test PYTHON=python3.12
 
@@ -33,7 +33,7 @@ endef
 
 help:
 	@echo "make demo    run the main job on a sample image, results in demo-output/"
-	@echo "make test    run the linters and the tests"
+	@echo "make test    run the linters and the tests, build the documentation"
 
 demo: .venv/installed
 	.venv/bin/napari-sac demo --output demo-output

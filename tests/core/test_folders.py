@@ -50,6 +50,21 @@ def test_a_kill_in_between_leaves_the_one_before_to_be_found(
     assert kept == {"old", "older"}
 
 
+def test_half_of_a_folder_does_not_look_like_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(folder: Path, **options: object) -> None:
+        raise _Killed
+
+    monkeypatch.setattr("shutil.rmtree", die)
+    target = _folder(tmp_path / "mine.sac", "old")
+    with pytest.raises(_Killed):
+        replace_folder(_folder(tmp_path / ".new.part", "new"), target)
+    assert (target / "what").read_text() == "new"
+    shown = [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")]
+    assert shown == ["mine.sac"]
+
+
 def test_a_failure_puts_it_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,6 +161,14 @@ def test_layers_are_turned_with_a_turned_image() -> None:
     )
 
 
+def test_layers_are_sheared_the_other_way_too() -> None:
+    layer = Image(STACK[0], shear=[[1, 0], [0.2, 1]])
+    labels = Labels(np.zeros((12, 16), int), **plane_geometry(layer))
+    np.testing.assert_allclose(
+        labels.data_to_world((11, 3)), layer.data_to_world((11, 3))
+    )
+
+
 def test_layers_are_turned_with_a_stack_turned_in_its_planes() -> None:
     turned = np.eye(3)
     turned[1:, 1:] = Image(STACK[0], rotate=30).rotate

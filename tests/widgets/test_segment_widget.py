@@ -443,16 +443,17 @@ def test_an_adapter_for_other_weights_is_a_sentence_in_the_dock(
 
 
 def test_the_report_of_an_unexpected_error_can_be_copied(
-    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    image: Image,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Broken(Gate):
-        def __getitem__(self, key: object) -> np.ndarray:
-            if threading.current_thread() is not threading.main_thread():
-                raise RuntimeError("disk on fire")
-            return super().__getitem__(key)
+    def broken(*given: object, **named: object) -> None:
+        raise RuntimeError("disk on fire")
 
-    dock.images.choose(viewer.add_image(Broken(image.data[..., 0]), name="broken"))
-    run(qtbot, dock, dock.find_button)
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_sac.viewer.planes.normalise_image", broken)
+        run(qtbot, dock, dock.find_button)
     assert "did not expect" in dock.status.message.text()
     assert not dock.status.copy.isHidden()
     click(qtbot, dock.status.copy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,7 +43,14 @@ def replace_folder(partial: Path, target: Path) -> None:
     except OSError:
         os.rename(before, target)
         raise
-    shutil.rmtree(before, ignore_errors=True)
+    with suppress(OSError):
+        # not every file system can
+        sync_folder(target.parent)
+    # hidden before it is deleted: half of a folder must not look like a whole one
+    going = target.with_name(f".{secrets.token_hex(6)}.old")
+    with suppress(OSError):
+        os.rename(before, going)
+        shutil.rmtree(going, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -121,12 +121,23 @@ class ImagePlane:
                 f"{self.layer.name} is {height:,} x {width:,} pixels, more than fit in "
                 "memory at once. Nothing was changed; crop the region of interest."
             )
+        if self.layer.metadata.get(AS_READ) and self.stain is None:
+            # to stretch intensities again would change them
+            return np.array(self._values(...))
+        if self.channel_axis is None or not self.channels:
+            return normalise_image(self._values(self.index), stain=self.stain)
+        planes = [self._values(self._at(c)) for c in self.channels]
+        return normalise_image(
+            np.stack(planes, axis=-1), channels=range(len(self.channels))
+        )
+
+    def _values(self, key: Any) -> AnyArray:
+        """Return a part of the data; dask and zarr read files only now."""
         try:
-            return self._read()
+            return np.asarray(self.data[key])
         except (NapariSacError, MemoryError):
             raise
         except DECODE_ERRORS as error:
-            # dask and zarr read files only now
             raise ImageFormatError(
                 f"{self.layer.name} could not be read ({error or type(error).__name__})"
                 ". Nothing was changed; check that its file or drive is still there."
@@ -141,17 +152,6 @@ class ImagePlane:
         named = str(self.layer.axis_labels[-1]).lower() in _CHANNEL_LABELS
         thin = shape[-1] <= _MOST_CHANNELS and min(shape[-3:-1]) > 4 * _MOST_CHANNELS
         return named or thin
-
-    def _read(self) -> npt.NDArray[np.uint8]:
-        if self.layer.metadata.get(AS_READ) and self.stain is None:
-            # to stretch intensities again would change them
-            return np.array(self.data)
-        if self.channel_axis is None or not self.channels:
-            return normalise_image(_as_array(self.data[self.index]), stain=self.stain)
-        planes = [_as_array(self.data[self._at(c)]) for c in self.channels]
-        return normalise_image(
-            np.stack(planes, axis=-1), channels=range(len(self.channels))
-        )
 
     def _at(self, channel: int) -> tuple[int, ...]:
         index = list(self.index)
@@ -262,6 +262,8 @@ def plane_geometry(layer: Image) -> dict[str, Any]:
     if shear.ndim == 1:
         # of the last two axes against each other
         geometry["shear"] = shear[-1:]
+    elif not shear[:-2, -2:].any():
+        geometry["shear"] = shear[-2:, -2:]
     geometry["affine"] = np.asarray(layer.affine)[-3:, -3:]
     return geometry
 
@@ -287,7 +289,3 @@ def sample_colours(layer: Image) -> FloatArray:
     pixels = np.asarray(layer.thumbnail).reshape(-1, 4)
     # beside an image that is not square there is nothing
     return np.asarray(pixels[pixels[:, 3] > 0, :3] / 255.0)
-
-
-def _as_array(values: Any) -> AnyArray:
-    return np.asarray(values)

@@ -237,8 +237,8 @@ class Worker(QObject):
 def wait_for(title: str, work: Callable[[Progress], _T]) -> _T | None:
     """Return the result of work that is done in a thread; the window answers meanwhile.
 
-    For commands of napari, which must return what they were asked for. Where there is
-    no window, it is simply done.
+    For commands of napari, which must return what they were asked for. Where Qt has no
+    application, it is simply done.
 
     Parameters
     ----------
@@ -260,6 +260,7 @@ def wait_for(title: str, work: Callable[[Progress], _T]) -> _T | None:
     worker.busy_changed.connect(lambda busy: None if busy else loop.quit())
     worker.start(title, work, results.append)
     loop.exec()
+    loop.deleteLater()
     return results[0] if results else None
 
 
@@ -332,7 +333,7 @@ class LiveLane(QObject, Generic[_Request, _Result]):
         self._request = self._queue.next_request()
         if self._request is None:
             return
-        if self._line is None:
+        if self._line is None or self._line.stopped.is_set():
             self._line = self._open_line()
         self.busy_changed.emit(True)
         self._line.inbox.put(self._request)

@@ -103,6 +103,41 @@ def test_the_diameter_is_estimated(disc_model: Model, radius: float) -> None:
     assert found == pytest.approx(1.8 * radius, rel=0.15)
 
 
+def test_specks_of_noise_in_large_nuclei_are_not_gone_after(
+    monkeypatch: pytest.MonkeyPatch, disc_model: Model
+) -> None:
+    """Nor is the image looked at ever closer."""
+    image = np.zeros((200, 200, 3), np.uint8)
+    looked_at: list[float] = []
+
+    def measure(*given: object) -> object:
+        # large nuclei of 60 pixels, of which one sees a speck from near
+        scale = float(given[3])
+        looked_at.append(scale)
+        far = scale <= 0.5
+        return module._Measured(60.0 if far else 2.0, 0.2 if far else 1e-5)
+
+    monkeypatch.setattr(module, "_measure", measure)
+    assert estimate_diameter(image, disc_model, ProposalConfig()) == 60
+    assert max(looked_at) == 1
+
+
+def test_what_is_ever_smaller_is_measured_once_at_the_finest_scale(
+    monkeypatch: pytest.MonkeyPatch, disc_model: Model
+) -> None:
+    image = np.zeros((200, 200, 3), np.uint8)
+    looked_at: list[float] = []
+
+    def measure(*given: object) -> object:
+        looked_at.append(float(given[3]))
+        return module._Measured(1.0, 0.1)
+
+    monkeypatch.setattr(module, "_measure", measure)
+    assert estimate_diameter(image, disc_model, ProposalConfig()) == 1
+    # and once more, as ever at the end
+    assert looked_at == [1.0, 6.0, 6.0]
+
+
 def test_touching_nuclei_are_split_where_the_distance_map_falls() -> None:
     y, x = np.mgrid[:40, :80]
     depths = [

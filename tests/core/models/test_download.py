@@ -27,6 +27,7 @@ class Server:
         self.cut_after = None
         self.ranges = True
         self.tells_length = True
+        self.kind = "application/octet-stream"
         self.asked = []
         self.sent = 0
         server = self
@@ -51,6 +52,7 @@ class Server:
             return
         start = int(wanted[6:-1]) if wanted and self.ranges else 0
         request.send_response(206 if start else 200)
+        request.send_header("Content-Type", self.kind)
         body = self.content[start:]
         if self.tells_length:
             request.send_header("Content-Length", str(len(body)))
@@ -154,6 +156,16 @@ def test_something_of_another_size_leaves_what_came(server, tmp_path, wrong, ran
     server.content, server.ranges = content, True
     fetch(server, tmp_path / "weights.pth")
     assert (tmp_path / "weights.pth").read_bytes() == CONTENT
+
+
+def test_a_page_of_unknown_length_leaves_what_came(server, tmp_path):
+    part = tmp_path / "weights.pth.part"
+    part.write_bytes(CONTENT[:10])
+    server.content, server.ranges, server.tells_length = b"<html>", False, False
+    server.kind = "text/html; charset=utf-8"
+    with pytest.raises(DownloadError, match="login page may stand between"):
+        fetch(server, tmp_path / "weights.pth")
+    assert part.read_bytes() == CONTENT[:10]
 
 
 def test_wrong_part_does_not_stay_in_the_way(server, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,8 @@ _SMOOTHED = 5
 """Pixels that the Gaussian of the distance map reads beside a component, and one."""
 
 _SURVEY = 512
+_NEXT_TO_NOTHING = 1e-3
+"""Part of the pixels; one nucleus of 20 pixels in 512 x 512 covers a little more."""
 _MEDIAN_BY_PIXELS = 1.10
 """Median diameter by pixels over that by nuclei: the median of DSB 2018's training
 images with three nuclei or more."""
@@ -128,21 +130,53 @@ def estimate_diameter(
     Where it finds no nuclei at all, the result is the size it knows best.
     """
     samples = _sample_regions(image)
-    scales = [1.0, 0.5, 2.0, 0.25, 4.0]
-    found: float | None = None
-    for turn, default in enumerate(scales):
-        progress("measuring nuclei", turn, len(scales) + 1)
-        scale = default if found is None else scale_to(GENERATOR_DIAMETER, found)
-        measured = _measure(samples, model, config, scale)
-        found = measured or found
-        if measured and 0.5 <= measured * scale / GENERATOR_DIAMETER <= 2:
+    others = [0.5, 2.0, 0.25, 4.0]
+    progress("measuring nuclei", 0, len(others) + 2)
+    near = _measure(samples, model, config, 1.0)
+    found, scale = near.diameter, 1.0
+    if near.covered < _NEXT_TO_NOTHING:
+        found = _large_nuclei(samples, model, config, near) or found
+    for turn, default in enumerate(others, start=1):
+        if found and 0.5 <= found * scale / GENERATOR_DIAMETER <= 2:
             break
-    progress("measuring nuclei", len(scales), len(scales) + 1)
+        before = scale
+        scale = default if found is None else scale_to(GENERATOR_DIAMETER, found)
+        if scale == before:
+            # as far as one can go
+            break
+        progress("measuring nuclei", turn, len(others) + 2)
+        found = _measure(samples, model, config, scale).diameter or found
+    progress("measuring nuclei", len(others) + 1, len(others) + 2)
     if found is None:
         return GENERATOR_DIAMETER
     # once more at the scale that this asks for, where the generator sees best
     scale = scale_to(GENERATOR_DIAMETER, found)
-    return _measure(samples, model, config, scale) or found
+    return _measure(samples, model, config, scale).diameter or found
+
+
+class _Measured(NamedTuple):
+    """The typical diameter in image pixels, None of nothing, and the part covered."""
+
+    diameter: float | None
+    covered: float
+
+
+def _large_nuclei(
+    samples: list[npt.NDArray[np.uint8]],
+    model: Model,
+    config: ProposalConfig,
+    near: _Measured,
+) -> float | None:
+    """Return the diameter of nuclei that are seen from further off only, or None.
+
+    ``near`` is next to nothing. In large nuclei the generator sees specks of noise, and
+    would go after those, to the finest scale of all.
+    """
+    for scale in (0.5, 0.25):
+        far = _measure(samples, model, config, scale)
+        if far.covered >= max(_NEXT_TO_NOTHING, 10 * near.covered):
+            return far.diameter
+    return None
 
 
 def _measure(
@@ -150,28 +184,27 @@ def _measure(
     model: Model,
     config: ProposalConfig,
     scale: float,
-) -> float | None:
-    """Return the typical diameter, in image pixels, of nuclei found at one scale.
+) -> _Measured:
+    """Measure the nuclei that are found at one scale.
 
-    It is the geometric mean of two medians: of the nuclei, which specks of dirt can
-    pull down, and of their pixels, which a few large nuclei can pull up.
+    The diameter is the geometric mean of two medians: of the nuclei, which specks of
+    dirt can pull down, and of their pixels, which a few large nuclei can pull up.
     """
-    areas = [
-        np.bincount(
-            generator_labels(
-                generator_maps(sample, model, scale, mirrored=False), config
-            ).ravel()
-        )[1:]
+    regions = [
+        generator_labels(generator_maps(sample, model, scale, mirrored=False), config)
         for sample in samples
     ]
-    together = np.concatenate(areas)
+    together = np.concatenate([np.bincount(part.ravel())[1:] for part in regions])
     together = np.sort(together[together > 0])
     if len(together) == 0:
-        return None
+        return _Measured(None, 0.0)
     by_pixels = together[np.searchsorted(np.cumsum(together), together.sum() / 2)]
     by_nuclei = np.median(together)
     diameters = 2 * np.sqrt(np.array([by_nuclei, by_pixels]) / np.pi)
-    return float(np.sqrt(np.prod(diameters) / _MEDIAN_BY_PIXELS) / scale)
+    return _Measured(
+        float(np.sqrt(np.prod(diameters) / _MEDIAN_BY_PIXELS) / scale),
+        float(together.sum() / sum(part.size for part in regions)),
+    )
 
 
 def _sample_regions(image: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:

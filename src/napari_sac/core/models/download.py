@@ -165,7 +165,10 @@ def _receive(
         resumed = response.status_code == requests.codes.partial_content
         done = start if resumed else 0
         told = response.headers.get("Content-Length", "")
-        if told.isdecimal() and done + int(told) != size_bytes:
+        packed = "Content-Encoding" in response.headers
+        other_size = told.isdecimal() and done + int(told) != size_bytes
+        page = "html" in response.headers.get("Content-Type", "").lower()
+        if page or (other_size and not packed):
             # before it takes the place of what came, or gigabytes are added to it
             raise _OtherFile
         with part.open("ab" if resumed else "wb") as file:
@@ -184,8 +187,7 @@ def _kept(part: Path) -> str:
 def _reason(error: requests.RequestException) -> str:
     if isinstance(error, _OtherFile):
         return (
-            "the server sends something of another size; a proxy or a login page may "
-            "stand between"
+            "the server sends something else; a proxy or a login page may stand between"
         )
     if error.response is not None:
         return f"the server answered {error.response.status_code}"
