@@ -129,7 +129,7 @@ def main() -> int:
     model = with_weights(
         load_model(parsed.model, adapter=parsed.adapter), parsed.sam, parsed.generator
     )
-    names = names_of_split(parsed.folder, parsed.split) or set()
+    names = names_of_split(parsed.folder, parsed.split)
     found = find_pairs(parsed.folder / "images", parsed.folder / "labels")
     pairs = [p for p in found if p.name in names][parsed.first :: parsed.every]
     decoded: list[ImageScores] = []

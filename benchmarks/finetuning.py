@@ -70,7 +70,7 @@ SHARE_UNREVIEWED = 0.5
 def scores_on_val(data: Path, adapter: Path | None) -> dict[str, ImageScores]:
     """Return the scores of sac_tiny, with or without an adapter, image by image."""
     model = load_model("sac_tiny", adapter=adapter)
-    names = names_of_split(data, "val") or set()
+    names = names_of_split(data, "val")
     scores = {}
     for pair in find_pairs(data / "images", data / "labels"):
         if pair.name in names:

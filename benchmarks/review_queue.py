@@ -140,7 +140,7 @@ def report(nuclei: list[Nucleus]) -> None:
 
 def read(folder: Path, model: Model, count: int, size: int) -> list[list[Nucleus]]:
     """Return the nuclei of so many training images, spread over the split."""
-    names = names_of_split(folder, "train") or set()
+    names = names_of_split(folder, "train")
     found = find_pairs(folder / "images", folder / "labels")
     pairs = [p for p in found if p.name in names]
     images = []

@@ -499,7 +499,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     parsed = parser.parse_args()
     model = load_model(parsed.model, adapter=parsed.adapter, device=parsed.device)
-    names = names_of_split(parsed.folder, parsed.split) or set()
+    names = names_of_split(parsed.folder, parsed.split)
     listed = find_pairs(parsed.folder / "images", parsed.folder / "labels")
     pairs = [p for p in listed if p.name in names][: parsed.limit]
     efforts: list[Effort] = []

@@ -164,7 +164,7 @@ def main() -> int:
     )
     parsed = parser.parse_args()
     model = load_model(adapter=parsed.adapter)
-    names = names_of_split(parsed.folder, parsed.split) or set()
+    names = names_of_split(parsed.folder, parsed.split)
     if parsed.leave_out is not None:
         names -= {file.stem for file in parsed.leave_out.iterdir()}
     pairs = find_pairs(parsed.folder / "images", parsed.folder / "labels")

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from napari_sac.cli._options import Subparsers
 
-
 Report = dict[str, dict[str, str]]
 """Section to name to value; every value is text for people."""
 

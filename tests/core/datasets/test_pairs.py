@@ -155,7 +155,8 @@ def test_labels_of_another_size_than_their_image_are_refused(folders):
 
 
 def test_a_list_says_which_names_are_of_a_split(tmp_path):
-    assert names_of_split(tmp_path, "train") is None
+    with pytest.raises(LabelFormatError, match=r"has no splits\.csv"):
+        names_of_split(tmp_path, "train")
     (tmp_path / "splits.csv").write_text("id,split\na,train\nb,val\nc,train\n")
     assert names_of_split(tmp_path, "train") == {"a", "c"}
     assert names_of_split(tmp_path, "test") == set()

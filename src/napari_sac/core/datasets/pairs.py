@@ -112,14 +112,20 @@ def load_pair(pair: ImageLabelPair, *, separate: bool = False) -> LabelledImage:
     return LabelledImage(pair.name, image, labels)
 
 
-def names_of_split(folder: Path, split: str) -> set[str] | None:
+def names_of_split(folder: Path, split: str) -> set[str]:
     """Return the names that ``splits.csv`` (columns ``id``, ``split``) gives a split.
 
-    None if the folder has no such file.
+    Raises
+    ------
+    LabelFormatError
+        If the folder has no such file.
     """
     file = folder / SPLITS_FILE
     if not file.exists():
-        return None
+        raise LabelFormatError(
+            f"{folder} has no {SPLITS_FILE}, which says which images are of a split. "
+            "Nothing was read; choose the folder of a collection that has one."
+        )
     with file.open(newline="", encoding="utf-8") as lines:
         return {row["id"] for row in csv.DictReader(lines) if row["split"] == split}
 

@@ -26,7 +26,7 @@ GENERATOR_DIAMETER = 24.0
 
 _TILE = 1024
 
-_BYTES_A_PIXEL, _BYTES_A_PIXEL_OF_A_TILE = 20, 600
+_BYTES_A_PIXEL, _BYTES_A_PIXEL_OF_A_TILE = 24, 600
 """Of memory, for maps and what is read off them, and while the generator looks at a
 tile with its halo; no less than ``benchmarks/memory.py`` measures."""
 

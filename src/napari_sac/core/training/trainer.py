@@ -19,7 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_sac.core.datasets.pairs import find_pairs, load_pair, names_of_split
+from napari_sac.core.datasets.pairs import (
+    SPLITS_FILE,
+    find_pairs,
+    load_pair,
+    names_of_split,
+)
 from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.io import normalise_image
 from napari_sac.core.models.prompt_generator import generator_input
@@ -358,13 +363,10 @@ def load_training_images(
     """
     images = []
     for folder in folders:
-        names = names_of_split(folder, "train")
+        listed = (folder / SPLITS_FILE).exists()
+        names = names_of_split(folder, "train") if listed else set()
         for pair in find_pairs(folder / "images", folder / "labels"):
-            if (
-                pair.name in names
-                if names is not None
-                else not pair.name.startswith("test")
-            ):
+            if pair.name in names if listed else not pair.name.startswith("test"):
                 loaded = load_pair(pair)
                 images.append(
                     prepare_image(
