@@ -212,6 +212,15 @@ def test_a_narrow_picture_is_no_channels() -> None:
         assert current_plane(layer, (0.0,) * len(shape)).read().shape[2] == 3
 
 
+def test_the_labels_of_axes_say_what_is_channels() -> None:
+    thin = np.zeros((90, 100, 5), np.uint8)
+    strip = Image(thin, rgb=False, axis_labels=("z", "y", "x"))
+    assert current_plane(strip, (0.0,) * 3).read().shape == (100, 5, 3)
+    wide = Image(np.zeros((9, 9, 40), np.uint8), axis_labels=("y", "x", "c"))
+    with pytest.raises(ImageFormatError, match="looks like channels"):
+        current_plane(wide, (0.0,) * 3).read()
+
+
 def test_a_drive_that_is_gone_is_told_as_what_it_is() -> None:
     def gone(block_id: object) -> np.ndarray:
         raise OSError("No such device")

@@ -149,9 +149,12 @@ class ImagePlane:
         shape = self.data.shape
         if self.layer.rgb or len(shape) < 3:
             return False
-        named = str(self.layer.axis_labels[-1]).lower() in _CHANNEL_LABELS
+        label = str(self.layer.axis_labels[-1]).lower()
+        if not label.lstrip("-").isdigit():
+            return label in _CHANNEL_LABELS
+        # nobody labelled it: a picture is seldom that thin
         thin = shape[-1] <= _MOST_CHANNELS and min(shape[-3:-1]) > 4 * _MOST_CHANNELS
-        return named or thin
+        return bool(thin)
 
     def _at(self, channel: int) -> tuple[int, ...]:
         index = list(self.index)
