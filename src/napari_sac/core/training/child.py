@@ -238,7 +238,6 @@ def _finetune(folder: Path, request: RunRequest, reporter: _Reporter) -> Outcome
         data=split(request.images, learned_by(parent).nuclei),
         output=folder,
         config=request.config,
-        original=request.original,
         title=request.title,
         description=request.description,
         tissue=request.tissue,

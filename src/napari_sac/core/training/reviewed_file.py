@@ -105,12 +105,12 @@ def read_images(file: Path, described: object) -> list[ReviewedImage]:
     result = []
     with zipfile.ZipFile(file) as archive:
         for i, one in enumerate(described):
-            height, width = (check_count(n, _MOST_PIXELS) for n in one["shape"])
+            height, width = (_check_count(n, _MOST_PIXELS) for n in one["shape"])
             pixels += height * width
             if pixels > _MOST_PIXELS:
                 raise ValueError("the images are too large")
             points = [
-                check_count(one[n], _MOST_PIXELS) for n in ("rejected", "negatives")
+                _check_count(one[n], _MOST_PIXELS) for n in ("rejected", "negatives")
             ]
             layout = _layout((height, width), *points)
             arrays = {
@@ -186,7 +186,7 @@ def check_text(value: object) -> str:
     return value
 
 
-def check_count(value: object, most: int) -> int:
+def _check_count(value: object, most: int) -> int:
     """Return a whole number from 0 to ``most``, or raise ``ValueError``."""
     if type(value) is not int or not 0 <= value <= most:
         raise ValueError("a number is out of range")

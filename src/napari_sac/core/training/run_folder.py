@@ -29,7 +29,6 @@ from napari_sac.core.models.adapter import INFO_FILE
 from napari_sac.core.training.events import Request
 from napari_sac.core.training.reviewed_file import (
     check_amount,
-    check_count,
     check_text,
     describe_image,
     read_images,
@@ -80,8 +79,6 @@ class RunRequest:
         What to learn from; the run sets a part of it aside.
     config : FinetuneConfig
     device : {"auto", "cpu", "cuda", "mps"}
-    original : tuple of ReviewedImage
-        A little of what the model was trained on before, against forgetting.
     title, description, tissue, licence : str
         For the adapter.
     """
@@ -91,7 +88,6 @@ class RunRequest:
     images: tuple[ReviewedImage, ...]
     config: FinetuneConfig
     device: str = "auto"
-    original: tuple[ReviewedImage, ...] = ()
     title: str = ""
     description: str = ""
     tissue: str = ""
@@ -170,17 +166,15 @@ def save_request(folder: Path, request: RunRequest) -> None:
         raise OutputError(
             f"There is a run in {folder} already, and it was kept. Choose another name."
         )
-    images = [*request.images, *request.original]
-    check_amount(images)
+    check_amount(request.images)
     values = {
         "format": FORMAT,
         "adapter": request.adapter,
         "config": asdict(request.config),
-        "images": [describe_image(one) for one in images],
-        "original": len(request.original),
+        "images": [describe_image(one) for one in request.images],
     } | {name: getattr(request, name) for name in _TEXTS}
     with atomic_path(run / _DATA) as partial:
-        write_images(partial, images)
+        write_images(partial, request.images)
     # the request comes last: with it the run is there, and whole
     with atomic_path(run / _REQUEST) as partial:
         partial.write_text(json.dumps(values, indent=1), encoding="utf-8")
@@ -205,15 +199,7 @@ def load_request(folder: Path) -> RunRequest:
         adapter = None if values["adapter"] is None else check_text(values["adapter"])
         config = _config(values["config"])
         images = read_images(run / _DATA, values["images"])
-        original = check_count(values["original"], len(images))
-    learned = len(images) - original
-    return RunRequest(
-        adapter=adapter,
-        images=tuple(images[:learned]),
-        config=config,
-        original=tuple(images[learned:]),
-        **texts,
-    )
+    return RunRequest(adapter=adapter, images=tuple(images), config=config, **texts)
 
 
 _DAMAGED = (
