@@ -19,6 +19,7 @@ import numpy as np
 
 from napari_sac.core.errors import OutputError, TrainingDataError
 from napari_sac.core.models.adapter import INFO_FILE
+from napari_sac.core.training.run_folder import REPORT, RUN
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
 from napari_sac.viewer.planes import IMAGE_ORIGIN
 from napari_sac.viewer.regions import inside_polygon
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from napari_sac.core.types import BoolArray, FloatArray
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.planes import ImagePlane
-
-RUN, REPORT, REPORT_PAGE = "run", "report.json", "report.html"
-"""What a run leaves in its folder."""
 
 SCORES = {"f1": "F1", "pq": "PQ", "aji": "AJI", "dice": "Dice"}
 """Names of scores in a report, and for people."""

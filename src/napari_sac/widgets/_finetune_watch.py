@@ -10,6 +10,10 @@ from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_sac.core.training.events import Request
 from napari_sac.core.training.run_folder import (
+    CURVE,
+    RUN,
+    STATUS,
+    VALIDATION,
     Phase,
     RunStatus,
     ask_for,
@@ -23,7 +27,6 @@ from napari_sac.core.training.run_folder import (
     read_validation,
     read_wish,
 )
-from napari_sac.viewer.finetuning import RUN
 from napari_sac.widgets._worker import start_program
 
 if TYPE_CHECKING:
@@ -146,7 +149,7 @@ class RunWatch(QObject):
         # first the process, then what it said last
         running = self._is_running(folder)
         status = self.status
-        if self._is_new(folder / RUN / "status.json") or not running:
+        if self._is_new(folder / RUN / STATUS) or not running:
             status = read_status(folder)
         if running and status is not None and status.phase in _ENDED:
             # said by the process before this one
@@ -165,8 +168,7 @@ class RunWatch(QObject):
             self.changed.emit()
 
     def _look_at_results(self, folder: Path) -> None:
-        tables = ("curve.csv", "validation.csv")
-        news = [self._is_new(folder / RUN / name) for name in tables]
+        news = [self._is_new(folder / RUN / name) for name in (CURVE, VALIDATION)]
         if any(news):
             curves = Curves(read_curve(folder), read_validation(folder))
             self.curves_changed.emit(curves)

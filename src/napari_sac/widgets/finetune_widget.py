@@ -22,6 +22,7 @@ from napari_sac.core.models.adapter import (
 )
 from napari_sac.core.models.registry import get_spec, licence_of
 from napari_sac.core.training.run_folder import (
+    REPORT_PAGE,
     RunRequest,
     find_runs,
     is_running,
@@ -31,7 +32,6 @@ from napari_sac.core.training.run_folder import (
 )
 from napari_sac.viewer.adapters import adapter_path
 from napari_sac.viewer.finetuning import (
-    REPORT_PAGE,
     PairFolders,
     SavedSession,
     copy_annotation,

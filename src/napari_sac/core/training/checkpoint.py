@@ -18,8 +18,11 @@ from napari_sac.core.training.run import adapter_parameters, learn_in_last
 from napari_sac.core.training.run_folder import (
     BEFORE,
     CHECKPOINT,
+    CURVE,
+    REPORT,
     RUN,
     SETTINGS,
+    VALIDATION,
     is_begun,
 )
 from napari_sac.core.training.stepping import rates_of
@@ -41,7 +44,7 @@ def finished_report(job: Job, resume: bool) -> dict[str, Any] | None:
     OutputError
         If there is a run and it is not to be resumed, or was begun with other settings.
     """
-    finished = job.output / "report.json"
+    finished = job.output / REPORT
     used = (job.output / INFO_FILE).exists() or is_begun(job.output)
     if resume and finished.is_file() and (job.output / INFO_FILE).is_file():
         # one that was made elsewhere has only what came of it
@@ -168,6 +171,6 @@ def take_up(run: Run) -> None:
     run.rates = rates_of(run, saved["steps"])
     run.train_seconds += state.seconds
     if run.team.leads:
-        for name in ("curve.csv", "validation.csv"):
+        for name in (CURVE, VALIDATION):
             drop_rows_after(run.folder / name, state.step)
     run.tell(f"Going on at step {state.step} of {run.rates.steps}.")

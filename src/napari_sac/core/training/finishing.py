@@ -17,7 +17,7 @@ from napari_sac.core.training.events import Comparing
 from napari_sac.core.training.lineage import learned_by, write_learned
 from napari_sac.core.training.report import RunRecord, write_report
 from napari_sac.core.training.run import Outcome, weights_in_place
-from napari_sac.core.training.run_folder import BEFORE, CHECKPOINT
+from napari_sac.core.training.run_folder import BEFORE, CHECKPOINT, REPORT
 from napari_sac.core.training.validation import held_out_parts, predict
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def finish(run: Run, begun: float, stopped: bool) -> Outcome:
 
 def _outcome_of_others(run: Run) -> Outcome:
     """Return what the first process wrote."""
-    report = json.loads((run.job.output / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((run.job.output / REPORT).read_text(encoding="utf-8"))
     return Outcome(find_adapter(run.job.output), report)
 
 
@@ -119,5 +119,4 @@ def _record(
         training_nuclei=sum(one.count for one in job.data.training),
         notes=tuple(run.notes),
         config=asdict(job.config),
-        run_folder=run.folder,
     )

@@ -24,7 +24,12 @@ from napari_sac.core.io import atomic_path
 from napari_sac.core.progress import format_bytes
 from napari_sac.core.training.comparison import COMPARED
 from napari_sac.core.training.curves import draw_curves
-from napari_sac.core.training.tables import read_table
+from napari_sac.core.training.run_folder import (
+    REPORT,
+    REPORT_PAGE,
+    read_curve,
+    read_validation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +77,6 @@ class RunRecord:
     training_nuclei: int
     notes: tuple[str, ...]
     config: dict[str, Any]
-    run_folder: Path
 
 
 def write_report(
@@ -89,21 +93,17 @@ def write_report(
         If a file cannot be written.
     """
     content = _content(record, comparison)
-    curves = {
-        name: read_table(record.run_folder / f"{name}.csv")
-        for name in ("curve", "validation")
-    }
+    curves = {"curve": read_curve(folder), "validation": read_validation(folder)}
     page = _page(record, comparison, compared, curves)
-    with atomic_path(folder / "report.html") as partial:
+    with atomic_path(folder / REPORT_PAGE) as partial:
         partial.write_text(page, encoding="utf-8")
-    with atomic_path(folder / "report.json") as partial:
+    with atomic_path(folder / REPORT) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return content
 
 
 def _content(record: RunRecord, comparison: Comparison) -> dict[str, Any]:
     values = asdict(record)
-    del values["run_folder"]
     for name in ("held_out_names", "training_names", "notes"):
         values[name] = list(values[name])
     verdict = asdict(comparison)

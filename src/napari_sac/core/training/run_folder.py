@@ -54,9 +54,14 @@ LOG_FILE = "log.txt"
 CHECKPOINT, SETTINGS, BEFORE = "checkpoint.pt", "job.json", "before.npz"
 """What is learned so far, what the run was begun with, and what the old weights saw."""
 
-_REQUEST, _DATA, _STATUS, _WISH = "request.json", "data.npz", "status.json", "wish"
+STATUS, CURVE, VALIDATION = "status.json", "curve.csv", "validation.csv"
+"""How it goes, and the tables of its losses and of its scores, in the subfolder."""
+
+REPORT, REPORT_PAGE = "report.json", "report.html"
+"""What it came to, for programs and for people, beside the subfolder."""
+
+_REQUEST, _DATA, _WISH = "request.json", "data.npz", "wish"
 _LOCK, _EXAMPLE = "lock", "example.png"
-_REPORTS = ("report.html", "report.json")
 _MOST_JSON_BYTES = 1 << 22
 _PROBE_SECONDS = 0.03
 _TRIES = 5
@@ -257,7 +262,7 @@ def write_status(folder: Path, status: RunStatus) -> None:
     OutputError
         If it cannot be written.
     """
-    _replace(folder / RUN / _STATUS, json.dumps(asdict(status)))
+    _replace(folder / RUN / STATUS, json.dumps(asdict(status)))
 
 
 def _replace(file: Path, text: str) -> None:
@@ -276,7 +281,7 @@ def _replace(file: Path, text: str) -> None:
 
 def read_status(folder: Path) -> RunStatus | None:
     """Return how a run goes, or None if it said nothing yet, or is gone."""
-    text = _read_small(folder / RUN / _STATUS)
+    text = _read_small(folder / RUN / STATUS)
     try:
         values = json.loads(text)
         return RunStatus(
@@ -385,12 +390,12 @@ def read_wish(folder: Path) -> Request:
 
 def read_curve(folder: Path) -> dict[str, list[float]]:
     """Return the columns of the training's curve: step, seconds, rate, loss, ..."""
-    return read_table(folder / RUN / "curve.csv")
+    return read_table(folder / RUN / CURVE)
 
 
 def read_validation(folder: Path) -> dict[str, list[float]]:
     """Return the columns of the validations: step, seconds, and the scores."""
-    return read_table(folder / RUN / "validation.csv")
+    return read_table(folder / RUN / VALIDATION)
 
 
 def example_path(folder: Path) -> Path:
@@ -484,7 +489,7 @@ def remove_run(folder: Path) -> None:
     """
     shutil.rmtree(folder / RUN, ignore_errors=True)
     if not (folder / INFO_FILE).exists():
-        for name in _REPORTS:
+        for name in (REPORT, REPORT_PAGE):
             with suppress(OSError):
                 (folder / name).unlink()
     with suppress(OSError):

@@ -18,6 +18,7 @@ from napari_sac.core.training.run import (
     learn_in_last,
     learning_parameters,
 )
+from napari_sac.core.training.run_folder import CURVE
 from napari_sac.core.training.tables import append_row
 from napari_sac.core.training.trainer import (
     averaging_decay,
@@ -126,7 +127,7 @@ def log(run: Run) -> None:
     rate = run.row[-1]["rate"]
     rows = [{k: v for k, v in one.items() if k != "rate"} for one in run.row]
     row = mean_row(run.state.step, run.state.seconds, rate, rows)
-    append_row(run.folder / "curve.csv", row)
+    append_row(run.folder / CURVE, row)
     run.row.clear()
     pace = run.state.seconds / run.state.step
     left = min(

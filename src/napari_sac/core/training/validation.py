@@ -15,7 +15,7 @@ from napari_sac.core.training.comparison import limit_to_known
 from napari_sac.core.training.events import Validated
 from napari_sac.core.training.preparation import own_diameter
 from napari_sac.core.training.run import as_model, weights_in_place
-from napari_sac.core.training.run_folder import BEFORE
+from napari_sac.core.training.run_folder import BEFORE, VALIDATION
 from napari_sac.core.training.tables import append_row, drop_rows_after
 from napari_sac.core.training.training_set import crop_to_known
 
@@ -109,8 +109,8 @@ def validate(run: Run) -> None:
         run.best = _copied(state.averages)
     row = {"step": float(state.step), "seconds": round(state.seconds, 1)}
     row |= {name: round(value, 4) for name, value in asdict(scores).items()}
-    drop_rows_after(run.folder / "validation.csv", state.step - 1)
-    append_row(run.folder / "validation.csv", row)
+    drop_rows_after(run.folder / VALIDATION, state.step - 1)
+    append_row(run.folder / VALIDATION, row)
     first = run.windows[0]
     run.listen(Validated(state.step, scores, best, first.image, found[0], first.labels))
 
