@@ -204,8 +204,8 @@ def case_memory(data: Path, output: Path, minutes: float) -> dict[str, Any]:
     from napari_sac.core.models.prompt_generator import PromptGenerator
     from napari_sac.core.training.joint_step import Pool, add_gradients, draw_batch
     from napari_sac.core.training.memory import Plan, measure_memory
+    from napari_sac.core.training.optimization import TrainingState, make_optimizer
     from napari_sac.core.training.sampling import prepare_image
-    from napari_sac.core.training.trainer import TrainingState, make_optimizer
 
     device = select_device()
     spec = get_spec("vit_b")

@@ -20,8 +20,8 @@ from napari_sac.core.training.joint_step import (
     draw_batch,
 )
 from napari_sac.core.training.memory import Plan
+from napari_sac.core.training.optimization import TrainingState, make_optimizer
 from napari_sac.core.training.sampling import prepare_image
-from napari_sac.core.training.trainer import TrainingState, make_optimizer
 
 FULL = FinetuneConfig(batch_size=4, prompts_per_crop=4)
 QUICK = replace(FULL, quick=True)

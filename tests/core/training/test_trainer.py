@@ -12,12 +12,13 @@ import torch
 from synthetic import build_tiny_model, draw_nuclei
 
 from napari_sac.core.config import TrainingConfig
-from napari_sac.core.errors import LabelFormatError
+from napari_sac.core.errors import LabelFormatError, OutputError
 from napari_sac.core.models.lora import inject_lora, set_trainable
 from napari_sac.core.models.registry import load_model
 from napari_sac.core.models.weight_files import write_generator
 from napari_sac.core.training import trainer
 from napari_sac.core.training.base_model import write_sam
+from napari_sac.core.training.optimization import TrainingState, make_optimizer
 from napari_sac.core.training.sampling import (
     Crops,
     TrainingImage,
@@ -26,10 +27,9 @@ from napari_sac.core.training.sampling import (
     prepare_image,
 )
 from napari_sac.core.training.trainer import (
-    TrainingState,
     generator_step,
     load_training_images,
-    make_optimizer,
+    save_checkpoint,
     train,
     train_step,
 )
@@ -93,6 +93,13 @@ def test_a_stopped_training_goes_on(
     train(again, images, tmp_path, replace(CONFIG, steps=40), count)
     assert steps == list(range(20, 40))
     assert [int(r["step"]) for r in rows_of(tmp_path)] == [20, 40]
+
+
+def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").mkdir()
+    with pytest.raises(OutputError, match="could not be written"):
+        save_checkpoint(base_state(), tmp_path / "checkpoint.pt")
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 def test_minutes_end_a_training(images: list[TrainingImage], tmp_path: Path) -> None:

@@ -38,13 +38,9 @@ from napari_sac.core.models.registry import (
     weights_sha256,
 )
 from napari_sac.core.models.weight_files import read_weights
+from napari_sac.core.training.optimization import TrainingState, make_optimizer
 from napari_sac.core.training.preparation import mark_proposals
-from napari_sac.core.training.trainer import (
-    TrainingState,
-    load_training_images,
-    make_optimizer,
-    train,
-)
+from napari_sac.core.training.trainer import load_training_images, train
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam

@@ -31,12 +31,11 @@ from napari_sac.core.models.registry import DEFAULT_MODEL, get_spec, load_model
 from napari_sac.core.models.sam import build_sam
 from napari_sac.core.models.weight_files import write_generator, write_weights
 from napari_sac.core.training.growth import widen_generator
+from napari_sac.core.training.optimization import TrainingState, make_optimizer
 from napari_sac.core.training.preparation import mark_proposals
 from napari_sac.core.training.trainer import (
-    TrainingState,
     generator_step,
     load_training_images,
-    make_optimizer,
     train,
 )
 

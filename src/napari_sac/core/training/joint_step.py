@@ -35,6 +35,7 @@ from napari_sac.core.training.losses import (
     mask_losses,
     mask_targets,
 )
+from napari_sac.core.training.optimization import SEMANTIC_WEIGHT, TrainingState
 from napari_sac.core.training.sampling import (
     Crops,
     PromptBatch,
@@ -42,7 +43,6 @@ from napari_sac.core.training.sampling import (
     draw_crops,
     draw_prompts,
 )
-from napari_sac.core.training.trainer import SEMANTIC_WEIGHT, TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,8 +16,8 @@ from napari_sac.core.models.lora import inject_lora, set_trainable
 from napari_sac.core.models.registry import Model, load_model, weights_sha256
 from napari_sac.core.training.events import Request, Told, Working
 from napari_sac.core.training.memory import Plan
+from napari_sac.core.training.optimization import TrainingState, make_optimizer
 from napari_sac.core.training.run_folder import RUN
-from napari_sac.core.training.trainer import TrainingState, make_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,6 +13,12 @@ from napari_sac.core.errors import DeviceError
 from napari_sac.core.training.events import Stepped
 from napari_sac.core.training.joint_step import PARTS, add_gradients, draw_batch
 from napari_sac.core.training.memory import smaller_plans
+from napari_sac.core.training.optimization import (
+    averaging_decay,
+    clip_gradients,
+    learning_rate,
+    mean_row,
+)
 from napari_sac.core.training.run import (
     adapter_parameters,
     learn_in_last,
@@ -20,12 +26,6 @@ from napari_sac.core.training.run import (
 )
 from napari_sac.core.training.run_folder import CURVE
 from napari_sac.core.training.tables import append_row
-from napari_sac.core.training.trainer import (
-    averaging_decay,
-    clip_gradients,
-    learning_rate,
-    mean_row,
-)
 
 if TYPE_CHECKING:
     from napari_sac.core.config import TrainingConfig

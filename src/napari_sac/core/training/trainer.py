@@ -1,4 +1,4 @@
-"""One training loop for the base model and for adapters: crops in, weights out.
+"""The training of the shipped weights: crops in, weights out.
 
 Which parameters learn is decided by the caller (``requires_grad``), and so is which
 batch normalisations follow the data (``train()`` and ``eval()``).
@@ -6,17 +6,14 @@ batch normalisations follow the data (``train()`` and ``eval()``).
 
 from __future__ import annotations
 
-import math
-import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from napari_sac.core.datasets.pairs import (
@@ -26,7 +23,7 @@ from napari_sac.core.datasets.pairs import (
     names_of_split,
 )
 from napari_sac.core.errors import LabelFormatError
-from napari_sac.core.io import normalise_image
+from napari_sac.core.io import atomic_path, normalise_image
 from napari_sac.core.models.prompt_generator import generator_input
 from napari_sac.core.training.forward import (
     decode_crops,
@@ -41,6 +38,14 @@ from napari_sac.core.training.forward import (
     windows_of_cells,
 )
 from napari_sac.core.training.losses import generator_loss, mask_loss, mask_targets
+from napari_sac.core.training.optimization import (
+    SEMANTIC_WEIGHT,
+    TrainingState,
+    averaging_decay,
+    clip_gradients,
+    learning_rate,
+    mean_row,
+)
 from napari_sac.core.training.sampling import (
     Crops,
     PromptBatch,
@@ -56,72 +61,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
-    from segment_anything.modeling import Sam
 
     from napari_sac.core.config import TrainingConfig
-    from napari_sac.core.models.prompt_generator import PromptGenerator
-    from napari_sac.core.models.registry import ModelSpec
 
-Step = Callable[
-    ["TrainingState", Crops, PromptBatch, "TrainingConfig"], dict[str, float]
-]
+Step = Callable[[TrainingState, Crops, PromptBatch, "TrainingConfig"], dict[str, float]]
 """Learns from a batch and returns the parts of its loss."""
-
-SEMANTIC_WEIGHT = 0.15
-"""Of the loss of the one decoding with all prompts, beside that of single nuclei."""
-
-
-@dataclass(eq=False)
-class TrainingState:
-    """All that a checkpoint holds: networks, optimizer, averages, how far it is.
-
-    ``auxiliary`` reads dense maps off the embedding while the base model is trained,
-    and is thrown away afterwards; None for adapters.
-    """
-
-    spec: ModelSpec
-    sam: Sam
-    generator: PromptGenerator
-    auxiliary: nn.Module | None
-    optimizer: torch.optim.Optimizer
-    averages: dict[str, Tensor] = field(default_factory=dict)
-    step: int = 0
-    seconds: float = 0.0
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks lie."""
-        device: torch.device = next(self.sam.parameters()).device
-        return device
-
-    def networks(self) -> nn.ModuleDict:
-        """Return what is saved, under stable names."""
-        parts: dict[str, nn.Module] = {"sam": self.sam, "generator": self.generator}
-        if self.auxiliary is not None:
-            parts["auxiliary"] = self.auxiliary
-        return nn.ModuleDict(parts)
-
-    def use_averages(self) -> None:
-        """Put the running averages in the place of the weights, in place."""
-        self.networks().load_state_dict(self.averages, strict=False)
-
-
-def make_optimizer(
-    modules: Sequence[nn.Module], config: TrainingConfig
-) -> torch.optim.Optimizer:
-    """Return AdamW over what requires gradients; only matrices decay."""
-    trained = [p for m in modules for p in m.parameters() if p.requires_grad]
-    return torch.optim.AdamW(
-        [
-            {
-                "params": [p for p in trained if p.ndim > 1],
-                "weight_decay": config.weight_decay,
-            },
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-        betas=(0.9, 0.98),
-    )
 
 
 def train(
@@ -257,12 +201,6 @@ def generator_step(
     return {"maps": loss.item()}
 
 
-def clip_gradients(state: TrainingState) -> None:
-    """Shorten the gradients of SAM and of the generator, each by themselves."""
-    nn.utils.clip_grad_norm_(state.sam.parameters(), 1.0)
-    nn.utils.clip_grad_norm_(state.generator.parameters(), 2.0)
-
-
 def auxiliary_loss(maps: Tensor, crops: Crops, nucleus_diameter: float) -> Tensor:
     """Return the loss of dense maps (B, 4, S / 2, S / 2) read off the embedding.
 
@@ -299,11 +237,6 @@ def _offsets_to_middle(labels: Tensor) -> Tensor:
     return torch.stack(parts).reshape(2, height, width)
 
 
-def averaging_decay(step: int, highest: float) -> float:
-    """Return the decay of the averages: less at first, to forget the first weights."""
-    return min(highest, (1 + step) / (10 + step))
-
-
 def update_averages(state: TrainingState, decay: float) -> None:
     """Move the running averages of the weights, which are what is kept in the end."""
     decay = averaging_decay(state.step, decay)
@@ -317,19 +250,25 @@ def update_averages(state: TrainingState, decay: float) -> None:
 
 
 def save_checkpoint(state: TrainingState, path: Path) -> None:
-    """Write all that is needed to go on, atomically."""
-    temporary = path.with_suffix(".part")
-    torch.save(
-        {
-            "networks": state.networks().state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "averages": state.averages,
-            "step": state.step,
-            "seconds": state.seconds,
-        },
-        temporary,
-    )
-    os.replace(temporary, path)
+    """Write all that is needed to go on, atomically.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    # given a path, torch raises something else than OSError where it cannot write
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        torch.save(
+            {
+                "networks": state.networks().state_dict(),
+                "optimizer": state.optimizer.state_dict(),
+                "averages": state.averages,
+                "step": state.step,
+                "seconds": state.seconds,
+            },
+            file,
+        )
 
 
 def load_checkpoint(state: TrainingState, path: Path) -> None:
@@ -385,30 +324,3 @@ def _fraction(state: TrainingState, config: TrainingConfig) -> float:
     of_steps = state.step / config.steps
     of_time = state.seconds / (60 * config.max_minutes) if config.max_minutes else 0.0
     return max(of_steps, of_time)
-
-
-def learning_rate(step: int, done: float, config: TrainingConfig) -> float:
-    """Return the rate of a step: a linear start, then a cosine down to 2 percent.
-
-    Parameters
-    ----------
-    step : int
-    done : float
-        Part of the training that is over, in [0, 1].
-    config : TrainingConfig
-    """
-    warm = min(1.0, (step + 1) / config.warm_up_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-    return config.learning_rate * warm * (0.02 + 0.98 * cosine)
-
-
-def mean_row(
-    step: int, seconds: float, rate: float, recent: list[dict[str, float]]
-) -> dict[str, float]:
-    """Return a row of ``curve.csv``: the means of the last steps' losses."""
-    row = {"step": float(step), "seconds": round(seconds, 1), "rate": rate}
-    for name in recent[0]:
-        values = np.array([one[name] for one in recent])
-        known = values[~np.isnan(values)]
-        row[name] = round(float(known.mean()), 4) if len(known) else math.nan
-    return row

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from napari_sac.core.training.optimization import TrainingState
     from napari_sac.core.training.run import Run
-    from napari_sac.core.training.trainer import TrainingState
     from napari_sac.core.training.training_set import ReviewedImage, TrainingSet
 
 _SECONDS = "seconds"
