@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari_sac.cli._options import adapter_or_folder, add_option, add_view_options
 from napari_sac.cli._terminal import say
-from napari_sac.core.config import FinetuneConfig
+from napari_sac.core.config import DEFAULT_MODEL, FinetuneConfig
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import TrainingDataError
 from napari_sac.core.training.events import Stepped, Told, Validated
@@ -74,7 +74,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--model",
         metavar="NAME",
-        help="base model; by default the adapter's, or sac_tiny",
+        help=f"base model; by default the adapter's, or {DEFAULT_MODEL}",
     )
     parser.add_argument(
         "--adapter",
@@ -144,7 +144,7 @@ def _find_problem(args: argparse.Namespace) -> str | None:
 
 def _make_job(args: argparse.Namespace) -> Job:
     from napari_sac.core.models.adapter import find_adapter
-    from napari_sac.core.models.registry import DEFAULT_MODEL, licence_of
+    from napari_sac.core.models.registry import licence_of
     from napari_sac.core.training.lineage import learned_by
     from napari_sac.core.training.run import Job
     from napari_sac.core.training.training_set import (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from napari_sac.cli._options import adapter_or_folder, add_option, add_view_options
 from napari_sac.cli._terminal import make_folder, progress_line, say
-from napari_sac.core.config import DecodeConfig, ProposalConfig
+from napari_sac.core.config import DEFAULT_MODEL, DecodeConfig, ProposalConfig
 from napari_sac.core.device import DEVICE_NAMES, is_out_of_memory
 from napari_sac.core.errors import (
     ImageFormatError,
@@ -69,7 +69,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--model",
         metavar="NAME",
         help="as 'napari-sac models' lists them; by default the one that the adapter "
-        "was trained on, or sac_tiny",
+        f"was trained on, or {DEFAULT_MODEL}",
     )
     parser.add_argument(
         "--adapter",
@@ -152,7 +152,7 @@ def _describe_failure(error: Exception) -> str:
 
 def _load(args: argparse.Namespace) -> Model:
     from napari_sac.core.models.adapter import find_adapter
-    from napari_sac.core.models.registry import DEFAULT_MODEL, load_model
+    from napari_sac.core.models.registry import load_model
 
     name = args.model
     if name is None:

@@ -16,6 +16,8 @@ Stain = Literal["haematoxylin"]
 STAINS: tuple[Stain, ...] = ("haematoxylin",)
 """The stains of tissue that can be looked at alone."""
 
+DEFAULT_MODEL = "sac_tiny"
+
 
 class _Dataclass(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]

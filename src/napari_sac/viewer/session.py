@@ -17,8 +17,7 @@ import numpy as np
 from napari.layers import Image
 from psygnal import Signal
 
-from napari_sac.core.config import DecodeConfig
-from napari_sac.core.models.registry import DEFAULT_MODEL
+from napari_sac.core.config import DEFAULT_MODEL, DecodeConfig
 from napari_sac.core.session.history import History
 from napari_sac.core.session.recovery import is_unsaved
 from napari_sac.core.session.state import AnnotationState, Settings

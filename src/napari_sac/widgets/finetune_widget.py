@@ -86,7 +86,6 @@ if TYPE_CHECKING:
     from napari_sac.viewer.finetuning import Counts, Source
 
 _REFRESH_MILLISECONDS = 150
-_FEWEST_TO_PROVE = 4
 
 Choice = tuple[str, str | None]
 
@@ -441,7 +440,10 @@ class FinetuneWidget(QWidget):
         return NOTHING_CHECKED if usable and not self.sources.chosen() else NO_NUCLEUS
 
     def _hint(self) -> str:
-        return FEW_NUCLEI if self._nuclei() < _FEWEST_TO_PROVE else ""
+        # imported late: it takes long, which opening a dock need not
+        from napari_sac.core.training.training_set import FEWEST_TO_SPLIT
+
+        return FEW_NUCLEI if self._nuclei() < FEWEST_TO_SPLIT else ""
 
     def _nuclei(self) -> int:
         return sum(line.counts.nuclei for line in self.sources.chosen())

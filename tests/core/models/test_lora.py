@@ -89,7 +89,7 @@ def test_chosen_blocks_alone_have_lora(sam):
 
 def test_block_that_is_not_there_is_a_wrong_call(sam):
     with pytest.raises(ValueError, match="not found"):
-        inject_lora(sam, blocks=[7])
+        inject_lora(sam, rank=4, blocks=[7])
 
 
 @pytest.mark.parametrize("alpha", [None, 3, 16])

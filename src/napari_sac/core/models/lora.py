@@ -28,7 +28,7 @@ _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
 def lora_config(
-    rank: int = 8, alpha: float | None = None, blocks: Iterable[int] | None = None
+    rank: int, alpha: float | None = None, blocks: Iterable[int] | None = None
 ) -> LoraConfig:
     """Return peft's configuration of LoRA on q and v.
 
@@ -55,7 +55,7 @@ def lora_config(
 
 def inject_lora(
     sam: Sam,
-    rank: int = 8,
+    rank: int,
     alpha: float | None = None,
     blocks: Iterable[int] | None = None,
 ) -> None:

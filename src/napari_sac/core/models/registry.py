@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from safetensors import SafetensorError, safe_open
 
+from napari_sac.core.config import DEFAULT_MODEL
 from napari_sac.core.device import Device, is_out_of_memory, select_device
 from napari_sac.core.errors import (
     DeviceError,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 ArchitectureName = Literal["sac_tiny", "vit_b", "vit_l", "vit_h"]
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
-DEFAULT_MODEL = "sac_tiny"
 
 _NOTE = "napari_sac"
 _NOTE_FORMAT = 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sac.core.config import DecodeConfig, ProposalConfig
+from napari_sac.core.config import DEFAULT_MODEL, DecodeConfig, ProposalConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Settings:
         None until a model was loaded.
     """
 
-    model: str = "sac_tiny"
+    model: str = DEFAULT_MODEL
     adapter: str | None = None
     diameter: float = 24.0
     threshold: float = ProposalConfig.score_threshold

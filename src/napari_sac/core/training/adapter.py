@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_sac.core.config import TrainingConfig
+from napari_sac.core.config import DEFAULT_MODEL, FinetuneConfig, TrainingConfig
 from napari_sac.core.device import DEVICE_NAMES, select_device
 from napari_sac.core.models.adapter import (
     AdapterInfo,
@@ -119,13 +119,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--name", required=True)
-    parser.add_argument("--model", default="sac_tiny")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--title", default="")
     parser.add_argument("--description", default="")
     parser.add_argument("--licence", default="")
     parser.add_argument("--tissue", default="", help="what the images show")
     parser.add_argument("--trained-on", default="", help="the data, in words")
-    parser.add_argument("--rank", type=int, default=8, help="of a fresh LoRA")
+    parser.add_argument(
+        "--rank", type=int, default=FinetuneConfig.rank, help="of a fresh LoRA"
+    )
     parser.add_argument(
         "--start", help="name or folder of the adapter to learn on from"
     )
@@ -141,13 +143,20 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="leave the prompt generator as it is",
     )
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--max-minutes", type=float, default=0.0)
-    parser.add_argument("--rate", type=float, default=8e-4, help="the highest")
-    parser.add_argument("--prompts", type=int, default=16, help="on each crop, at most")
+    parser.add_argument("--max-minutes", type=float, default=TrainingConfig.max_minutes)
+    parser.add_argument(
+        "--rate", type=float, default=TrainingConfig.learning_rate, help="the highest"
+    )
+    parser.add_argument(
+        "--prompts",
+        type=int,
+        default=TrainingConfig.prompts_per_crop,
+        help="on each crop, at most",
+    )
     parser.add_argument(
         "--mild",
         type=float,
-        default=0.0,
+        default=TrainingConfig.mild,
         help="part of the crops whose scale and colours stay near the image's own",
     )
     parser.add_argument(
@@ -155,7 +164,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="have pixels of other nuclei weigh as much as those of a mask's own",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=TrainingConfig.seed)
     parser.add_argument("--device", choices=DEVICE_NAMES, default="auto")
     return parser.parse_args(arguments)
 

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_sac.core.config import TrainingConfig
+from napari_sac.core.config import DEFAULT_MODEL, TrainingConfig
 from napari_sac.core.device import DEVICE_NAMES, select_device
 from napari_sac.core.models.attention import fuse_qkv
 from napari_sac.core.models.prompt_generator import PromptGenerator
-from napari_sac.core.models.registry import DEFAULT_MODEL, get_spec, load_model
+from napari_sac.core.models.registry import get_spec, load_model
 from napari_sac.core.models.sam import build_sam
 from napari_sac.core.models.weight_files import write_generator, write_weights
 from napari_sac.core.training.growth import widen_generator
@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 _MANY_STEPS = 100_000
 """More than fit into the minutes, which then decide."""
+
+_GENERATOR_RATE, _MASKS_RATE = 6e-4, 3e-4
+"""Highest rates of what learns on alone."""
 
 _GENERATOR_FILE = "prompt_generator.safetensors"
 
@@ -140,7 +143,7 @@ def train_masks(parsed: argparse.Namespace) -> None:
         seed=parsed.seed,
         mild=parsed.mild,
         prompts_per_crop=32,
-        learning_rate=parsed.rate or 3e-4,
+        learning_rate=parsed.rate or _MASKS_RATE,
         warm_up_steps=60,
         averaging=0.995,
     )
@@ -162,7 +165,7 @@ def train_generator(parsed: argparse.Namespace) -> None:
         seed=parsed.seed,
         prompts_per_crop=1,
         mild=parsed.mild,
-        learning_rate=parsed.rate or 6e-4,
+        learning_rate=parsed.rate or _GENERATOR_RATE,
         warm_up_steps=60,
         averaging=0.997,
     )
@@ -232,24 +235,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument(
-        "--steps", type=int, help="by default 6000, or as many as fit into the minutes"
+        "--steps",
+        type=int,
+        help=f"by default {TrainingConfig.steps}, or as many as fit into the minutes",
     )
-    parser.add_argument("--max-minutes", type=float, default=0.0)
+    parser.add_argument("--max-minutes", type=float, default=TrainingConfig.max_minutes)
     parser.add_argument(
-        "--rate", type=float, help="the highest; by default 8e-4, alone 6e-4 and 3e-4"
+        "--rate",
+        type=float,
+        help=f"the highest; by default {TrainingConfig.learning_rate}, with "
+        f"--generator-only {_GENERATOR_RATE}, with --masks-only {_MASKS_RATE}",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=TrainingConfig.seed)
     parser.add_argument(
         "--mild",
         type=float,
-        default=0.0,
+        default=TrainingConfig.mild,
         help="part of the crops whose scale and colours stay near the image's own",
     )
     parser.add_argument(
         "--coloured",
         type=float,
         default=1.0,
-        help="how many times as often images in colour are drawn, 1 by default",
+        help="how many times as often images in colour are drawn, by default "
+        "%(default)g",
     )
     parser.add_argument("--device", choices=DEVICE_NAMES, default="auto")
     part = parser.add_mutually_exclusive_group()

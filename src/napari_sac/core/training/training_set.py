@@ -59,7 +59,8 @@ _SEVERAL = 4
 """From so many images or regions on, whole ones are set aside: of fewer, one whole one
 is much more than the fifth that should be set aside."""
 
-_FEWEST_TO_SPLIT = 4
+FEWEST_TO_SPLIT = 4
+"""Of fewer nuclei none is set aside."""
 
 RING = 0.5
 """How far around a nucleus the ground is known, in diameters."""
@@ -453,7 +454,7 @@ def _split(
 ) -> TrainingSet:
     """Set a part aside that has none of the ``old`` nuclei of each image."""
     counts = [sum(one.count for one in group) for group in groups]
-    if sum(counts) < _FEWEST_TO_SPLIT:
+    if sum(counts) < FEWEST_TO_SPLIT:
         return TrainingSet(tuple(itertools.chain(*groups)), (), "none")
     new = [not any(len(labels) for labels in of_group) for of_group in old]
     if sum(count > 0 for count in counts) >= _SEVERAL and any(
@@ -626,7 +627,7 @@ def _find_regions(group: Sequence[ReviewedImage], old: Sequence[IntArray]) -> _R
         nuclei = one.labels > 0
         pairs = np.unique(np.stack([parts[nuclei], one.labels[nuclei]]), axis=1)
         counts += np.bincount(pairs[0], minlength=number + 1)
-    large = np.flatnonzero(counts >= _FEWEST_TO_SPLIT).tolist()
+    large = np.flatnonzero(counts >= FEWEST_TO_SPLIT).tolist()
     learned = [
         parts[np.isin(one.labels, labels)]
         for one, labels in zip(group, old, strict=True)
@@ -694,7 +695,7 @@ def _split_blocks(
     training: list[ReviewedImage] = []
     held_out: list[ReviewedImage] = []
     for group, labels in zip(groups, old, strict=True):
-        if sum(one.count for one in group) < _FEWEST_TO_SPLIT:
+        if sum(one.count for one in group) < FEWEST_TO_SPLIT:
             training += group
             continue
         kept, aside = _end_with_most_new(group, labels)
