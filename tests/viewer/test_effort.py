@@ -36,7 +36,7 @@ def watch(bench: Bench) -> Watch:
 
 def test_every_step_counts_and_pauses_count_little(bench: Bench, watch: Watch) -> None:
     session, annotation = bench.session, bench.find()
-    steps = annotation.clicks
+    steps = annotation.steps
     assert annotation.worked == 0
     for edit in (
         lambda: session.reject(annotation, np.array([1])),
@@ -47,7 +47,7 @@ def test_every_step_counts_and_pauses_count_little(bench: Bench, watch: Watch) -
         watch.now += 5
         edit()
     assert annotation.worked == 20
-    assert annotation.clicks == steps + 4
+    assert annotation.steps == steps + 4
     watch.now += 3600
     session.accept(annotation, np.array([2]))
     assert annotation.worked == 20 + PAUSE_SECONDS
@@ -58,14 +58,14 @@ def test_going_through_the_queue_takes_time_and_is_no_step(
 ) -> None:
     session, annotation = bench.session, bench.find()
     bench.segment(annotation)
-    steps = annotation.clicks
+    steps = annotation.steps
     for _ in range(3):
         watch.now += 40
         session.gestures.go_next(annotation.points)
     watch.now += 40
     session.gestures.go_previous(annotation.points)
     assert annotation.worked == 160
-    assert annotation.clicks == steps
+    assert annotation.steps == steps
 
 
 def test_waiting_for_models_is_no_work(bench: Bench, watch: Watch) -> None:
@@ -80,11 +80,11 @@ def test_waiting_for_models_is_no_work(bench: Bench, watch: Watch) -> None:
 
 def test_a_move_of_the_slider_is_one_step(bench: Bench, watch: Watch) -> None:
     annotation = bench.find()
-    steps = annotation.clicks
+    steps = annotation.steps
     for threshold in (0.5, 0.6, 0.7):
         watch.now += 1
         bench.session.set_threshold(annotation, threshold)
-    assert annotation.clicks == steps + 1
+    assert annotation.steps == steps + 1
     assert annotation.worked == 3
 
 
@@ -92,11 +92,11 @@ def test_a_session_keeps_what_it_took(bench: Bench, watch: Watch) -> None:
     annotation = bench.find()
     watch.now += 12.5
     bench.session.accept(annotation, np.array([0]))
-    folder, steps = bench.session.journal.folder, annotation.clicks
+    folder, steps = bench.session.journal.folder, annotation.steps
     bench.session.close(clean=False)
     session = AnnotationSession.of(ViewerModel())
     (restored,) = session.open(folder)
-    assert (restored.worked, restored.clicks) == (12.5, steps)
+    assert (restored.worked, restored.steps) == (12.5, steps)
     session.close(clean=True)
 
 
@@ -107,9 +107,9 @@ def test_a_session_saved_under_a_name_keeps_it_too(
     watch.now += 12.5
     bench.session.accept(annotation, np.array([0]))
     bench.session.save_as(tmp_path / "field.sac")
-    steps = annotation.clicks
+    steps = annotation.steps
     bench.session.close(clean=True)
     session = AnnotationSession.of(ViewerModel())
     (restored,) = session.open(tmp_path / "field.sac")
-    assert (restored.worked, restored.clicks) == (12.5, steps)
+    assert (restored.worked, restored.steps) == (12.5, steps)
     session.close(clean=True)

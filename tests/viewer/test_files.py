@@ -270,7 +270,7 @@ def test_what_a_closed_window_did_not_wait_for_is_in_the_log(
     session = reopened(tmp_path / "x.sac")
     (restored,) = session.annotations
     check_same(annotation, restored)
-    assert restored.clicks == annotation.clicks
+    assert restored.steps == annotation.steps
     np.testing.assert_array_equal(restored.labels.data, annotation.state.labels)
     # it is still to be written
     assert session.flush(chunks=0) > 0
@@ -971,7 +971,7 @@ def test_what_did_not_change_is_not_written_again(
     assert written == ["work-1"]
     bench.session.flush()
     assert written == ["work-1"]
-    annotation.clicks += 1
+    annotation.steps += 1
     bench.session.flush()
     assert written == ["work-1", "work-1"]
 

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QApplication, QMainWindow
 
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.models.adapter import SHIPPED_ADAPTERS, user_adapters
-from napari_sac.core.training.events import Request
+from napari_sac.core.training.events import Wish
 from napari_sac.core.training.run_folder import (
     Phase,
     RunRequest,
@@ -351,18 +351,18 @@ def test_the_buttons_tell_the_run_what_is_wished(
         tuner.watch.watch(folder)
         run = tuner.run
         run.pause.click()
-        assert read_wish(folder) is Request.PAUSE
+        assert read_wish(folder) is Wish.PAUSE
         assert run.pause.text() == "Go on"
         run.pause.click()
-        assert read_wish(folder) is Request.GO
+        assert read_wish(folder) is Wish.GO
         assert run.pause.text() == "Pause"
         run.stop.click()
-        assert read_wish(folder) is Request.STOP
+        assert read_wish(folder) is Wish.STOP
         assert "Stopping" in run.phase.text()
         assert not run.pause.isEnabled()
         assert run.cancel.isEnabled()
         run.cancel.click()
-        assert read_wish(folder) is Request.CANCEL
+        assert read_wish(folder) is Wish.CANCEL
         assert "Cancelling" in run.phase.text()
 
 
@@ -392,7 +392,7 @@ def test_a_run_that_was_killed_is_said_and_goes_on(
     tuner.run.go_on.click()
     assert started == [folder]
     # the wish to pause was that of another time
-    assert read_wish(folder) is Request.GO
+    assert read_wish(folder) is Wish.GO
     assert tuner.watch.is_going
     assert tuner.run.problem.isHidden()
 
@@ -633,9 +633,9 @@ class Window(QMainWindow):
 @pytest.mark.parametrize(
     ("answer", "wish"),
     [
-        (Closing.KEEP, Request.GO),
-        (Closing.STOP, Request.STOP),
-        (Closing.CANCEL, Request.CANCEL),
+        (Closing.KEEP, Wish.GO),
+        (Closing.STOP, Wish.STOP),
+        (Closing.CANCEL, Wish.CANCEL),
     ],
 )
 def test_closing_asks_and_tells_the_run(
@@ -643,7 +643,7 @@ def test_closing_asks_and_tells_the_run(
     viewer: ViewerModel,
     folder: Path,
     answer: Closing,
-    wish: Request,
+    wish: Wish,
     asks: bool,
 ) -> None:
     window = Window(asks=asks)
@@ -663,11 +663,11 @@ def test_closing_asks_and_tells_the_run(
         window.close()
         assert window.isVisible()
         qtbot.wait(10)
-        assert read_wish(folder) is Request.GO
+        assert read_wish(folder) is Wish.GO
         window.stays = True
         window.close()
         qtbot.wait(60)
-        assert read_wish(folder) is Request.GO, "the window asked too, and stayed"
+        assert read_wish(folder) is Wish.GO, "the window asked too, and stayed"
         window.stays = False
         window.close()
         qtbot.waitUntil(lambda: read_wish(folder) is wish)

@@ -70,7 +70,7 @@ def test_correct_train_compare_use(viewer: Any, qtbot: QtBot) -> None:
     layer = viewer.add_image(drawn.image, rgb=True, name="slide")
     plane = current_plane(layer, viewer.dims.point)
 
-    # correct: outlines that are right, and one candidate that is none
+    # correct: outlines that are right, and one proposal that is none
     annotation = segment.session.import_labels(plane, drawn.labels)
     segment.session.accept(annotation, np.arange(1, 22))
     viewer.layers.selection.active = annotation.points

@@ -88,8 +88,8 @@ def test_a_saved_session_opens_in_another_window(
     np.testing.assert_array_equal(opened.state.labels, annotated.state.labels)
     assert opened.prompts.state[0] == "rejected"
     assert second.correct.undo.text() == "Undo reject 1 nucleus"
-    assert opened.clicks == annotated.clicks > 0
-    assert f", {opened.clicks} steps" in second.review.effort.text()
+    assert opened.steps == annotated.steps > 0
+    assert f", {opened.steps} steps" in second.review.effort.text()
     # the one that was rejected is none
     assert "11 nuclei" in second.status.message.text()
 

@@ -41,7 +41,7 @@ def test_what_goes_on_is_said_without_jargon(stage: str, said: str) -> None:
 
 
 def test_what_counts_as_work_is_said(annotated: Annotation) -> None:
-    annotated.worked, annotated.clicks = 125.0, 6
+    annotated.worked, annotated.steps = 125.0, 6
     said = describe_effort(annotated, 0)
     assert said.startswith("2 min 5 s, 6 steps. Each step that Undo takes back counts")
     assert "pauses up to 1 min" in said

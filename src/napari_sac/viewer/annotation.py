@@ -59,7 +59,7 @@ class Annotation:
         embedding, which has it.
     seconds : dict of str to float
         How long each stage took when it was last done.
-    clicks : int
+    steps : int
         How many steps a person has made here: whatever undo can take back, and undo
         and redo themselves.
     worked : float
@@ -99,7 +99,7 @@ class Annotation:
     embedded_by: str = ""
     foreground: ForegroundLogits | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    clicks: int = 0
+    steps: int = 0
     worked: float = 0.0
     outlined: bool | None = None
     misdrawn: PixelChange | None = None

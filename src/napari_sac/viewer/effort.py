@@ -40,7 +40,7 @@ class Effort:
         if self._last is not None:
             annotation.worked += min(now - self._last, PAUSE_SECONDS)
         self._last = now
-        annotation.clicks += steps
+        annotation.steps += steps
 
     def start(self) -> None:
         """Count from now on: what a person has waited for is no work."""

@@ -810,8 +810,13 @@ def _load_plane(
 def _read_work(info: Any) -> dict[str, Any]:
     """Return what a session says sensibly of the work on an image, and its look."""
     kinds = {"clicks": int, "worked": int | float, "outlined": bool}
+    names = {"clicks": "steps"}
     work = info if isinstance(info, dict) else {}
-    return {k: work[k] for k, kind in kinds.items() if isinstance(work.get(k), kind)}
+    return {
+        names.get(key, key): work[key]
+        for key, kind in kinds.items()
+        if isinstance(work.get(key), kind)
+    }
 
 
 _UNITS = (

@@ -65,7 +65,7 @@ class Counts:
     nuclei : int
         Reviewed nuclei that have a mask.
     rejected : int
-        Candidates that were rejected: they are no nuclei.
+        Proposals that were rejected: they are no nuclei.
     negatives : int
         Negative points that a person set for a reviewed nucleus.
     regions : int

@@ -412,7 +412,7 @@ class SessionJournal:
                 seconds = {k: round(v, 4) for k, v in annotation.seconds.items()}
                 work = {
                     "seconds": seconds,
-                    "clicks": annotation.clicks,
+                    "clicks": annotation.steps,
                     "worked": round(annotation.worked, 1),
                     "outlined": annotation.outlined,
                 }

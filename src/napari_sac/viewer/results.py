@@ -176,7 +176,7 @@ def set_threshold(
     if last is not None and last.number == annotation.threshold_step:
         # thousands of points are drawn once, as they are in the end
         session.steps.undo(points=False)
-        annotation.clicks -= 1
+        annotation.steps -= 1
         moved_back = True
     state = annotation.state
     shown, hidden = edits.split_by_score(

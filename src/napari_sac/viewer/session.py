@@ -325,14 +325,14 @@ class AnnotationSession:
         name: str,
         *,
         outlined: bool | None = None,
-        clicks: int = 0,
+        steps: int = 0,
         worked: float = 0.0,
     ) -> Annotation:
         """Show an annotation of a session that was opened."""
         geometry = {} if plane is None else plane_geometry(plane.layer)
         annotation = Annotation(number, plane, state, geometry, name)
         annotation.outlined = outlined
-        annotation.clicks, annotation.worked = clicks, worked
+        annotation.steps, annotation.worked = steps, worked
         # the labels are known, and the masks that they were drawn from are not
         annotation.segmented = annotation.unsure = bool(state.labels.any())
         self._numbered[number] = annotation

@@ -11,7 +11,7 @@ from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QApplication, QMessageBox, QPushButton, QWidget
 
 from napari_sac.core.errors import NapariSacError
-from napari_sac.core.training.events import Request
+from napari_sac.core.training.events import Wish
 from napari_sac.core.training.run_folder import ask_for
 from napari_sac.widgets._docking import (
     is_closed,
@@ -92,7 +92,7 @@ class ClosingGuard(QObject):
         self._dock = dock
         self._watch = watch
         self._window: FindWindow = no_window
-        self._wishes: dict[Path, Request] = {}
+        self._wishes: dict[Path, Wish] = {}
         app = QApplication.instance()
         if app is not None:
             app.aboutToQuit.connect(self._tell_runs)
@@ -121,7 +121,7 @@ class ClosingGuard(QObject):
         answer = self.ask(window, folder.name)
         if answer is Closing.STAY:
             return False
-        wishes = {Closing.STOP: Request.STOP, Closing.CANCEL: Request.CANCEL}
+        wishes = {Closing.STOP: Wish.STOP, Closing.CANCEL: Wish.CANCEL}
         self._wishes = {folder: wishes[answer]} if answer in wishes else {}
         # napari may ask whether to close too, and stay open: so they are told when the
         # window hides, or, where it never was shown, when it is gone
@@ -132,14 +132,14 @@ class ClosingGuard(QObject):
         _tell(self._wishes)
 
 
-def _tell_if_gone(find_window: FindWindow, wishes: dict[Path, Request]) -> None:
+def _tell_if_gone(find_window: FindWindow, wishes: dict[Path, Wish]) -> None:
     if is_closed(find_window):
         _tell(wishes)
 
 
-def _tell(wishes: dict[Path, Request]) -> None:
+def _tell(wishes: dict[Path, Wish]) -> None:
     """Tell runs what is wished; each once."""
     while wishes:
-        folder, request = wishes.popitem()
+        folder, wish = wishes.popitem()
         with suppress(NapariSacError):
-            ask_for(folder, request)
+            ask_for(folder, wish)

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sac.core.training.curves import draw_curves
-from napari_sac.core.training.events import Request
+from napari_sac.core.training.events import Wish
 from napari_sac.core.training.run_folder import Phase
 from napari_sac.viewer.finetuning import SCORES
 from napari_sac.widgets._finetune_pictures import CurvePicture, Picture
@@ -52,7 +52,7 @@ class RunPanel(QWidget):
     Attributes
     ----------
     asked : Signal(object)
-        A :class:`~napari_sac.core.training.events.Request` for the run.
+        A :class:`~napari_sac.core.training.events.Wish` for the run.
     go_on_requested, discard_requested : Signal
         About a run that was ended.
     """
@@ -65,7 +65,7 @@ class RunPanel(QWidget):
         super().__init__()
         self._report = ""
         self._paused = self._asking = False
-        self._shown: tuple[RunStatus | None, RunStage, Request] | None = None
+        self._shown: tuple[RunStatus | None, RunStage, Wish] | None = None
         self.title = QLabel()
         self.title.setWordWrap(True)
         self.phase, self.steps, self.machine, self.said = (note() for _ in range(4))
@@ -109,12 +109,12 @@ class RunPanel(QWidget):
         self.about_example.hide()
 
     def show_status(
-        self, status: RunStatus | None, stage: RunStage, wish: Request
+        self, status: RunStatus | None, stage: RunStage, wish: Wish
     ) -> None:
         """Say how far it is."""
         self._shown = (status, stage, wish)
         ended = stage in _ENDED
-        self._paused = wish is Request.PAUSE
+        self._paused = wish is Wish.PAUSE
         self._show_phase(status, stage, wish)
         self._show_progress(status, ended=ended)
         self._show_buttons(status, ended=ended, wish=wish)
@@ -149,7 +149,7 @@ class RunPanel(QWidget):
         self.about_example.setVisible(not self.example.is_empty)
 
     def _show_phase(
-        self, status: RunStatus | None, stage: RunStage, wish: Request
+        self, status: RunStatus | None, stage: RunStage, wish: Wish
     ) -> None:
         problem = ""
         if stage is RunStage.LOST:
@@ -157,10 +157,10 @@ class RunPanel(QWidget):
         elif stage is RunStage.FAILED and status is not None:
             problem = status.message
         text = "" if problem else describe_phase(status)
-        if not problem and wish in (Request.STOP, Request.CANCEL):
+        if not problem and wish in (Wish.STOP, Wish.CANCEL):
             comparing = status is not None and status.phase is Phase.COMPARING
             if not comparing:
-                text = describe_wish(stopping=wish is Request.STOP)
+                text = describe_wish(stopping=wish is Wish.STOP)
         self.phase.setText(text)
         self.phase.setVisible(bool(text))
         self.problem.setText(problem)
@@ -181,16 +181,16 @@ class RunPanel(QWidget):
             label.setVisible(bool(text) and not ended)
 
     def _show_buttons(
-        self, status: RunStatus | None, *, ended: bool, wish: Request
+        self, status: RunStatus | None, *, ended: bool, wish: Wish
     ) -> None:
         self.pause.setText("Go on" if self._paused else "Pause")
-        ending = wish in (Request.STOP, Request.CANCEL)
+        ending = wish in (Wish.STOP, Wish.CANCEL)
         comparing = status is not None and status.phase is Phase.COMPARING
         for button in (self.pause, self.stop, self.cancel):
             button.setVisible(not ended)
         self.pause.setEnabled(not ending and not comparing)
         self.stop.setEnabled(not ending and not comparing)
-        self.cancel.setEnabled(wish is not Request.CANCEL)
+        self.cancel.setEnabled(wish is not Wish.CANCEL)
         self.go_on.setVisible(ended and not self._asking)
         self.discard.setVisible(ended)
         self.discard.setText("Delete for good" if self._asking else "Discard")
@@ -199,13 +199,13 @@ class RunPanel(QWidget):
             self.problem.setText(DISCARD_RUN)
 
     def _on_pause(self) -> None:
-        self.asked.emit(Request.GO if self._paused else Request.PAUSE)
+        self.asked.emit(Wish.GO if self._paused else Wish.PAUSE)
 
     def _on_stop(self) -> None:
-        self.asked.emit(Request.STOP)
+        self.asked.emit(Wish.STOP)
 
     def _on_cancel(self) -> None:
-        self.asked.emit(Request.CANCEL)
+        self.asked.emit(Wish.CANCEL)
 
     def _on_discard(self) -> None:
         asked, self._asking = self._asking, not self._asking

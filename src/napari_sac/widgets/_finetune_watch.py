@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
-from napari_sac.core.training.events import Request
+from napari_sac.core.training.events import Wish
 from napari_sac.core.training.run_folder import (
     CURVE,
     RUN,
@@ -83,7 +83,7 @@ class RunWatch(QObject):
         self.folder: Path | None = None
         self.status: RunStatus | None = None
         self.stage = RunStage.GOING
-        self.wish = Request.GO
+        self.wish = Wish.GO
         self._process: subprocess.Popen[bytes] | None = None
         self._running = False
         self._polls = 0
@@ -105,7 +105,7 @@ class RunWatch(QObject):
         OutputError
             If it cannot be started; what it had learned is kept.
         """
-        ask_for(folder, Request.GO)
+        ask_for(folder, Wish.GO)
         self._watch(folder, start_program(command(folder), log_path(folder)))
 
     def watch(self, folder: Path) -> None:
@@ -125,10 +125,10 @@ class RunWatch(QObject):
         """Look at no run; it goes on by itself."""
         self._timer.stop()
         self.folder = self.status = self._process = None
-        self.stage, self.wish = RunStage.GOING, Request.GO
+        self.stage, self.wish = RunStage.GOING, Wish.GO
         self._polls, self._seen = 0, {}
 
-    def ask(self, request: Request) -> None:
+    def ask(self, wish: Wish) -> None:
         """Tell the run what is wished.
 
         Raises
@@ -137,8 +137,8 @@ class RunWatch(QObject):
             If it cannot be told.
         """
         if self.folder is not None:
-            ask_for(self.folder, request)
-            self.wish = request
+            ask_for(self.folder, wish)
+            self.wish = wish
             self.changed.emit()
 
     def poll(self) -> None:
@@ -195,7 +195,7 @@ class RunWatch(QObject):
             return RunStage.FINISHED
         if running:
             return RunStage.GOING
-        if not (folder / RUN).is_dir() or self.wish is Request.CANCEL:
+        if not (folder / RUN).is_dir() or self.wish is Wish.CANCEL:
             return RunStage.CANCELLED
         if status is not None and status.phase is Phase.CANCELLED:
             return RunStage.CANCELLED

@@ -155,9 +155,9 @@ def describe_progress(rejected: int) -> str:
 
 def describe_effort(annotation: Annotation, reviewed: int) -> str:
     """Return how much work it was, for so many reviewed nuclei, and what counts."""
-    text = f"{describe_time(annotation.worked)}, {count(annotation.clicks, 'step')}"
+    text = f"{describe_time(annotation.worked)}, {count(annotation.steps, 'step')}"
     if reviewed:
-        text += f": {annotation.clicks / reviewed:.1f} per nucleus"
+        text += f": {annotation.steps / reviewed:.1f} per nucleus"
     return f"{text}. {WHAT_COUNTS}"
 
 

@@ -264,7 +264,7 @@ def wait_for(title: str, work: Callable[[Progress], _T]) -> _T | None:
     return results[0] if results else None
 
 
-class LiveQueue(Protocol[_Request, _Taken_contra]):
+class RequestQueue(Protocol[_Request, _Taken_contra]):
     """What a :class:`LiveLane` serves; called in the thread of the window only."""
 
     def next_request(self) -> _Request | None:
@@ -290,7 +290,7 @@ class LiveLane(QObject, Generic[_Request, _Result]):
     ----------
     parent : QObject
         When it is deleted, what is being computed is dropped.
-    queue : LiveQueue
+    queue : RequestQueue
     compute : callable
         Run in the lane's thread, with a request and a
         :data:`~napari_sac.core.progress.Progress`.
@@ -311,7 +311,7 @@ class LiveLane(QObject, Generic[_Request, _Result]):
     def __init__(
         self,
         parent: QObject,
-        queue: LiveQueue[_Request, _Result],
+        queue: RequestQueue[_Request, _Result],
         compute: Callable[[_Request, Progress], _Result],
     ) -> None:
         super().__init__(parent)

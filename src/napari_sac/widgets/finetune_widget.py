@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_sac.core.progress import Progress
-    from napari_sac.core.training.events import Request
+    from napari_sac.core.training.events import Wish
     from napari_sac.viewer.finetuning import Counts, Source
 
 _REFRESH_MILLISECONDS = 150
@@ -250,8 +250,8 @@ class FinetuneWidget(QWidget):
         self.run.clear(folder.name)
         return self.status.attempt(partial(begin, folder))
 
-    def _on_asked(self, request: Request) -> None:
-        self.status.attempt(partial(self.watch.ask, request))
+    def _on_asked(self, wish: Wish) -> None:
+        self.status.attempt(partial(self.watch.ask, wish))
 
     def _on_go_on(self) -> None:
         folder = self.watch.folder

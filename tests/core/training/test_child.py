@@ -19,7 +19,7 @@ from PIL import Image
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.models.adapter import read_adapter_info
 from napari_sac.core.training import child
-from napari_sac.core.training.events import Request
+from napari_sac.core.training.events import Wish
 from napari_sac.core.training.run_folder import (
     Phase,
     RunRequest,
@@ -128,18 +128,18 @@ def test_a_run_pauses_goes_on_and_stops_with_the_best(
     with Image.open(example_path(folder)) as picture:
         assert picture.mode == "RGB"
 
-    ask_for(folder, Request.PAUSE)
+    ask_for(folder, Wish.PAUSE)
     wait_for(lambda: status_of(folder).phase is Phase.PAUSED, process)
     held = steps_of(folder)
     time.sleep(1)
     assert steps_of(folder) == held
     assert is_running(folder)
 
-    ask_for(folder, Request.GO)
+    ask_for(folder, Wish.GO)
     wait_for(lambda: len(steps_of(folder)) > len(held), process)
     assert status_of(folder).phase is Phase.TRAINING
 
-    ask_for(folder, Request.STOP)
+    ask_for(folder, Wish.STOP)
     assert process.wait(SECONDS) == 0
     status = status_of(folder)
     assert status.phase is Phase.FINISHED
@@ -171,7 +171,7 @@ def test_a_killed_run_goes_on_at_its_checkpoint(
     assert find_runs(folder.parent) == (folder,)
     before = steps_of(folder)
 
-    ask_for(folder, Request.STOP)
+    ask_for(folder, Wish.STOP)
     again = start(folder)
     assert again.wait(SECONDS) == 0
     status = status_of(folder)
@@ -189,7 +189,7 @@ def test_a_cancelled_run_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(child, "_step_back", lambda: None)
     folder = ask_run(LONG)
-    ask_for(folder, Request.CANCEL)
+    ask_for(folder, Wish.CANCEL)
     assert child.main([str(folder)]) == 0
     assert not folder.exists()
 

@@ -33,7 +33,7 @@ from napari_sac.core.training import (
     stepping,
     validation,
 )
-from napari_sac.core.training.events import Request, Stepped, Told, Validated
+from napari_sac.core.training.events import Stepped, Told, Validated, Wish
 from napari_sac.core.training.fine_tuning import finetune
 from napari_sac.core.training.joint_step import Pool, add_gradients, draw_batch
 from napari_sac.core.training.lineage import learned_by
@@ -173,8 +173,8 @@ def test_a_killed_run_ends_as_one_that_was_not(
 def test_another_run_is_not_resumed(job: Job, team: Team) -> None:
     steps: list[Event] = []
 
-    def ask() -> Request:
-        return Request.CANCEL if steps else Request.GO
+    def ask() -> Wish:
+        return Wish.CANCEL if steps else Wish.GO
 
     def listen(event: Event) -> None:
         if isinstance(event, Stepped):
@@ -209,13 +209,13 @@ def test_minutes_leave_time_to_compare_also_when_resumed(
         fit_time(run, evaluation, spent)
 
     monkeypatch.setattr(fine_tuning, "fit_time", note)
-    asked = iter([Request.GO] * 3)
+    asked = iter([Wish.GO] * 3)
     with pytest.raises(Cancelled):
         finetune(
             job,
             team,
             # cancelled in the training, when the held-out part was looked at
-            ask=lambda: next(asked, Request.CANCEL) if planned else Request.GO,
+            ask=lambda: next(asked, Wish.CANCEL) if planned else Wish.GO,
         )
     finetune(job, team, resume=True)
     assert planned[0] > 0
@@ -225,9 +225,9 @@ def test_minutes_leave_time_to_compare_also_when_resumed(
 def test_stop_keeps_the_best(job: Job, team: Team) -> None:
     events: list[Event] = []
 
-    def ask() -> Request:
+    def ask() -> Wish:
         stepped = any(isinstance(event, Stepped) for event in events)
-        return Request.STOP if stepped else Request.GO
+        return Wish.STOP if stepped else Wish.GO
 
     outcome = finetune(job, team, listen=events.append, ask=ask)
     assert outcome.report["stopped"]

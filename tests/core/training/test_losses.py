@@ -50,7 +50,7 @@ def test_generator_loss_ignores_the_unknown(crops: Crops) -> None:
     assert generator_loss(wrong_there, partial) == generator_loss(right, partial)
 
 
-def test_a_rejected_candidate_counts_more_than_other_background(crops: Crops) -> None:
+def test_a_rejected_proposal_counts_more_than_other_background(crops: Crops) -> None:
     hard = torch.zeros_like(crops.known)
     hard[0, 20:26, 20:26] = True
     rejected = replace(crops, hard=hard)

@@ -17,7 +17,7 @@ from filelock import FileLock
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.errors import OutputError, TrainingDataError
 from napari_sac.core.training import reviewed_file
-from napari_sac.core.training.events import Request
+from napari_sac.core.training.events import Wish
 from napari_sac.core.training.run_folder import (
     Phase,
     RunRequest,
@@ -237,12 +237,12 @@ def test_a_status_that_is_none_says_nothing(folder: Path, text: str) -> None:
 
 
 def test_wishes_come_back(folder: Path) -> None:
-    assert read_wish(folder) is Request.GO
-    for wish in Request:
+    assert read_wish(folder) is Wish.GO
+    for wish in Wish:
         ask_for(folder, wish)
         assert read_wish(folder) is wish
     (folder / "run" / "wish").write_text("dance")
-    assert read_wish(folder) is Request.GO
+    assert read_wish(folder) is Wish.GO
 
 
 def test_tables_are_read_while_they_are_written(folder: Path) -> None:
@@ -316,7 +316,7 @@ def test_the_command_names_the_folder(folder: Path) -> None:
 
 
 def test_a_removed_run_leaves_nothing(folder: Path) -> None:
-    ask_for(folder, Request.CANCEL)
+    ask_for(folder, Wish.CANCEL)
     (folder / "report.html").write_text("half")
     remove_run(folder)
     assert not folder.exists()

@@ -90,7 +90,7 @@ def test_a_region_reviews_all_in_it(image: np.ndarray, labels: np.ndarray) -> No
     assert not one.known[:, 70:].any()
 
 
-def test_rejected_candidates_are_hard_background(
+def test_rejected_proposals_are_hard_background(
     image: np.ndarray, labels: np.ndarray
 ) -> None:
     prompts = Prompts.concatenate(
@@ -400,7 +400,7 @@ def test_a_wanted_nucleus_without_a_mask_is_no_background(
     assert not one.known.any()
     rejected = prompts_of(n3="rejected", n5="rejected", n9="rejected")
     one = review_image("a", image, empty, prompts=rejected, regions=everywhere)
-    assert one.known.all(), "nothing but false candidates"
+    assert one.known.all(), "nothing but false proposals"
 
 
 def test_nothing_to_learn_from_is_an_error(reviewed: tuple[ReviewedImage, ...]) -> None:

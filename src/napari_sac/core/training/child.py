@@ -24,10 +24,10 @@ from napari_sac.core.models.adapter import INFO_FILE, find_adapter
 from napari_sac.core.training.events import (
     Began,
     Comparing,
-    Request,
     Stepped,
     Told,
     Validated,
+    Wish,
     Working,
 )
 from napari_sac.core.training.lineage import learned_by
@@ -115,10 +115,10 @@ class _Reporter:
             case Comparing():
                 self._tell(phase=Phase.COMPARING, seconds_left=None, stage="")
 
-    def ask(self) -> Request:
+    def ask(self) -> Wish:
         """Return what is wished, and say so if a training pauses or goes on."""
         wish = read_wish(self._folder)
-        waits = wish is Request.PAUSE
+        waits = wish is Wish.PAUSE
         if self._status.phase is Phase.TRAINING and waits:
             self._tell(phase=Phase.PAUSED)
         elif self._status.phase is Phase.PAUSED and not waits:

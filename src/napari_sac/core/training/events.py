@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_sac.core.types import IntArray
 
 
-class Request(Enum):
+class Wish(Enum):
     """What the user wants of a run at the moment."""
 
     GO = "go"
@@ -90,13 +90,13 @@ class Comparing:
 
 Event = Told | Began | Stepped | Validated | Working | Comparing
 Listen = Callable[[Event], None]
-Ask = Callable[[], Request]
+Ask = Callable[[], Wish]
 
 
 def ignore_event(event: Event) -> None:
     """Do nothing: the default listener."""
 
 
-def always_go() -> Request:
+def always_go() -> Wish:
     """Return that nobody wants anything: the default."""
-    return Request.GO
+    return Wish.GO

@@ -22,8 +22,8 @@ from napari_sac.core.models.adapter import find_adapter
 from napari_sac.core.training import checkpoint
 from napari_sac.core.training.events import (
     Began,
-    Request,
     Told,
+    Wish,
     always_go,
     ignore_event,
 )
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from napari_sac.core.training.run import Job
     from napari_sac.core.training.team import Team
 
-_WISHES = (Request.GO, Request.STOP, Request.CANCEL)
+_WISHES = (Wish.GO, Wish.STOP, Wish.CANCEL)
 
 
 def finetune(
@@ -230,15 +230,15 @@ def _train(run: Run) -> bool:
         checkpoint.save_checkpoint(run)
     last, stopped = time.monotonic(), False
     while state.step < steps:
-        request = run.ask()
-        while request is Request.PAUSE:
+        wish = run.ask()
+        while wish is Wish.PAUSE:
             time.sleep(0.1)
-            request, last = run.ask(), time.monotonic()
+            wish, last = run.ask(), time.monotonic()
         done = max(state.step / steps, state.seconds / run.train_seconds)
-        done, wish = run.team.agree([done, float(_WISHES.index(request))])
-        if _WISHES[int(wish)] is Request.CANCEL:
+        done, agreed = run.team.agree([done, float(_WISHES.index(wish))])
+        if _WISHES[int(agreed)] is Wish.CANCEL:
             raise Cancelled(CANCELLED)
-        stopped = _WISHES[int(wish)] is Request.STOP
+        stopped = _WISHES[int(agreed)] is Wish.STOP
         if stopped or done >= 1:
             break
         do_step(run, done)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari_sac.core.training.sampling import Crops, PromptBatch
 
 HARD_WEIGHT = 4.0
-"""Extra weight of background where a person rejected a candidate."""
+"""Extra weight of background where a person rejected a proposal."""
 
 IOU_WEIGHT = 3.0
 """Of the error of the predicted IoU, by which false proposals are dropped."""

@@ -14,7 +14,7 @@ from napari_sac.core.errors import Cancelled
 from napari_sac.core.models.adapter import check_base, find_adapter, restore_adapter
 from napari_sac.core.models.lora import inject_lora, set_trainable
 from napari_sac.core.models.registry import Model, load_model, weights_sha256
-from napari_sac.core.training.events import Request, Told, Working
+from napari_sac.core.training.events import Told, Wish, Working
 from napari_sac.core.training.memory import Plan
 from napari_sac.core.training.optimization import TrainingState, make_optimizer
 from napari_sac.core.training.run_folder import RUN
@@ -122,7 +122,7 @@ class Run:
         ------
         Cancelled
         """
-        if self.ask() is Request.CANCEL:
+        if self.ask() is Wish.CANCEL:
             raise Cancelled(CANCELLED)
         if self.team.leads:
             self.listen(Working(stage, done, total))

@@ -26,7 +26,7 @@ from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.errors import OutputError, TrainingDataError
 from napari_sac.core.io import atomic_path
 from napari_sac.core.models.adapter import INFO_FILE
-from napari_sac.core.training.events import Request
+from napari_sac.core.training.events import Wish
 from napari_sac.core.training.reviewed_file import (
     check_amount,
     check_text,
@@ -369,7 +369,7 @@ def is_running(folder: Path) -> bool:
     return False
 
 
-def ask_for(folder: Path, request: Request) -> None:
+def ask_for(folder: Path, wish: Wish) -> None:
     """Tell a run what is wanted of it; it looks before each step, and while it pauses.
 
     Raises
@@ -377,15 +377,15 @@ def ask_for(folder: Path, request: Request) -> None:
     OutputError
         If it cannot be written.
     """
-    _replace(folder / RUN / _WISH, request.value)
+    _replace(folder / RUN / _WISH, wish.value)
 
 
-def read_wish(folder: Path) -> Request:
+def read_wish(folder: Path) -> Wish:
     """Return what is wanted of a run; to go on, if nobody said anything."""
     try:
-        return Request(_read_small(folder / RUN / _WISH).strip())
+        return Wish(_read_small(folder / RUN / _WISH).strip())
     except ValueError:
-        return Request.GO
+        return Wish.GO
 
 
 def read_curve(folder: Path) -> dict[str, list[float]]:

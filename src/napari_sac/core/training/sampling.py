@@ -26,7 +26,7 @@ _CLICK_REACH = 40.0
 _MOSTLY_KNOWN = 0.7
 
 _HARD_PROMPTS = 2
-"""Rejected candidates and false proposals that a crop asks "nothing here?" of."""
+"""Rejected and false proposals that a crop asks "nothing here?" of."""
 
 
 class PointKind(IntEnum):
@@ -472,7 +472,7 @@ def draw_prompts(
     A positive is one of the generator's own proposals where there is one in the
     nucleus, else most lie near the middle and the others anywhere inside. A negative,
     where there is one, is the user's own for this nucleus, or another nucleus nearby.
-    Rejected candidates and proposals on known background ask for nothing.
+    Rejected proposals, and those on known background ask for nothing.
 
     Parameters
     ----------
@@ -552,7 +552,7 @@ def _empty_places(
     background: float,
     rng: np.random.Generator,
 ) -> list[tuple[float, float]]:
-    """Return points on known background: false candidates, and one anywhere."""
+    """Return points on known background: false proposals, and one anywhere."""
     empty = ((crops.labels[i] == 0) & crops.known[i]).numpy()
     false = marked.kind != PointKind.NEGATIVE
     pixels = np.rint(marked.yx).astype(np.int64)

@@ -90,7 +90,7 @@ class ReviewedImage:
     known : (H, W) bool
         Where the labels say the truth: loss and scores are taken only there.
     rejected : (R, 2) float64
-        Candidates (y, x) that were rejected, and lie on known background.
+        Proposals (y, x) that were rejected, and lie on known background.
     negatives : (K, 3) float64
         Negative points that a person set: y, x, and the label of their nucleus.
     group : str
@@ -290,7 +290,7 @@ def _rings(dense: npt.NDArray[np.int32], reviewed: BoolArray) -> BoolArray:
 def _with_points(
     one: ReviewedImage, dense: npt.NDArray[np.int32], ids: IntArray, prompts: Prompts
 ) -> ReviewedImage:
-    """Return the image with the rejected candidates and the negative points."""
+    """Return the image with the rejected proposals and the negative points."""
     radius = RING * (typical_diameter(dense) or 0.0)
     known = one.known.copy()
     rejected = []
