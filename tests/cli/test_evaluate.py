@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -33,6 +34,12 @@ def test_prints_the_table(folders, capsys):
     image, mean = capsys.readouterr().out.splitlines()[1:]
     assert image.split() == ["cells", *["1.000"] * 9]
     assert mean.startswith("mean of 1")
+
+
+def test_who_looks_on_sees_how_far_it_is(folders, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    _run("--prediction", folders[0], "--truth", folders[1])
+    assert "evaluating 1/1" in capsys.readouterr().err
 
 
 def test_writes_json_where_asked(folders, tmp_path, capsys):

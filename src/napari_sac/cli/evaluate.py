@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_sac.cli._terminal import progress_line
+
 if TYPE_CHECKING:
     import argparse
 
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         write_json,
     )
 
-    report = evaluate_folders(args.prediction, args.truth)
+    report = evaluate_folders(args.prediction, args.truth, progress_line())
     try:
         # what is kept first: a terminal may not know the letters of a name
         if args.json is not None:
