@@ -11,11 +11,21 @@ from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import QApplication
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
+    from napari.layers import Image, Layer
     from pytestqt.qtbot import QtBot
+
+    from napari_sac.widgets._image_panel import ImagePanel
 
 LEFT = Qt.MouseButton.LeftButton
 NONE = Qt.KeyboardModifier.NoModifier
+
+
+def choose_image(panel: ImagePanel, layer: Image) -> None:
+    """Choose a layer of the viewer in a dock's list of images."""
+    index = panel.image.findText(layer.name)
+    panel.image.setCurrentIndex(index)
+    # Qt says this of a person's choice alone
+    panel.image.activated.emit(index)
 
 
 class Hands:

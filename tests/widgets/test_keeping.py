@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tifffile
+from hands import choose_image
 from napari.components import ViewerModel
 from napari.utils._proxies import PublicOnlyProxy
 from qtpy.QtCore import Qt
@@ -26,7 +27,7 @@ from napari_sac.viewer import exchange
 from napari_sac.viewer.planes import ImagePlane
 from napari_sac.widgets import _keeping
 from napari_sac.widgets._alive import is_alive
-from napari_sac.widgets._keeping import EXPORTS, IMPORTS, FileKind, is_saved
+from napari_sac.widgets._keeping import EXPORTS, IMPORTS, FileKind
 from napari_sac.widgets.segment_widget import SegmentWidget
 
 if TYPE_CHECKING:
@@ -76,9 +77,9 @@ def test_a_saved_session_opens_in_another_window(
     second: SegmentWidget,
     tmp_path: Path,
 ) -> None:
-    assert not is_saved(dock.session)
+    assert not dock.session.is_saved
     dock.keeping.save_as(tmp_path / "field")
-    assert is_saved(dock.session)
+    assert dock.session.is_saved
     assert "field.sac" in dock.keep.place.text()
     dock.session.reject(annotated, np.array([0]))
     dock.session.close(clean=True)
@@ -104,7 +105,7 @@ def show_stack(
     file = folder / "stack.tif"
     tifffile.imwrite(file, np.stack(planes), photometric="minisblack")
     (layer,) = viewer.open(file, plugin="napari")
-    dock.images.choose(layer)
+    choose_image(dock.images, layer)
     return file
 
 
@@ -183,11 +184,11 @@ def test_an_opened_session_is_shown_as_it_was_looked_at(
     assert second.images.first.currentText() == "1"
     assert second.images.plane().channels == (1,)
     assert "12 points" in second.count.text()
-    assert second.choices.folded
+    assert not second.images.isVisibleTo(second.choices)
     later = SegmentWidget(other)
     qtbot.addWidget(later)
     assert later.images.plane().channels == ()
-    later.images.choose(other.layers["stack"])
+    choose_image(later.images, other.layers["stack"])
     assert later.images.plane().channels == (1,)
     later.leave()
 
@@ -287,7 +288,7 @@ def test_what_was_not_closed_is_offered_and_restored(
     qtbot.wait(10)
     assert second.keeping.bar.isHidden()
     # as when the window is closed without saving
-    dock.session.close(clean=is_saved(dock.session))
+    dock.session.close(clean=dock.session.is_saved)
     look_again(qtbot, second)
     assert "field" in second.keeping.bar.text.text()
     second.keeping.restore.click()
@@ -700,12 +701,12 @@ def test_the_dock_turns_to_the_image_whose_nuclei_are_chosen(
 ) -> None:
     viewer = dock.session.viewer
     other = viewer.add_image(nuclei.image, rgb=True, name="other")
-    dock.images.choose(other)
+    choose_image(dock.images, other)
     assert dock.images.layer() is other
     viewer.layers.selection.active = annotated.points
     assert dock.images.layer() is annotated.plane.layer
     # not when layers come by themselves
-    dock.images.choose(other)
+    choose_image(dock.images, other)
     viewer.layers.remove(annotated.labels)
     dock.session.drawing.show_labels(annotated)
     assert dock.images.layer() is other

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hands import choose_image
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication, QComboBox, QMainWindow
@@ -164,13 +165,13 @@ def test_the_slider_filters_the_image_that_it_was_moved_for(
     run(qtbot, dock, dock.find_button)
     annotation = only(dock)
     other = viewer.add_image(image.data.copy(), rgb=True, name="other")
-    dock.images.choose(other)
+    choose_image(dock.images, other)
     run(qtbot, dock, dock.find_button)
     later = dock.session.annotations[-1]
     threshold = later.threshold
-    dock.images.choose(image)
+    choose_image(dock.images, image)
     dock.threshold.setValue(0.7)
-    dock.images.choose(other)
+    choose_image(dock.images, other)
     assert annotation.threshold == pytest.approx(0.7)
     assert later.threshold == threshold
     assert dock.threshold.value() == pytest.approx(threshold)
@@ -183,11 +184,11 @@ def test_the_slider_shows_the_threshold_of_the_chosen_image(
     dock.threshold.setValue(0.7)
     qtbot.waitUntil(lambda: only(dock).threshold == 0.7)
     other = viewer.add_image(image.data.copy(), rgb=True, name="other")
-    dock.images.choose(other)
+    choose_image(dock.images, other)
     assert not dock.segment_button.isEnabled()
     dock.threshold.setValue(0.2)
     run(qtbot, dock, dock.find_button)
-    dock.images.choose(image)
+    choose_image(dock.images, image)
     assert dock.threshold.value() == pytest.approx(0.7)
     assert dock.segment_button.isEnabled()
 
@@ -199,11 +200,11 @@ def test_another_image_that_is_chosen_meanwhile_keeps_its_threshold(
     dock.threshold.setValue(0.7)
     qtbot.waitUntil(lambda: only(dock).threshold == 0.7)
     other = viewer.add_image(image.data.copy(), rgb=True, name="other")
-    dock.images.choose(other)
+    choose_image(dock.images, other)
     dock.threshold.setValue(0.2)
     qtbot.wait(10)
     click(qtbot, dock.find_button)
-    dock.images.choose(image)
+    choose_image(dock.images, image)
     assert dock.threshold.value() == pytest.approx(0.7)
     qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
     found = dock.session.annotations[-1]
@@ -212,10 +213,10 @@ def test_another_image_that_is_chosen_meanwhile_keeps_its_threshold(
     # of two that are both new, too
     for name in ("third", "fourth"):
         viewer.add_image(image.data.copy(), rgb=True, name=name)
-    dock.images.choose(viewer.layers["third"])
+    choose_image(dock.images, viewer.layers["third"])
     dock.threshold.setValue(0.5)
     click(qtbot, dock.find_button)
-    dock.images.choose(viewer.layers["fourth"])
+    choose_image(dock.images, viewer.layers["fourth"])
     dock.threshold.setValue(0.9)
     qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
     found = dock.session.annotations[-1]
@@ -261,7 +262,7 @@ def test_channels_are_offered_where_there_are_some(
     assert panel.first.isHidden()
     grey = image.data[..., 0]
     stack = np.stack([np.zeros_like(grey), grey, np.zeros_like(grey)])
-    dock.images.choose(viewer.add_image(stack, name="stack"))
+    choose_image(dock.images, viewer.add_image(stack, name="stack"))
     assert not panel.first.isHidden()
     assert panel.second.isHidden()
     panel.first.setCurrentText("1")
@@ -279,7 +280,7 @@ def test_channels_are_offered_anew_when_an_image_gets_other_data(
 ) -> None:
     grey = image.data[..., 0]
     stack = viewer.add_image(np.stack([grey] * 3), name="stack")
-    dock.images.choose(stack)
+    choose_image(dock.images, stack)
     dock.images.first.setCurrentText("2")
     stack.data = np.stack([grey] * 2)
     assert dock.images.plane().channels == ()
@@ -301,9 +302,9 @@ def test_a_stain_is_offered_for_colour_images(
     np.testing.assert_array_equal(panel.plane().read(), shown)
     # another image is looked at as it is shown
     grey = viewer.add_image(image.data[..., 0], name="grey")
-    panel.choose(grey)
+    choose_image(panel, grey)
     assert panel.stain.isHidden()
-    panel.choose(image)
+    choose_image(panel, image)
     assert panel.plane().stain is None
     assert not panel.stain.isHidden()
 
@@ -313,7 +314,7 @@ def test_the_slider_of_a_stack_changes_what_segment_is_about(
 ) -> None:
     grey = image.data[..., 0]
     stack = viewer.add_image(np.stack([grey] * 3), axis_labels=("z", "y", "x"))
-    dock.images.choose(stack)
+    choose_image(dock.images, stack)
     viewer.dims.set_current_step(0, 2)
     run(qtbot, dock, dock.find_button)
     first = only(dock)
@@ -350,7 +351,7 @@ def test_while_it_works_the_buttons_wait(
     qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
 ) -> None:
     gate = Gate(image.data[..., 0])
-    dock.images.choose(viewer.add_image(gate, name="gated"))
+    choose_image(dock.images, viewer.add_image(gate, name="gated"))
     click(qtbot, dock.find_button)
     qtbot.waitUntil(gate.asked.is_set, timeout=60_000)
     assert not dock.find_button.isEnabled()
@@ -365,7 +366,7 @@ def test_cancel_changes_nothing(
     qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
 ) -> None:
     gate = Gate(image.data[..., 0])
-    dock.images.choose(viewer.add_image(gate, name="gated"))
+    choose_image(dock.images, viewer.add_image(gate, name="gated"))
     click(qtbot, dock.find_button)
     qtbot.waitUntil(gate.asked.is_set, timeout=60_000)
     click(qtbot, dock.status.cancel)
@@ -381,7 +382,7 @@ def test_the_result_for_an_image_that_is_gone_is_dropped(
 ) -> None:
     gate = Gate(image.data[..., 0])
     gated = viewer.add_image(gate, name="gated")
-    dock.images.choose(gated)
+    choose_image(dock.images, gated)
     click(qtbot, dock.find_button)
     qtbot.waitUntil(gate.asked.is_set, timeout=60_000)
     viewer.layers.remove(gated)
@@ -459,7 +460,7 @@ def test_the_report_of_an_unexpected_error_can_be_copied(
     click(qtbot, dock.status.copy)
     assert "disk on fire" in QApplication.clipboard().text()
     # the next success takes it away
-    dock.images.choose(image)
+    choose_image(dock.images, image)
     run(qtbot, dock, dock.find_button)
     assert dock.status.copy.isHidden()
 
@@ -467,7 +468,7 @@ def test_the_report_of_an_unexpected_error_can_be_copied(
 def test_renamed_images_are_listed_by_their_new_name(
     viewer: ViewerModel, dock: SegmentWidget, image: Image
 ) -> None:
-    dock.images.choose(image)
+    choose_image(dock.images, image)
     image.name = "slide 7"
     assert dock.images.image.currentText() == "slide 7"
     viewer.add_image(np.zeros((4, 4)), name="b")
@@ -585,15 +586,15 @@ def test_after_segment_the_choices_make_place(
     qtbot: QtBot, dock: SegmentWidget
 ) -> None:
     run(qtbot, dock, dock.find_button)
-    assert not dock.choices.folded
+    assert dock.images.isVisibleTo(dock.choices)
     run(qtbot, dock, dock.segment_button)
-    assert dock.choices.folded
+    assert not dock.images.isVisibleTo(dock.choices)
     assert dock.models.isHidden() is False
     # who unfolds them wants to see them
     click(qtbot, dock.choices.heading)
-    assert not dock.choices.folded
+    assert dock.images.isVisibleTo(dock.choices)
     run(qtbot, dock, dock.segment_button)
-    assert not dock.choices.folded
+    assert dock.images.isVisibleTo(dock.choices)
 
 
 def test_no_button_beside_the_adapters_is_cut(dock: SegmentWidget) -> None:
@@ -621,7 +622,7 @@ def test_tissue_is_told_which_adapter_is_meant_for_it(
     assert "This looks like H&E" in about.text()
     # another image is asked anew
     viewer.add_image(np.zeros((5, 5)), name="grey")
-    dock.images.choose(viewer.layers["grey"])
+    choose_image(dock.images, viewer.layers["grey"])
     assert about.isHidden()
 
 

@@ -395,13 +395,7 @@ def show_outlines(
         prompts=_decided(state.prompts, after.prompts, outlines),
         classes={**others, **_classes_in(outlines)},
     )
-    edit = Edit(
-        state.prompts,
-        after.prompts,
-        state.painted - after.painted,
-        painting.change_box(pixels, plane.shape),
-        painted=after.painted - state.painted,
-    )
+    edit = Edit.between(state, after, painting.change_box(pixels, plane.shape))
     _import(session, annotation, "import outlines", after, pixels, edit)
     return annotation
 

@@ -22,17 +22,12 @@ from napari_sac.core.errors import (
 from napari_sac.core.io import holds_array
 from napari_sac.core.session.changes import backward
 from napari_sac.core.session.database import writing
-from napari_sac.core.session.folder import is_same, save_as, session_path
+from napari_sac.core.session.folder import is_same, let_go, save_as, session_path
 from napari_sac.core.session.history import History
 from napari_sac.core.session.image import ImageReference, hash_pixels
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.layout import SUFFIX
-from napari_sac.core.session.recovery import (
-    discard,
-    discard_old,
-    forget,
-    new_session_folder,
-)
+from napari_sac.core.session.recovery import discard_old, new_session_folder
 from napari_sac.viewer.planes import AS_READ
 
 if TYPE_CHECKING:
@@ -265,7 +260,7 @@ class SessionJournal:
         self.failure = _describe_missing(missing, target)
         self._broken = False
         if old is not None:
-            self._try(lambda: _let_go(old))
+            self._try(lambda: let_go(old))
 
     def _draft(
         self, folder: Path, annotations: list[Annotation], history: History
@@ -501,16 +496,6 @@ def _closed_on_failure(journal: Journal) -> Iterator[None]:
         with suppress(NapariSacError):
             journal.close(clean=True)
         raise
-
-
-def _let_go(journal: Journal) -> None:
-    """Close a journal that another one has taken the place of."""
-    # what it cannot write any more, the other one has
-    with suppress(OutputError):
-        journal.close(clean=True)
-    if not journal.read_only:
-        forget(journal.folder)
-        discard(journal.folder)
 
 
 def _discard_old() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_sac.core.inference.generator_maps import ForegroundLogits
     from napari_sac.core.inference.live import LabelUpdate
     from napari_sac.core.progress import Progress
-    from napari_sac.core.session.state import Settings
+    from napari_sac.core.session.state import AnnotationState, Settings
     from napari_sac.core.types import ObjectMask, Prompts
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.inference import ModelChoice
@@ -55,6 +55,19 @@ class Edit:
     repainted: Box | None = None
     touched: frozenset[int] = frozenset()
     painted: frozenset[int] = frozenset()
+
+    @classmethod
+    def between(
+        cls, before: AnnotationState, after: AnnotationState, repainted: Box | None
+    ) -> Edit:
+        """Return what a step did that drew into the labels itself."""
+        return cls(
+            before.prompts,
+            after.prompts,
+            before.painted - after.painted,
+            repainted,
+            painted=after.painted - before.painted,
+        )
 
     def is_like(self, other: Edit) -> bool:
         """Return whether two edits of the same prompts do the same."""

@@ -61,6 +61,7 @@ def open_dropped_session(path: str | list[str]) -> list[LayerData]:
 
 def _as_layers(folder: Path) -> list[LayerData]:
     from napari_sac.core.session.journal import Journal
+    from napari_sac.viewer.layers import labels_name, prompts_name
 
     journal = Journal.open(folder)
     try:
@@ -70,7 +71,6 @@ def _as_layers(folder: Path) -> list[LayerData]:
     layers: list[LayerData] = []
     for number, state in restored.states.items():
         name = restored.images[number].name
-        layers.append((state.labels, {"name": f"nuclei [{name}]"}, "labels"))
-        points = {"name": f"nuclei prompts [{name}]"}
-        layers.append((state.prompts.yx, points, "points"))
+        layers.append((state.labels, {"name": labels_name(name)}, "labels"))
+        layers.append((state.prompts.yx, {"name": prompts_name(name)}, "points"))
     return layers

@@ -572,6 +572,12 @@ class AnnotationSession:
         self._sync_all()
         self.journal.flush_briefly(self._numbered.values())
 
+    @property
+    def is_saved(self) -> bool:
+        """Whether the session was saved under a name."""
+        folder = self.journal.folder
+        return folder is not None and not is_unsaved(folder)
+
     def close(self, *, clean: bool = True) -> None:
         """End the journal; ``clean`` says that there is nothing to restore."""
         self._sync_all()
@@ -582,8 +588,7 @@ class AnnotationSession:
 
         The session folder is closed as it is; one without a name is offered again.
         """
-        folder = self.journal.folder
-        self.close(clean=folder is not None and not is_unsaved(folder))
+        self.close(clean=self.is_saved)
         self.journal.forget()
         self.live.clear()
         self._numbered.clear()

@@ -46,13 +46,7 @@ def take_stroke(
         return
     shape = (state.labels.shape[0], state.labels.shape[1])
     after = stroke.after
-    edit = Edit(
-        state.prompts,
-        after.prompts,
-        state.painted - after.painted,
-        painting.change_box(stroke.pixels, shape),
-        painted=after.painted - state.painted,
-    )
+    edit = Edit.between(state, after, painting.change_box(stroke.pixels, shape))
     used = int(layer.selected_label)
     session.steps.record(
         annotation, stroke.title, after, pixels=stroke.pixels, edit=edit

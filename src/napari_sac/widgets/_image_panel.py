@@ -94,11 +94,6 @@ class ImagePanel(QWidget):
         point = self._viewer.dims.point
         return current_plane(layer, point, self._channels(), self._stain())
 
-    def choose(self, layer: Image) -> None:
-        """Choose a layer of the viewer."""
-        self.keep()
-        self.image.setCurrentIndex(self._layers.index(layer))
-
     def look_at(self, plane: ImagePlane) -> None:
         """Look at the image of a plane, and at the channels or the stain of it."""
         self.keep()

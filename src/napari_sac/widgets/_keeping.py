@@ -205,7 +205,7 @@ class Keeping(QObject):
         editable, idle = not session.read_only, not self._worker.busy
         self._panel.show_place(self._place(), self._notice())
         self._panel.open.setEnabled(idle)
-        self._panel.save.setEnabled(idle and editable and is_saved(session))
+        self._panel.save.setEnabled(idle and editable and session.is_saved)
         self._panel.save_as.setEnabled(idle and bool(session.annotations))
         self._panel.bring.setEnabled(idle and editable and plane is not None)
         self._panel.export.setEnabled(idle and annotation is not None)
@@ -430,7 +430,7 @@ class Keeping(QObject):
 
     def _place(self) -> str:
         folder = self._session.journal.folder
-        return describe_place(folder, saved=is_saved(self._session))
+        return describe_place(folder, saved=self._session.is_saved)
 
     def _write_pieces(self) -> None:
         """Write a few pieces at a time, and none while something is dragged."""
@@ -516,10 +516,4 @@ def _snapshot(annotation: Annotation, *, labels: bool) -> Annotation:
 def _close(session: AnnotationSession) -> None:
     """Close the session; what nobody saved under a name is offered the next time."""
     with suppress(NapariSacError):
-        session.close(clean=is_saved(session))
-
-
-def is_saved(session: AnnotationSession) -> bool:
-    """Return whether the session was saved under a name."""
-    folder = session.journal.folder
-    return folder is not None and not is_unsaved(folder)
+        session.close(clean=session.is_saved)

@@ -179,11 +179,6 @@ class FoldingSection(QWidget):
         self.heading.clicked.connect(self._on_clicked)
         self._show_body()
 
-    @property
-    def folded(self) -> bool:
-        """Whether the contents are hidden."""
-        return self._body.isHidden()
-
     def suggest_fold(self) -> None:
         """Fold, unless the user has ever folded or unfolded this by a click."""
         if not self._chosen:

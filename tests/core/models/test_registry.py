@@ -128,7 +128,7 @@ def test_listing_leaves_torch_out():
 def test_files_are_where_the_variable_says(home, shipped):
     assert weights_path(get_spec("vit_b")) == home / "models" / "sam_vit_b_01ec64.pth"
     assert weights_path(get_spec("sac_tiny"), shipped).parent == shipped
-    assert is_downloaded(get_spec("sac_tiny"), shipped)
+    assert is_downloaded(get_spec("sac_tiny"))
     assert not is_downloaded(get_spec("vit_b"))
 
 

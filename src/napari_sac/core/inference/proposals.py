@@ -110,7 +110,7 @@ def find_proposals(
     if config.strategy == "centroid":
         prompts = _centroids(maps, config, progress)
     else:
-        prompts = _probable_points(maps, config)
+        prompts = _probable_points(maps)
     return Proposals(prompts, diameter, maps)
 
 
@@ -315,7 +315,7 @@ def _around(
     )
 
 
-def _probable_points(maps: GeneratorMaps, config: ProposalConfig) -> Prompts:
+def _probable_points(maps: GeneratorMaps) -> Prompts:
     """Return the maxima of the foreground, each with a negative in sure background."""
     smooth = ndimage.gaussian_filter(maps.foreground, GENERATOR_DIAMETER / 8)
     points = peak_local_max(

@@ -87,12 +87,11 @@ def lora_state_dict(sam: Sam) -> dict[str, Tensor]:
     return {PEFT_PREFIX + name: tensor for name, tensor in state.items()}
 
 
-def set_trainable(sam: Sam, *, lora: bool = True, mask_decoder: bool = True) -> None:
-    """Choose what learns; the prompt encoder and the base of the encoder never do."""
+def set_trainable(sam: Sam, *, lora: bool = True) -> None:
+    """Have the mask decoder learn, and with ``lora`` that; all else never does."""
     for name, parameter in sam.named_parameters():
         parameter.requires_grad_(
-            (lora and ".lora_" in name)
-            or (mask_decoder and name.startswith("mask_decoder."))
+            name.startswith("mask_decoder.") or (lora and ".lora_" in name)
         )
 
 

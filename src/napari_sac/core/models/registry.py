@@ -252,9 +252,9 @@ def weights_path(spec: ModelSpec, shipped: Path = SHIPPED_WEIGHTS) -> Path:
     return data_folder() / "models" / spec.url.rpartition("/")[2]
 
 
-def is_downloaded(spec: ModelSpec, shipped: Path = SHIPPED_WEIGHTS) -> bool:
+def is_downloaded(spec: ModelSpec) -> bool:
     """Return whether the weight file is there, and of the right size."""
-    path = weights_path(spec, shipped)
+    path = weights_path(spec)
     if not path.is_file():
         return False
     return spec.url is None or path.stat().st_size == spec.size_bytes

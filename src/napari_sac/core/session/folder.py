@@ -87,14 +87,19 @@ def save_as(
         if here:
             return journal
     saved = copy_session(journal, target)
-    # the copy has all that a full disk keeps this one from noting
+    let_go(journal)
+    return saved
+
+
+def let_go(journal: Journal) -> None:
+    """Close a journal that another one has taken the place of."""
+    # what a full disk keeps this one from noting, the other one has
     with suppress(OutputError):
         journal.close(clean=True)
     if not journal.read_only:
         # else they are another viewer's
         forget(journal.folder)
         discard(journal.folder)
-    return saved
 
 
 def copy_session(journal: Journal, folder: str | Path) -> Journal:

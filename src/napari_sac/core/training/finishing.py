@@ -44,7 +44,7 @@ def finish(run: Run, begun: float, stopped: bool) -> Outcome:
         info = _describe_adapter(run, comparison)
         report = write_report(
             job.output,
-            _record(run, comparison, time.monotonic() - begun, stopped),
+            _record(run, time.monotonic() - begun, stopped),
             comparison,
             compared,
         )
@@ -91,9 +91,7 @@ def _describe_adapter(run: Run, comparison: Comparison) -> AdapterInfo:
     )
 
 
-def _record(
-    run: Run, comparison: Comparison, seconds: float, stopped: bool
-) -> RunRecord:
+def _record(run: Run, seconds: float, stopped: bool) -> RunRecord:
     job, device = run.job, run.team.device
     return RunRecord(
         model=job.model,
