@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from imageio.v3 import imread
+from PIL import Image
 
 from napari_sac.cli import demo
 from napari_sac.cli.main import main
@@ -62,7 +62,7 @@ def test_headless_it_leaves_what_it_did(tmp_path: Path) -> None:
     assert summary["device"]["reason"]
     assert summary["model"] == "sac_tiny"
     assert summary["versions"]["napari"][0].isdigit()
-    picture = imread(folder / "screenshot.png")
+    picture = np.asarray(Image.open(folder / "screenshot.png"))
     assert picture.shape[:2] == (900, 1400)
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 1000
     for word in ("Xvfb", "Find nuclei", "Segment", "click", "Written to"):

@@ -279,7 +279,7 @@ class _Demo:
 
     def write(self, folder: Path) -> None:
         """Write the picture of the window, the labels, the points and the summary."""
-        from imageio.v3 import imwrite
+        from PIL import Image
 
         from napari_sac.core.io import atomic_path, write_labels, write_prompts
 
@@ -292,7 +292,7 @@ class _Demo:
             text = json.dumps(self._summary(annotation), indent=2)
             path.write_text(text + "\n", encoding="utf-8")
         with atomic_path(folder / "screenshot.png") as path:
-            imwrite(path, picture, extension=".png")
+            Image.fromarray(picture).save(path, format="PNG")
         write_labels(folder / "labels.tif", labels)
         write_prompts(folder / "prompts.csv", annotation.prompts)
         self._dock.session.save_as(folder / "demo.sac")
