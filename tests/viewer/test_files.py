@@ -472,6 +472,25 @@ def test_exports(bench: Bench, tmp_path: Path) -> None:
     )
 
 
+def test_one_mask_of_all_nuclei_has_the_score_of_none(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation, "semantic")
+    labels = annotation.state.labels
+    assert labels.max() == 1
+    bench.session.export_geojson(annotation, tmp_path / "dock.geojson")
+    data = annotation.labels.as_layer_data_tuple()
+    write_outlines(str(tmp_path / "menu.geojson"), *data[:2])
+    write_geojson(tmp_path / "plain.geojson", labels)
+    plain = (tmp_path / "plain.geojson").read_text()
+    assert (tmp_path / "dock.geojson").read_text() == plain
+    assert (tmp_path / "menu.geojson").read_text() == plain
+    bench.session.export_labels(annotation, tmp_path / "labels.ome.zarr")
+    about = (tmp_path / "labels.ome.zarr").rglob("zarr.json")
+    assert not any('"score"' in file.read_text() for file in about)
+
+
 def open_file(bench: Bench, file: Path, **options: Any) -> None:
     """Show the pixels of the bench's image as a reader of a file does."""
     pixels = bench.layer.data

@@ -418,7 +418,7 @@ def export_labels(annotation: Annotation, path: str | Path) -> None:
     if Path(path).suffix.lower() == ".zarr":
         from napari_sac.core.ome_zarr import write_ome_zarr
 
-        write_ome_zarr(path, annotation.state.labels, annotation.prompts)
+        write_ome_zarr(path, annotation.state.labels, label_prompts(annotation))
     else:
         write_labels(path, annotation.state.labels)
 
@@ -438,7 +438,7 @@ def export_geojson(annotation: Annotation, path: str | Path) -> None:
 
     spare_image(annotation, path)
     labels, classes = annotation.state.labels, outline_classes(annotation)
-    write_geojson(path, labels, annotation.prompts, classes=classes)
+    write_geojson(path, labels, label_prompts(annotation), classes=classes)
 
 
 def spare_image(annotation: Annotation, path: str | Path) -> None:
@@ -466,10 +466,14 @@ def export_name(stem: str, ending: str) -> str:
     return f"{stem}{_EXPORT_ENDINGS.get(ending, f'_labels{ending}')}"
 
 
+def label_prompts(annotation: Annotation) -> Prompts | None:
+    """Return the prompts of the labels; None where a label is all nuclei together."""
+    return annotation.prompts if annotation.has_instances else None
+
+
 def outline_classes(annotation: Annotation) -> Mapping[int, ObjectClass]:
     """Return the classes by label; none where a label is the foreground of all."""
-    state = annotation.state
-    return {} if state.settings.decode.mode == "semantic" else state.classes
+    return annotation.state.classes if annotation.has_instances else {}
 
 
 def open_session(session: AnnotationSession, folder: str | Path) -> list[Annotation]:
