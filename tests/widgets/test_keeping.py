@@ -445,6 +445,29 @@ def test_an_export_is_not_called_like_the_image(
     ]
 
 
+def test_exports_of_two_planes_are_called_differently(
+    dock: SegmentWidget,
+    viewer: ViewerModel,
+    nuclei: Nuclei,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    show_stack(dock, viewer, tmp_path, [nuclei.image[..., 0]] * 2)
+    asked = []
+    monkeypatch.setattr(_keeping, "ask_save", lambda *given: asked.append(given[-1]))
+    for plane in (0, 1):
+        viewer.dims.set_current_step(0, plane)
+        dock.session.import_labels(dock.images.plane(), nuclei.labels)
+        dock.keep.export_requested.emit("tiff")
+    # the session has both
+    dock.keep.save_as_requested.emit()
+    assert asked == [
+        "stack, plane 0_labels.tif",
+        "stack, plane 1_labels.tif",
+        "stack.sac",
+    ]
+
+
 def test_an_export_that_was_thought_better_of_writes_nothing(
     dock: SegmentWidget, annotated: Annotation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

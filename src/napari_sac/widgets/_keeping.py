@@ -18,6 +18,7 @@ from napari_sac.core.errors import NapariSacError
 from napari_sac.core.io import read_labels, safe_name
 from napari_sac.core.session.recovery import discard, find_unclosed, is_unsaved
 from napari_sac.viewer import exchange
+from napari_sac.viewer.layers import plane_name
 from napari_sac.viewer.planes import is_open, pixel_size
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._docking import close_with_window, outermost
@@ -308,7 +309,7 @@ class Keeping(QObject):
         _, annotation = self._shown()
         if annotation is None or self._worker.busy:
             return
-        name = exchange.export_name(safe_name(self._image_name()), kind.ending)
+        name = exchange.export_name(safe_name(self._plane_name()), kind.ending)
         path = ask_save(self._dock, "Export", kind.patterns, name)
         if path is not None:
             self.export(kind, annotation, path)
@@ -468,6 +469,13 @@ class Keeping(QObject):
         if annotation is not None and annotation.plane is None:
             return annotation.name
         return "nuclei" if plane is None else str(plane.layer.name)
+
+    def _plane_name(self) -> str:
+        """Return the name of the image and, of a stack, of its plane."""
+        plane, annotation = self._shown()
+        if plane is None or (annotation is not None and annotation.plane is None):
+            return self._image_name()
+        return plane_name(plane)
 
 
 def _write(write: Callable[[], None], progress: Progress) -> None:
