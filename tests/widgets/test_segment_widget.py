@@ -417,7 +417,26 @@ def test_labels_for_points_that_are_gone_are_dropped(
     gate.open.set()
     qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
     assert "points were removed" in dock.status.message.text()
+    assert "Redo of a step" in dock.status.message.text()
     assert list(viewer.layers) == [image]
+
+
+def test_deleted_points_are_no_reason_to_find_nuclei_again(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget
+) -> None:
+    run(qtbot, dock, dock.find_button)
+    run(qtbot, dock, dock.segment_button)
+    viewer.layers.remove(only(dock).points)
+    assert not dock.segment_button.isEnabled()
+    assert "Redo of a step" in dock.why_not_segment.text()
+    assert dock.status.message.text() == dock.why_not_segment.text()
+    dock.correct.undo.click()
+    dock.correct.redo.click()
+    assert dock.segment_button.isEnabled()
+    while dock.session.undo():
+        pass
+    viewer.layers.remove(only(dock).points)
+    assert dock.why_not_segment.text() == "Find nuclei first."
 
 
 def test_an_adapter_for_other_weights_is_a_sentence_in_the_dock(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_sac.core.session.recovery import is_unsaved
+from napari_sac.viewer.drawing import POINTS_STAY
 from napari_sac.viewer.effort import PAUSE_SECONDS
 from napari_sac.viewer.prompts import count_nuclei
 
@@ -32,7 +33,7 @@ IMAGE_GONE = (
 )
 POINTS_GONE = (
     "The points were removed while the work was going on, so the labels were dropped. "
-    "Find nuclei to start again."
+    + POINTS_STAY
 )
 
 MASKS_FOLLOW = "Masks follow at once"

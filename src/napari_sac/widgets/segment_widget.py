@@ -17,6 +17,7 @@ from superqt import QLabeledDoubleSlider
 
 from napari_sac.core.config import DecodeConfig, ProposalConfig
 from napari_sac.core.staining import looks_like_he
+from napari_sac.viewer.drawing import POINTS_STAY
 from napari_sac.viewer.inference import (
     FindRequest,
     Found,
@@ -384,7 +385,7 @@ class SegmentWidget(QWidget):
         self.why_not_find.setText(TURNED if turned else NO_IMAGE)
         _allow(self.find_button, self.why_not_find, plane is not None and not turned)
         found = plane is not None and self.session.find(plane) is not None
-        self.why_not_segment.setText(TURNED if turned else NO_POINTS)
+        self.why_not_segment.setText(TURNED if turned else self._why_no_points(plane))
         _allow(self.segment_button, self.why_not_segment, found and not turned)
         if self.worker.busy:
             self.find_button.setEnabled(False)
@@ -398,6 +399,11 @@ class SegmentWidget(QWidget):
             self.measured.setText(describe_diameter(annotation.diameter, plane))
         self.correcting.refresh()
         self.keeping.refresh()
+
+    def _why_no_points(self, plane: ImagePlane | None) -> str:
+        drawing, known = self.session.drawing, self.session.remembered
+        here = (a for a in known if plane is not None and a.is_about(plane))
+        return POINTS_STAY if any(map(drawing.hides_points, here)) else NO_POINTS
 
     def _show_threshold(self, threshold: float) -> None:
         if not self._filter_soon.isActive():
