@@ -31,6 +31,7 @@ from napari_sac.core.session.recovery import find_unclosed
 from napari_sac.core.session.replay import replay
 from napari_sac.core.types import ObjectClass, Prompts
 from napari_sac.viewer import exchange, journaling
+from napari_sac.viewer import session as sessions
 from napari_sac.viewer.inference import ModelChoice
 from napari_sac.viewer.planes import AS_READ, current_plane, pixel_size
 from napari_sac.viewer.readers import get_session_reader, open_dropped_session
@@ -491,9 +492,11 @@ def test_one_mask_of_all_nuclei_has_the_score_of_none(
     assert not any('"score"' in file.read_text() for file in about)
 
 
-def open_file(bench: Bench, file: Path, **options: Any) -> None:
+def open_file(
+    bench: Bench, file: Path, *, turned: bool = False, **options: Any
+) -> None:
     """Show the pixels of the bench's image as a reader of a file does."""
-    pixels = bench.layer.data
+    pixels = bench.layer.data[::-1].copy() if turned else bench.layer.data
     with layer_source(path=str(file)):
         bench.layer = bench.viewer.add_image(pixels, rgb=True, **options)
 
@@ -520,6 +523,26 @@ def test_an_image_that_is_opened_again_has_its_nuclei(
     assert (annotation.state.labels == annotation.prompts.object_id[-1]).any()
 
 
+def test_an_image_that_was_renamed_is_known_again_by_its_pixels(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "field.nd2"
+    bench.viewer.layers.clear()
+    open_file(bench, file, name="field DAPI")
+    bench.layer.name = "blue"
+    annotation = bench.find()
+    bench.viewer.layers.remove(bench.layer)
+    # another channel comes first
+    open_file(bench, file, turned=True, name="field GFP")
+    assert annotation.plane is None
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions, "_MOST_COMPARED_PIXELS", 100)
+        open_file(bench, file, turned=True, name="field DAPI")
+    assert annotation.plane is None
+    open_file(bench, file, name="field DAPI")
+    assert annotation.plane.layer is bench.layer
+
+
 def test_nuclei_go_to_no_other_image_of_their_file(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -528,9 +551,9 @@ def test_nuclei_go_to_no_other_image_of_their_file(
     open_file(bench, tmp_path / "field.zarr", name="C0")
     annotation = bench.find()
     bench.viewer.layers.remove(bench.layer)
-    open_file(bench, tmp_path / "field.zarr", name="C2")
+    open_file(bench, tmp_path / "field.zarr", turned=True, name="C2")
     assert annotation.plane is None
-    open_file(bench, tmp_path / "field.zarr", name="C0")
+    open_file(bench, tmp_path / "field.zarr", turned=True, name="C0")
     assert annotation.plane.layer is bench.layer
 
 

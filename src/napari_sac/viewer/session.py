@@ -8,6 +8,7 @@ decisions and points, ``strokes`` for the brush, ``results`` for what models fou
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -18,8 +19,10 @@ from napari.layers import Image
 from psygnal import Signal
 
 from napari_sac.core.config import DecodeConfig
+from napari_sac.core.errors import NapariSacError
 from napari_sac.core.models.registry import DEFAULT_MODEL
 from napari_sac.core.session.history import History
+from napari_sac.core.session.image import hash_pixels
 from napari_sac.core.session.recovery import is_unsaved
 from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import POSITIVE, Prompts
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
 
     from napari_sac.core.session.history import Step
+    from napari_sac.core.session.image import ImageReference
     from napari_sac.core.types import AnyArray, FloatArray
     from napari_sac.viewer.inference import Found, LoadedModel, Segmented
     from napari_sac.viewer.live import LiveResult
@@ -58,6 +62,9 @@ if TYPE_CHECKING:
     from napari_sac.viewer.prompts import Rows
 
 DEFAULT_CACHE_BYTES = 2 << 30
+
+_MOST_COMPARED_PIXELS = 16_000_000
+"""Of a larger image the window would wait for more than a second."""
 
 
 class AnnotationSession:
@@ -307,8 +314,7 @@ class AnnotationSession:
             if annotation.plane is not None or reference is None:
                 continue
             plane = exchange.plane_in(layer, reference)
-            # napari numbers a name that is taken; a file may give several layers
-            if plane is None or _unnumbered(layer.name) != _unnumbered(reference.name):
+            if plane is None or not _is_same(plane, reference):
                 continue
             self.see(annotation, plane)
             # the file may be another one since
@@ -679,6 +685,19 @@ class AnnotationSession:
             total += annotation.held_bytes
             if total > self.cache_bytes and annotation is not used:
                 annotation.forget_pixels()
+
+
+def _is_same(plane: ImagePlane, reference: ImageReference) -> bool:
+    """Return whether a plane of the same file is the one, for that may give several."""
+    # napari numbers a name that is taken
+    if _unnumbered(plane.layer.name) == _unnumbered(reference.name):
+        return True
+    # it was renamed, or is another channel
+    if plane.shape[0] * plane.shape[1] > _MOST_COMPARED_PIXELS:
+        return False
+    with suppress(NapariSacError, OSError):
+        return hash_pixels(plane.read()) == reference.sha256
+    return False
 
 
 def _unnumbered(name: str) -> str:
