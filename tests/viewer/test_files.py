@@ -607,6 +607,42 @@ def test_pixels_that_are_not_those_of_the_file_are_kept(
     check_same(annotation, again)
 
 
+def test_an_open_image_is_used_only_with_the_pixels_of_the_session(
+    bench: Bench, tmp_path: Path
+) -> None:
+    pixels, file = bench.layer.data, tmp_path / "field.tif"
+    tifffile.imwrite(file, pixels, photometric="rgb")
+    bench.viewer.layers.clear()
+    open_file(bench, file, name="field")
+    edit(bench)
+    folder = bench.session.journal.folder
+    bench.session.close(clean=False)
+
+    def opened(shown: Any) -> tuple[Annotation, list[str]]:
+        session, told = AnnotationSession.of(ViewerModel()), []
+        with layer_source(path=str(file)):
+            session.viewer.add_image(shown, rgb=True, name="field")
+        session.told.connect(told.append)
+        (again,) = session.open(folder)
+        session.close(clean=False)
+        return again, [sentence for sentence in told if "other pixels" in sentence]
+
+    again, told = opened(pixels)
+    assert again.plane.layer.source.path == str(file)
+    assert told == []
+    # what is shown was changed, and the file is as it was
+    again, told = opened(pixels[::-1])
+    assert again.plane.layer.source.path is None
+    np.testing.assert_array_equal(again.plane.read(), normalise_image(pixels))
+    assert told == []
+    for other in (pixels[::-1], pixels[:100]):
+        tifffile.imwrite(file, other, photometric="rgb")
+        again, told = opened(other)
+        assert again.plane is None
+        (sentence,) = told
+        assert str(file) in sentence
+
+
 def test_the_model_that_was_chosen_for_an_import_is_chosen_again(
     bench: Bench, nuclei: Nuclei
 ) -> None:

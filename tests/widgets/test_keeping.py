@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    from napari.layers import Layer
     from pytestqt.qtbot import QtBot
     from synthetic import Nuclei
 
@@ -253,7 +254,7 @@ def test_a_cancelled_opening_lets_go_of_the_session(
     cancelled, read = threading.Event(), exchange.read_session
 
     def read_slowly(
-        folder: Path, shown: frozenset[Path], progress: Progress
+        folder: Path, shown: tuple[Layer, ...], progress: Progress
     ) -> exchange.ReadSession:
         def report(stage: str, done: int, total: int) -> None:
             # the session is open by then
@@ -271,6 +272,58 @@ def test_a_cancelled_opening_lets_go_of_the_session(
     journal = Journal.open(tmp_path / "field.sac")
     assert not journal.read_only
     journal.close(clean=True)
+
+
+def test_an_open_image_is_compared_beside_the_window(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    viewer: ViewerModel,
+    second: SegmentWidget,
+    nuclei: Nuclei,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grey = nuclei.image[..., 0]
+    file = show_stack(dock, viewer, tmp_path, [grey, grey[::-1]])
+    dock.session.import_labels(dock.images.plane(), nuclei.labels)
+    dock.keeping.save_as(tmp_path / "field.sac")
+    dock.session.close(clean=True)
+    (layer,) = second.session.viewer.open(file, plugin="napari")
+    threads = []
+    read = ImagePlane.read
+
+    def note(plane: ImagePlane) -> npt.NDArray[np.uint8]:
+        threads.append(threading.current_thread())
+        return read(plane)
+
+    monkeypatch.setattr(ImagePlane, "read", note)
+    second.keeping.open_session(tmp_path / "field.sac")
+    wait(qtbot, second)
+    (opened,) = second.session.annotations
+    assert opened.plane.layer is layer
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
+
+
+def test_an_open_image_with_other_pixels_is_told(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    viewer: ViewerModel,
+    second: SegmentWidget,
+    nuclei: Nuclei,
+    tmp_path: Path,
+) -> None:
+    grey = nuclei.image[..., 0]
+    show_stack(dock, viewer, tmp_path, [grey, grey])
+    dock.session.import_labels(dock.images.plane(), nuclei.labels)
+    dock.keeping.save_as(tmp_path / "field.sac")
+    dock.session.close(clean=True)
+    file = show_stack(second, second.session.viewer, tmp_path, [grey[::-1]] * 2)
+    second.keeping.open_session(tmp_path / "field.sac")
+    wait(qtbot, second)
+    (opened,) = second.session.annotations
+    assert opened.plane is None
+    assert f"{file} holds other pixels" in second.status.message.text()
 
 
 def look_again(qtbot: QtBot, dock: SegmentWidget) -> None:

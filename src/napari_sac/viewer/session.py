@@ -8,7 +8,6 @@ decisions and points, ``strokes`` for the brush, ``results`` for what models fou
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -19,10 +18,8 @@ from napari.layers import Image
 from psygnal import Signal
 
 from napari_sac.core.config import DecodeConfig
-from napari_sac.core.errors import NapariSacError
 from napari_sac.core.models.registry import DEFAULT_MODEL
 from napari_sac.core.session.history import History
-from napari_sac.core.session.image import hash_pixels
 from napari_sac.core.session.recovery import is_unsaved
 from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import POSITIVE, Prompts
@@ -693,11 +690,8 @@ def _is_same(plane: ImagePlane, reference: ImageReference) -> bool:
     if _unnumbered(plane.layer.name) == _unnumbered(reference.name):
         return True
     # it was renamed, or is another channel
-    if plane.shape[0] * plane.shape[1] > _MOST_COMPARED_PIXELS:
-        return False
-    with suppress(NapariSacError, OSError):
-        return hash_pixels(plane.read()) == reference.sha256
-    return False
+    small = plane.shape[0] * plane.shape[1] <= _MOST_COMPARED_PIXELS
+    return small and exchange.has_pixels(plane, reference)
 
 
 def _unnumbered(name: str) -> str:

@@ -221,7 +221,8 @@ class Keeping(QObject):
             # who has deleted all layers may open their own session again
             session.leave()
             self._saving = False
-            read = partial(exchange.read_session, folder, exchange.shown_files(session))
+            shown = tuple(session.viewer.layers)
+            read = partial(exchange.read_session, folder, shown)
             done = partial(self._show_opened, folder)
             # a session that is open is locked, so it must not get lost
             self._worker.start("Opening the session", read, done, lasting=True)
