@@ -29,6 +29,7 @@ from napari_sac.core.session import journal as journals
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.recovery import find_unclosed
 from napari_sac.core.session.replay import replay
+from napari_sac.core.training.session_data import read_reviewed_session
 from napari_sac.core.types import ObjectClass, Prompts
 from napari_sac.viewer import exchange, journaling
 from napari_sac.viewer import session as sessions
@@ -63,6 +64,14 @@ def check_same(first: Annotation, second: Annotation) -> None:
     assert first.painted == second.painted
     assert first.state.settings == second.state.settings
     assert first.state.classes == second.state.classes
+
+
+def noted(folder: Path) -> dict[str, Any]:
+    """Return what a session notes of the work on its first image."""
+    journal = Journal.open(folder)
+    info = journal.restore().info
+    journal.close(clean=False)
+    return info["work-1"]
 
 
 def reopened(folder: Path) -> AnnotationSession:
@@ -565,6 +574,58 @@ def test_who_deletes_all_layers_starts_over(bench: Bench, tmp_path: Path) -> Non
     open_file(bench, tmp_path / "field.tif", name="field")
     assert bench.session.find(bench.plane) is None
     assert bench.find() is not annotation
+
+
+def test_what_was_started_over_does_not_come_back(bench: Bench, tmp_path: Path) -> None:
+    bench.viewer.layers.clear()
+    open_file(bench, tmp_path / "field.tif", name="field")
+    mess = bench.find()
+    bench.segment(mess)
+    bench.session.accept(mess, np.arange(12))
+    open_file(bench, tmp_path / "other.tif", turned=True, name="other")
+    finished = bench.find()
+    bench.segment(finished)
+    bench.viewer.layers.select_all()
+    bench.viewer.layers.remove_selected()
+    open_file(bench, tmp_path / "field.tif", turned=True, name="field")
+    annotation = edit(bench)
+    bench.session.save_as(tmp_path / "x.sac")
+    bench.session.close()
+    session = reopened(tmp_path / "x.sac")
+    # of the other image nobody has begun anew
+    first, second = session.annotations
+    check_same(first, finished)
+    check_same(second, annotation)
+    assert session.find(second.plane) is second
+    assert len(session.viewer.layers) == 6
+    reviewed = read_reviewed_session(tmp_path / "x.sac")
+    assert [one.count for one in reviewed] == [1]
+    numbers = []
+    for result in replay(tmp_path / "x.sac", load=lambda *_, **__: bench.loaded.model):
+        assert result.different_pixels == 0
+        numbers.append(result.number)
+    assert numbers == [2, 3]
+    # undo goes back through all of it
+    assert list(iter(session.undo, None))[-1] == "find 12 nuclei"
+    assert not session.history.done
+    assert len(session.remembered[0].prompts) == 0
+    session.close()
+
+
+def test_nuclei_that_undo_shows_again_come_back_with_their_session(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = edit(bench)
+    for layer in annotation.layers:
+        bench.viewer.layers.remove(layer)
+    bench.session.save_as(tmp_path / "x.sac")
+    bench.session.flush()
+    journal = bench.session.journal
+    assert noted(journal.folder)["deleted"] is True
+    bench.session.undo()
+    bench.session.flush()
+    assert "deleted" not in noted(journal.folder)
+    bench.session.close()
 
 
 def test_who_deletes_all_layers_opens_their_own_session_again(

@@ -267,7 +267,7 @@ class Drawing:
                 session.told.emit(POINTS_STAY)
             if annotation.plane is None:
                 session.live.forget(annotation)
-            if annotation.points is None and annotation.labels is None:
+            if not annotation.is_shown:
                 # what was decided is kept for undo, and nothing large beside it
                 if annotation in session.annotations:
                     session.annotations.remove(annotation)

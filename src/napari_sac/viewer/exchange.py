@@ -529,7 +529,8 @@ def read_session(
     try:
         restored = journal.shorten(journal.restore())
         planes, pixels, problems = {}, {}, []
-        for number, reference in restored.images.items():
+        for number in restored.shown:
+            reference = restored.images[number]
             progress("reading the images", number - 1, len(restored.images))
             plane = find_plane(shown, reference)
             if plane is not None and has_pixels(plane, reference):
@@ -567,14 +568,19 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
     session.steps.history = restored.history
     for problem in read.problems:
         session.told.emit(problem)
+    shown = restored.shown
     for number, state in restored.states.items():
         reference = restored.images[number]
         view = restored.info.get(f"view-{number}", {})
         plane = read.planes.get(number)
-        if plane is None or not is_open(session.viewer, plane):
+        if plane is not None and not is_open(session.viewer, plane):
+            plane = None
+        if plane is None and number in shown:
             plane = _load_plane(session, read, number, view)
         work = _read_work(restored.info.get(f"work-{number}"))
-        session.restore(number, plane, state, reference.name, **work)
+        session.restore(
+            number, plane, state, reference.name, **work, shown=number in shown
+        )
     _choose_model_of(session, restored)
     if journal.read_only_reason is not None:
         session.told.emit(
@@ -585,7 +591,7 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
 
 def _model_problems(restored: Restored) -> list[str]:
     """Say what is wrong with the model that drew the labels, if anything is."""
-    settings = _last_settings(restored.states)
+    settings = _last_settings(restored.shown)
     if settings is None:
         return []
     try:
@@ -600,7 +606,7 @@ def _model_problems(restored: Restored) -> list[str]:
 
 def _choose_model_of(session: AnnotationSession, restored: Restored) -> None:
     """Choose the model that drew the labels: to segment again must not change it."""
-    settings = _last_settings(restored.states)
+    settings = _last_settings(restored.shown)
     if settings is not None:
         # what is wrong with it was told
         with suppress(NapariSacError):

@@ -68,7 +68,7 @@ def _as_layers(folder: Path) -> list[LayerData]:
     finally:
         journal.close(clean=False)
     layers: list[LayerData] = []
-    for number, state in restored.states.items():
+    for number, state in restored.shown.items():
         name = restored.images[number].name
         layers.append((state.labels, {"name": f"nuclei [{name}]"}, "labels"))
         points = {"name": f"nuclei prompts [{name}]"}

@@ -7,7 +7,6 @@ decisions and points, ``strokes`` for the brush, ``results`` for what models fou
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -20,6 +19,7 @@ from psygnal import Signal
 from napari_sac.core.config import DecodeConfig
 from napari_sac.core.models.registry import DEFAULT_MODEL
 from napari_sac.core.session.history import History
+from napari_sac.core.session.image import unnumbered
 from napari_sac.core.session.recovery import is_unsaved
 from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import POSITIVE, Prompts
@@ -331,8 +331,9 @@ class AnnotationSession:
         outlined: bool | None = None,
         clicks: int = 0,
         worked: float = 0.0,
+        shown: bool = True,
     ) -> Annotation:
-        """Show an annotation of a session that was opened."""
+        """Take up an annotation of a session that was opened, and show it."""
         geometry = {} if plane is None else plane_geometry(plane.layer)
         annotation = Annotation(number, plane, state, geometry, name)
         annotation.outlined = outlined
@@ -340,6 +341,8 @@ class AnnotationSession:
         # the labels are known, and the masks that they were drawn from are not
         annotation.segmented = annotation.unsure = bool(state.labels.any())
         self._numbered[number] = annotation
+        if not shown:
+            return annotation
         self.annotations.append(annotation)
         self.drawing.show_points(annotation)
         if state.labels.any():
@@ -687,16 +690,11 @@ class AnnotationSession:
 def _is_same(plane: ImagePlane, reference: ImageReference) -> bool:
     """Return whether a plane of the same file is the one, for that may give several."""
     # napari numbers a name that is taken
-    if _unnumbered(plane.layer.name) == _unnumbered(reference.name):
+    if unnumbered(str(plane.layer.name)) == unnumbered(reference.name):
         return True
     # it was renamed, or is another channel
     small = plane.shape[0] * plane.shape[1] <= _MOST_COMPARED_PIXELS
     return small and exchange.has_pixels(plane, reference)
-
-
-def _unnumbered(name: str) -> str:
-    """Return the name of a layer without the number that napari gives the second."""
-    return re.sub(r" \[\d+\]$", "", str(name))
 
 
 def _unwrapped(viewer: ViewerModel) -> ViewerModel:
