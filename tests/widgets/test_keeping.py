@@ -561,6 +561,27 @@ def test_labels_of_a_layer_become_nuclei(
     assert len(annotation.prompts) == 12
 
 
+def test_with_a_second_image_an_import_says_where_it_went(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    viewer: ViewerModel,
+    nuclei: Nuclei,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "labels.tif"
+    write_labels(path, nuclei.labels)
+    viewer.add_image(nuclei.image, rgb=True, name="second")
+    dock.images.choose(viewer.layers["field"])
+    choose(dock, "labels", path)
+    wait(qtbot, dock)
+    assert "12 nuclei are in field now." in dock.status.message.text()
+    viewer.layers.remove("second")
+    choose(dock, "labels", path)
+    wait(qtbot, dock)
+    assert "12 nuclei are there now." in dock.status.message.text()
+
+
 def test_labels_of_another_image_are_refused_in_words(
     qtbot: QtBot, dock: SegmentWidget, tmp_path: Path
 ) -> None:

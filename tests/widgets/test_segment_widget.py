@@ -615,6 +615,30 @@ def test_after_segment_the_choices_make_place(
     assert not dock.choices.folded
 
 
+def test_with_a_second_image_the_dock_says_which_one_it_works_on(
+    qtbot: QtBot, dock: SegmentWidget, viewer: ViewerModel, nuclei: Nuclei
+) -> None:
+    run(qtbot, dock, dock.find_button)
+    assert "12 nuclei found (" in dock.status.message.text()
+    assert dock.choices.heading.text().split() == ["1", "Image", "and", "model", "▾"]
+    run(qtbot, dock, dock.segment_button)
+    assert "1 Image and model: field " in dock.choices.heading.text()
+    name = "slide 17, stained again & cut, left part"
+    other = viewer.add_image(nuclei.image, rgb=True, name=name)
+    run(qtbot, dock, dock.find_button)
+    assert "12 nuclei found in field (" in dock.status.message.text()
+    wide = dock.choices.minimumSizeHint().width()
+    dock.images.choose(other)
+    assert "slide 17, st…, left part" in dock.choices.heading.text()
+    assert dock.choices.heading.toolTip() == name
+    assert dock.choices.minimumSizeHint().width() == wide
+    other.name = "cut & dry"
+    # Qt draws one of them
+    assert "model: cut && dry " in dock.choices.heading.text()
+    viewer.layers.clear()
+    assert ":" not in dock.choices.heading.text()
+
+
 def test_no_button_beside_the_adapters_is_cut(dock: SegmentWidget) -> None:
     panel = dock.models
     panel.show()

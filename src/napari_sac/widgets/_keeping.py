@@ -18,7 +18,7 @@ from napari_sac.core.errors import NapariSacError
 from napari_sac.core.io import read_labels, safe_name
 from napari_sac.core.session.recovery import discard, find_unclosed, is_unsaved
 from napari_sac.viewer import exchange
-from napari_sac.viewer.layers import plane_name
+from napari_sac.viewer.layers import name_among, plane_name
 from napari_sac.viewer.planes import is_open, pixel_size
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._docking import close_with_window, outermost
@@ -367,7 +367,8 @@ class Keeping(QObject):
             return
         if pixels is not None:
             session.journal.know_pixels(session.about(plane), pixels)
-        status.attempt(lambda: status.say(describe_imported(show(plane, read))))
+        image = name_among(session.viewer, plane)
+        status.attempt(lambda: status.say(describe_imported(show(plane, read), image)))
 
     def _show_opened(self, folder: Path, read: ReadSession) -> None:
         if not self._joined:

@@ -26,6 +26,7 @@ from napari_sac.viewer.inference import (
     find_nuclei,
     segment,
 )
+from napari_sac.viewer.layers import name_among
 from napari_sac.viewer.planes import is_open, is_turned, look_at_plane, sample_colours
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.widgets._alive import is_alive
@@ -216,7 +217,8 @@ class SegmentWidget(QWidget):
             threshold = self.threshold.value()
         annotation = self.session.show_proposals(plane, found, threshold)
         self._follow()
-        self.status.say(describe_found(found, annotation))
+        image = name_among(self.session.viewer, plane)
+        self.status.say(describe_found(found, annotation, image))
 
     def _on_segment(self) -> None:
         self._on_threshold()
@@ -379,6 +381,7 @@ class SegmentWidget(QWidget):
             return
         plane, annotation = self.images.plane(), self._annotation()
         self._show_stain(annotation)
+        self.choices.name("" if plane is None else str(plane.layer.name))
         loaded = self.session.loaded
         self.models.show_device(None if loaded is None else loaded.model)
         turned = plane is not None and is_turned(self.session.viewer, plane.layer)
