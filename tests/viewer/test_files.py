@@ -29,8 +29,10 @@ from napari_sac.core.session import journal as journals
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.recovery import find_unclosed
 from napari_sac.core.session.replay import replay
+from napari_sac.core.training.session_data import read_reviewed_session
 from napari_sac.core.types import ObjectClass, Prompts
 from napari_sac.viewer import exchange, journaling
+from napari_sac.viewer import session as sessions
 from napari_sac.viewer.inference import ModelChoice
 from napari_sac.viewer.planes import AS_READ, current_plane, pixel_size
 from napari_sac.viewer.readers import get_session_reader, open_dropped_session
@@ -62,6 +64,14 @@ def check_same(first: Annotation, second: Annotation) -> None:
     assert first.painted == second.painted
     assert first.state.settings == second.state.settings
     assert first.state.classes == second.state.classes
+
+
+def noted(folder: Path) -> dict[str, Any]:
+    """Return what a session notes of the work on its first image."""
+    journal = Journal.open(folder)
+    info = journal.restore().info
+    journal.close(clean=False)
+    return info["work-1"]
 
 
 def reopened(folder: Path) -> AnnotationSession:
@@ -472,9 +482,30 @@ def test_exports(bench: Bench, tmp_path: Path) -> None:
     )
 
 
-def open_file(bench: Bench, file: Path, **options: Any) -> None:
+def test_one_mask_of_all_nuclei_has_the_score_of_none(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation, "semantic")
+    labels = annotation.state.labels
+    assert labels.max() == 1
+    bench.session.export_geojson(annotation, tmp_path / "dock.geojson")
+    data = annotation.labels.as_layer_data_tuple()
+    write_outlines(str(tmp_path / "menu.geojson"), *data[:2])
+    write_geojson(tmp_path / "plain.geojson", labels)
+    plain = (tmp_path / "plain.geojson").read_text()
+    assert (tmp_path / "dock.geojson").read_text() == plain
+    assert (tmp_path / "menu.geojson").read_text() == plain
+    bench.session.export_labels(annotation, tmp_path / "labels.ome.zarr")
+    about = (tmp_path / "labels.ome.zarr").rglob("zarr.json")
+    assert not any('"score"' in file.read_text() for file in about)
+
+
+def open_file(
+    bench: Bench, file: Path, *, turned: bool = False, **options: Any
+) -> None:
     """Show the pixels of the bench's image as a reader of a file does."""
-    pixels = bench.layer.data
+    pixels = bench.layer.data[::-1].copy() if turned else bench.layer.data
     with layer_source(path=str(file)):
         bench.layer = bench.viewer.add_image(pixels, rgb=True, **options)
 
@@ -501,6 +532,26 @@ def test_an_image_that_is_opened_again_has_its_nuclei(
     assert (annotation.state.labels == annotation.prompts.object_id[-1]).any()
 
 
+def test_an_image_that_was_renamed_is_known_again_by_its_pixels(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "field.nd2"
+    bench.viewer.layers.clear()
+    open_file(bench, file, name="field DAPI")
+    bench.layer.name = "blue"
+    annotation = bench.find()
+    bench.viewer.layers.remove(bench.layer)
+    # another channel comes first
+    open_file(bench, file, turned=True, name="field GFP")
+    assert annotation.plane is None
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions, "_MOST_COMPARED_PIXELS", 100)
+        open_file(bench, file, turned=True, name="field DAPI")
+    assert annotation.plane is None
+    open_file(bench, file, name="field DAPI")
+    assert annotation.plane.layer is bench.layer
+
+
 def test_nuclei_go_to_no_other_image_of_their_file(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -509,9 +560,9 @@ def test_nuclei_go_to_no_other_image_of_their_file(
     open_file(bench, tmp_path / "field.zarr", name="C0")
     annotation = bench.find()
     bench.viewer.layers.remove(bench.layer)
-    open_file(bench, tmp_path / "field.zarr", name="C2")
+    open_file(bench, tmp_path / "field.zarr", turned=True, name="C2")
     assert annotation.plane is None
-    open_file(bench, tmp_path / "field.zarr", name="C0")
+    open_file(bench, tmp_path / "field.zarr", turned=True, name="C0")
     assert annotation.plane.layer is bench.layer
 
 
@@ -523,6 +574,58 @@ def test_who_deletes_all_layers_starts_over(bench: Bench, tmp_path: Path) -> Non
     open_file(bench, tmp_path / "field.tif", name="field")
     assert bench.session.find(bench.plane) is None
     assert bench.find() is not annotation
+
+
+def test_what_was_started_over_does_not_come_back(bench: Bench, tmp_path: Path) -> None:
+    bench.viewer.layers.clear()
+    open_file(bench, tmp_path / "field.tif", name="field")
+    mess = bench.find()
+    bench.segment(mess)
+    bench.session.accept(mess, np.arange(12))
+    open_file(bench, tmp_path / "other.tif", turned=True, name="other")
+    finished = bench.find()
+    bench.segment(finished)
+    bench.viewer.layers.select_all()
+    bench.viewer.layers.remove_selected()
+    open_file(bench, tmp_path / "field.tif", turned=True, name="field")
+    annotation = edit(bench)
+    bench.session.save_as(tmp_path / "x.sac")
+    bench.session.close()
+    session = reopened(tmp_path / "x.sac")
+    # of the other image nobody has begun anew
+    first, second = session.annotations
+    check_same(first, finished)
+    check_same(second, annotation)
+    assert session.find(second.plane) is second
+    assert len(session.viewer.layers) == 6
+    reviewed = read_reviewed_session(tmp_path / "x.sac")
+    assert [one.count for one in reviewed] == [1]
+    numbers = []
+    for result in replay(tmp_path / "x.sac", load=lambda *_, **__: bench.loaded.model):
+        assert result.different_pixels == 0
+        numbers.append(result.number)
+    assert numbers == [2, 3]
+    # undo goes back through all of it
+    assert list(iter(session.undo, None))[-1] == "find 12 nuclei"
+    assert not session.history.done
+    assert len(session.remembered[0].prompts) == 0
+    session.close()
+
+
+def test_nuclei_that_undo_shows_again_come_back_with_their_session(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = edit(bench)
+    for layer in annotation.layers:
+        bench.viewer.layers.remove(layer)
+    bench.session.save_as(tmp_path / "x.sac")
+    bench.session.flush()
+    journal = bench.session.journal
+    assert noted(journal.folder)["deleted"] is True
+    bench.session.undo()
+    bench.session.flush()
+    assert "deleted" not in noted(journal.folder)
+    bench.session.close()
 
 
 def test_who_deletes_all_layers_opens_their_own_session_again(
@@ -563,6 +666,42 @@ def test_pixels_that_are_not_those_of_the_file_are_kept(
     # as the models read them
     np.testing.assert_array_equal(again.plane.layer.data, annotation.plane.read())
     check_same(annotation, again)
+
+
+def test_an_open_image_is_used_only_with_the_pixels_of_the_session(
+    bench: Bench, tmp_path: Path
+) -> None:
+    pixels, file = bench.layer.data, tmp_path / "field.tif"
+    tifffile.imwrite(file, pixels, photometric="rgb")
+    bench.viewer.layers.clear()
+    open_file(bench, file, name="field")
+    edit(bench)
+    folder = bench.session.journal.folder
+    bench.session.close(clean=False)
+
+    def opened(shown: Any) -> tuple[Annotation, list[str]]:
+        session, told = AnnotationSession.of(ViewerModel()), []
+        with layer_source(path=str(file)):
+            session.viewer.add_image(shown, rgb=True, name="field")
+        session.told.connect(told.append)
+        (again,) = session.open(folder)
+        session.close(clean=False)
+        return again, [sentence for sentence in told if "other pixels" in sentence]
+
+    again, told = opened(pixels)
+    assert again.plane.layer.source.path == str(file)
+    assert told == []
+    # what is shown was changed, and the file is as it was
+    again, told = opened(pixels[::-1])
+    assert again.plane.layer.source.path is None
+    np.testing.assert_array_equal(again.plane.read(), normalise_image(pixels))
+    assert told == []
+    for other in (pixels[::-1], pixels[:100]):
+        tifffile.imwrite(file, other, photometric="rgb")
+        again, told = opened(other)
+        assert again.plane is None
+        (sentence,) = told
+        assert str(file) in sentence
 
 
 def test_the_model_that_was_chosen_for_an_import_is_chosen_again(

@@ -212,6 +212,37 @@ def test_undo_shows_deleted_layers_again(bench: Bench) -> None:
     check_shown(annotation)
 
 
+def test_undo_and_redo_show_deleted_points_again(bench: Bench) -> None:
+    annotation = bench.find()
+    told: list[str] = []
+    bench.session.told.connect(told.append)
+    for title in ("find 12 nuclei", "segment 12 nuclei", "reject 2 nuclei"):
+        if title.startswith("segment"):
+            bench.segment(annotation)
+        elif title.startswith("reject"):
+            bench.session.reject(annotation, np.arange(2))
+        before = snapshot(annotation)
+        bench.viewer.layers.selection.active = annotation.points
+        bench.viewer.layers.remove_selected()
+        assert told.pop() == drawing.POINTS_STAY
+        assert bench.session.undo() == bench.session.redo() == title
+        assert annotation.points in bench.viewer.layers
+        assert bench.session.find(bench.plane) is annotation
+        assert snapshot(annotation) == before
+        check_shown(annotation)
+    assert told == []
+
+
+def test_points_that_go_with_their_image_are_not_promised(bench: Bench) -> None:
+    bench.segment(bench.find())
+    told: list[str] = []
+    bench.session.told.connect(told.append)
+    bench.viewer.layers.select_all()
+    bench.viewer.layers.remove_selected()
+    assert not bench.viewer.layers
+    assert told == []
+
+
 # -- masks that come later -----------------------------------------------------
 
 

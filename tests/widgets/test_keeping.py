@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    from napari.layers import Layer
     from pytestqt.qtbot import QtBot
     from synthetic import Nuclei
 
@@ -254,7 +255,7 @@ def test_a_cancelled_opening_lets_go_of_the_session(
     cancelled, read = threading.Event(), exchange.read_session
 
     def read_slowly(
-        folder: Path, shown: frozenset[Path], progress: Progress
+        folder: Path, shown: tuple[Layer, ...], progress: Progress
     ) -> exchange.ReadSession:
         def report(stage: str, done: int, total: int) -> None:
             # the session is open by then
@@ -272,6 +273,58 @@ def test_a_cancelled_opening_lets_go_of_the_session(
     journal = Journal.open(tmp_path / "field.sac")
     assert not journal.read_only
     journal.close(clean=True)
+
+
+def test_an_open_image_is_compared_beside_the_window(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    viewer: ViewerModel,
+    second: SegmentWidget,
+    nuclei: Nuclei,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grey = nuclei.image[..., 0]
+    file = show_stack(dock, viewer, tmp_path, [grey, grey[::-1]])
+    dock.session.import_labels(dock.images.plane(), nuclei.labels)
+    dock.keeping.save_as(tmp_path / "field.sac")
+    dock.session.close(clean=True)
+    (layer,) = second.session.viewer.open(file, plugin="napari")
+    threads = []
+    read = ImagePlane.read
+
+    def note(plane: ImagePlane) -> npt.NDArray[np.uint8]:
+        threads.append(threading.current_thread())
+        return read(plane)
+
+    monkeypatch.setattr(ImagePlane, "read", note)
+    second.keeping.open_session(tmp_path / "field.sac")
+    wait(qtbot, second)
+    (opened,) = second.session.annotations
+    assert opened.plane.layer is layer
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
+
+
+def test_an_open_image_with_other_pixels_is_told(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    viewer: ViewerModel,
+    second: SegmentWidget,
+    nuclei: Nuclei,
+    tmp_path: Path,
+) -> None:
+    grey = nuclei.image[..., 0]
+    show_stack(dock, viewer, tmp_path, [grey, grey])
+    dock.session.import_labels(dock.images.plane(), nuclei.labels)
+    dock.keeping.save_as(tmp_path / "field.sac")
+    dock.session.close(clean=True)
+    file = show_stack(second, second.session.viewer, tmp_path, [grey[::-1]] * 2)
+    second.keeping.open_session(tmp_path / "field.sac")
+    wait(qtbot, second)
+    (opened,) = second.session.annotations
+    assert opened.plane is None
+    assert f"{file} holds other pixels" in second.status.message.text()
 
 
 def look_again(qtbot: QtBot, dock: SegmentWidget) -> None:
@@ -446,6 +499,29 @@ def test_an_export_is_not_called_like_the_image(
     ]
 
 
+def test_exports_of_two_planes_are_called_differently(
+    dock: SegmentWidget,
+    viewer: ViewerModel,
+    nuclei: Nuclei,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    show_stack(dock, viewer, tmp_path, [nuclei.image[..., 0]] * 2)
+    asked = []
+    monkeypatch.setattr(_keeping, "ask_save", lambda *given: asked.append(given[-1]))
+    for plane in (0, 1):
+        viewer.dims.set_current_step(0, plane)
+        dock.session.import_labels(dock.images.plane(), nuclei.labels)
+        dock.keep.export_requested.emit("tiff")
+    # the session has both
+    dock.keep.save_as_requested.emit()
+    assert asked == [
+        "stack, plane 0_labels.tif",
+        "stack, plane 1_labels.tif",
+        "stack.sac",
+    ]
+
+
 def test_an_export_that_was_thought_better_of_writes_nothing(
     dock: SegmentWidget, annotated: Annotation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,6 +560,27 @@ def test_labels_of_a_layer_become_nuclei(
     (annotation,) = dock.session.annotations
     assert annotation.labels is not layer
     assert len(annotation.prompts) == 12
+
+
+def test_with_a_second_image_an_import_says_where_it_went(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    viewer: ViewerModel,
+    nuclei: Nuclei,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "labels.tif"
+    write_labels(path, nuclei.labels)
+    viewer.add_image(nuclei.image, rgb=True, name="second")
+    dock.images.choose(viewer.layers["field"])
+    choose(dock, "labels", path)
+    wait(qtbot, dock)
+    assert "12 nuclei are in field now." in dock.status.message.text()
+    viewer.layers.remove("second")
+    choose(dock, "labels", path)
+    wait(qtbot, dock)
+    assert "12 nuclei are there now." in dock.status.message.text()
 
 
 def test_labels_of_another_image_are_refused_in_words(

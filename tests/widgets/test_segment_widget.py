@@ -418,7 +418,26 @@ def test_labels_for_points_that_are_gone_are_dropped(
     gate.open.set()
     qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
     assert "points were removed" in dock.status.message.text()
+    assert "Redo of a step" in dock.status.message.text()
     assert list(viewer.layers) == [image]
+
+
+def test_deleted_points_are_no_reason_to_find_nuclei_again(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget
+) -> None:
+    run(qtbot, dock, dock.find_button)
+    run(qtbot, dock, dock.segment_button)
+    viewer.layers.remove(only(dock).points)
+    assert not dock.segment_button.isEnabled()
+    assert "Redo of a step" in dock.why_not_segment.text()
+    assert dock.status.message.text() == dock.why_not_segment.text()
+    dock.correct.undo.click()
+    dock.correct.redo.click()
+    assert dock.segment_button.isEnabled()
+    while dock.session.undo():
+        pass
+    viewer.layers.remove(only(dock).points)
+    assert dock.why_not_segment.text() == "Find nuclei first."
 
 
 def test_an_adapter_for_other_weights_is_a_sentence_in_the_dock(
@@ -595,6 +614,30 @@ def test_after_segment_the_choices_make_place(
     assert dock.images.isVisibleTo(dock.choices)
     run(qtbot, dock, dock.segment_button)
     assert dock.images.isVisibleTo(dock.choices)
+
+
+def test_with_a_second_image_the_dock_says_which_one_it_works_on(
+    qtbot: QtBot, dock: SegmentWidget, viewer: ViewerModel, nuclei: Nuclei
+) -> None:
+    run(qtbot, dock, dock.find_button)
+    assert "12 nuclei found (" in dock.status.message.text()
+    assert dock.choices.heading.text().split() == ["1", "Image", "and", "model", "▾"]
+    run(qtbot, dock, dock.segment_button)
+    assert "1 Image and model: field " in dock.choices.heading.text()
+    name = "slide 17, stained again & cut, left part"
+    other = viewer.add_image(nuclei.image, rgb=True, name=name)
+    run(qtbot, dock, dock.find_button)
+    assert "12 nuclei found in field (" in dock.status.message.text()
+    wide = dock.choices.minimumSizeHint().width()
+    dock.images.choose(other)
+    assert "slide 17, st…, left part" in dock.choices.heading.text()
+    assert dock.choices.heading.toolTip() == name
+    assert dock.choices.minimumSizeHint().width() == wide
+    other.name = "cut & dry"
+    # Qt draws one of them
+    assert "model: cut && dry " in dock.choices.heading.text()
+    viewer.layers.clear()
+    assert ":" not in dock.choices.heading.text()
 
 
 def test_no_button_beside_the_adapters_is_cut(dock: SegmentWidget) -> None:

@@ -154,6 +154,11 @@ class Annotation:
         mine = (self.labels, self.regions, self.tools, self.points)
         return tuple(layer for layer in mine if layer is not None)
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether a layer shows its prompts or its labels."""
+        return self.points is not None or self.labels is not None
+
     def is_about(self, plane: ImagePlane) -> bool:
         """Return whether this is about the nuclei of that plane."""
         mine = self.plane

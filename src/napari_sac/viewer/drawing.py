@@ -31,6 +31,11 @@ REGIONS_STAY = (
     "again; delete them in it to take them back."
 )
 
+POINTS_STAY = (
+    "What was decided here is kept: Undo and Redo of a step in this image show the "
+    "points again. Find nuclei starts over."
+)
+
 
 class Drawing:
     """Shows and writes the layers of a session, and notes which the user deletes.
@@ -182,6 +187,17 @@ class Drawing:
         self._add(layer, below=annotation.points)
         self._place(annotation)
 
+    def hides_points(self, annotation: Annotation) -> bool:
+        """Return whether there are prompts of an image that no layer shows."""
+        has_image = annotation.plane is not None
+        return has_image and annotation.points is None and len(annotation.prompts) > 0
+
+    def _goes(self, annotation: Annotation) -> bool:
+        """Return whether the image of an annotation is deleted with its layers."""
+        layers, plane = self._session.viewer.layers, annotation.plane
+        # napari deletes what is selected one by one, in any order
+        return plane is None or plane.layer in layers.selection
+
     def _show_missing(self, annotation: Annotation) -> None:
         """Show the layers again that a step is about and the user has deleted."""
         session = self._session
@@ -242,14 +258,16 @@ class Drawing:
         session, layer = self._session, event.value
         session.preview.forget(layer)
         for annotation in session.remembered:
-            regions = layer is annotation.regions
+            regions, points = layer is annotation.regions, layer is annotation.points
             if not annotation.let_go(layer):
                 continue
             if regions and annotation.reviewed:
                 session.told.emit(REGIONS_STAY)
+            if points and self.hides_points(annotation) and not self._goes(annotation):
+                session.told.emit(POINTS_STAY)
             if annotation.plane is None:
                 session.live.forget(annotation)
-            if annotation.points is None and annotation.labels is None:
+            if not annotation.is_shown:
                 # what was decided is kept for undo, and nothing large beside it
                 if annotation in session.annotations:
                     session.annotations.remove(annotation)

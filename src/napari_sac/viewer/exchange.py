@@ -23,6 +23,7 @@ from napari_sac.core.errors import (
 from napari_sac.core.io import read_points, write_labels, write_prompts
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.session import folder as session_folder
+from napari_sac.core.session.image import hash_pixels
 from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import Prompts, PromptState
@@ -37,6 +38,7 @@ from napari_sac.viewer.planes import (
     IMAGE_ORIGIN,
     ImagePlane,
     full_resolution,
+    is_open,
     pixel_size,
 )
 
@@ -110,14 +112,17 @@ class ReadSession:
     ----------
     journal : Journal
     restored : Restored
+    planes : dict of int to ImagePlane
+        Of images that layers show, by number of the annotation.
     pixels : dict of int to (H, W, 3) uint8
-        Of images that no layer shows, by number of the annotation.
+        Of the others.
     problems : tuple of str
         Sentences about images that could not be read, and a model that is not here.
     """
 
     journal: Journal
     restored: Restored
+    planes: dict[int, ImagePlane]
     pixels: dict[int, npt.NDArray[np.uint8]]
     problems: tuple[str, ...] = ()
 
@@ -412,7 +417,7 @@ def export_labels(annotation: Annotation, path: str | Path) -> None:
     if Path(path).suffix.lower() == ".zarr":
         from napari_sac.core.ome_zarr import write_ome_zarr
 
-        write_ome_zarr(path, annotation.state.labels, annotation.prompts)
+        write_ome_zarr(path, annotation.state.labels, label_prompts(annotation))
     else:
         write_labels(path, annotation.state.labels)
 
@@ -432,7 +437,7 @@ def export_geojson(annotation: Annotation, path: str | Path) -> None:
 
     spare_image(annotation, path)
     labels, classes = annotation.state.labels, outline_classes(annotation)
-    write_geojson(path, labels, annotation.prompts, classes=classes)
+    write_geojson(path, labels, label_prompts(annotation), classes=classes)
 
 
 def spare_image(annotation: Annotation, path: str | Path) -> None:
@@ -460,10 +465,14 @@ def export_name(stem: str, ending: str) -> str:
     return f"{stem}{_EXPORT_ENDINGS.get(ending, f'_labels{ending}')}"
 
 
+def label_prompts(annotation: Annotation) -> Prompts | None:
+    """Return the prompts of the labels; None where a label is all nuclei together."""
+    return annotation.prompts if annotation.has_instances else None
+
+
 def outline_classes(annotation: Annotation) -> Mapping[int, ObjectClass]:
     """Return the classes by label; none where a label is the foreground of all."""
-    state = annotation.state
-    return {} if state.settings.decode.mode == "semantic" else state.classes
+    return annotation.state.classes if annotation.has_instances else {}
 
 
 def open_session(session: AnnotationSession, folder: str | Path) -> list[Annotation]:
@@ -478,7 +487,7 @@ def open_session(session: AnnotationSession, folder: str | Path) -> list[Annotat
     """
     check_empty(session)
     session.leave()
-    return show_session(session, read_session(folder, shown_files(session)))
+    return show_session(session, read_session(folder, tuple(session.viewer.layers)))
 
 
 def check_empty(session: AnnotationSession) -> None:
@@ -490,18 +499,19 @@ def check_empty(session: AnnotationSession) -> None:
         )
 
 
-def shown_files(session: AnnotationSession) -> frozenset[Path]:
-    """Return the files whose images are open in the viewer."""
-    paths = (getattr(x.source, "path", None) for x in session.viewer.layers)
-    return frozenset(Path(path).absolute() for path in paths if path is not None)
-
-
 def read_session(
     folder: str | Path,
-    shown: Collection[Path] = frozenset(),
+    shown: Collection[Layer] = (),
     progress: Progress = ignore_progress,
 ) -> ReadSession:
-    """Open a session, and read its images but for those that are shown already.
+    """Open a session, and read its images.
+
+    Parameters
+    ----------
+    folder : str or Path
+    shown : collection of Layer
+        Layers that are used where they show the very pixels of an image.
+    progress : Progress, optional
 
     Raises
     ------
@@ -512,10 +522,13 @@ def read_session(
     journal = session_folder.open_session(folder)
     try:
         restored = journal.shorten(journal.restore())
-        pixels, problems = {}, []
-        for number, reference in restored.images.items():
+        planes, pixels, problems = {}, {}, []
+        for number in restored.shown:
+            reference = restored.images[number]
             progress("reading the images", number - 1, len(restored.images))
-            if reference.path is not None and Path(reference.path) in shown:
+            plane = find_plane(shown, reference)
+            if plane is not None and has_pixels(plane, reference):
+                planes[number] = plane
                 continue
             try:
                 pixels[number] = journal.read_image(number, reference)
@@ -528,7 +541,7 @@ def read_session(
         # whatever has happened: who is not closed keeps the session locked
         journal.close(clean=False)
         raise
-    return ReadSession(journal, restored, pixels, tuple(problems))
+    return ReadSession(journal, restored, planes, pixels, tuple(problems))
 
 
 def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotation]:
@@ -549,14 +562,19 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
     session.steps.history = restored.history
     for problem in read.problems:
         session.told.emit(problem)
+    shown = restored.shown
     for number, state in restored.states.items():
         reference = restored.images[number]
         view = restored.info.get(f"view-{number}", {})
-        plane = find_plane(session, reference)
-        if plane is None:
+        plane = read.planes.get(number)
+        if plane is not None and not is_open(session.viewer, plane):
+            plane = None
+        if plane is None and number in shown:
             plane = _load_plane(session, read, number, view)
         work = _read_work(restored.info.get(f"work-{number}"))
-        session.restore(number, plane, state, reference.name, **work)
+        session.restore(
+            number, plane, state, reference.name, **work, shown=number in shown
+        )
     _choose_model_of(session, restored)
     if journal.read_only_reason is not None:
         session.told.emit(
@@ -567,7 +585,7 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
 
 def _model_problems(restored: Restored) -> list[str]:
     """Say what is wrong with the model that drew the labels, if anything is."""
-    settings = _last_settings(restored.states)
+    settings = _last_settings(restored.shown)
     if settings is None:
         return []
     try:
@@ -582,7 +600,7 @@ def _model_problems(restored: Restored) -> list[str]:
 
 def _choose_model_of(session: AnnotationSession, restored: Restored) -> None:
     """Choose the model that drew the labels: to segment again must not change it."""
-    settings = _last_settings(restored.states)
+    settings = _last_settings(restored.shown)
     if settings is not None:
         # what is wrong with it was told
         with suppress(NapariSacError):
@@ -743,13 +761,13 @@ def _decided(before: Prompts, after: Prompts, outlines: Outlines) -> Prompts:
 
 
 def find_plane(
-    session: AnnotationSession, reference: ImageReference
+    layers: Collection[Layer], reference: ImageReference
 ) -> ImagePlane | None:
-    """Return the plane if a layer in the viewer is of the same file.
+    """Return the plane if one of the layers is of the same file.
 
     Of a file that gives several layers it is the one of the same name.
     """
-    planes = (plane_in(layer, reference) for layer in session.viewer.layers)
+    planes = (plane_in(layer, reference) for layer in layers)
     found = [plane for plane in planes if plane is not None]
     if len(found) > 1:
         found = [p for p in found if str(p.layer.name) == reference.name]
@@ -775,16 +793,19 @@ def plane_in(layer: Layer, reference: ImageReference) -> ImagePlane | None:
     return plane if there and plane.shape == reference.shape else None
 
 
+def has_pixels(plane: ImagePlane, reference: ImageReference) -> bool:
+    """Return whether a plane has the very pixels that a reference is about."""
+    with suppress(NapariSacError, OSError):
+        return hash_pixels(plane.read()) == reference.sha256
+    return False
+
+
 def _load_plane(
     session: AnnotationSession, read: ReadSession, number: int, view: dict[str, Any]
 ) -> ImagePlane | None:
     """Add the image as the models read it; None if it is not there."""
     reference = read.restored.images[number]
     pixels = read.pixels.get(number)
-    if pixels is None and reference.path is not None:
-        # a layer of that file is open, and shows something else
-        with suppress(SessionError):
-            pixels = read.journal.read_image(number, reference)
     if pixels is None:
         return None
     layer = session.viewer.add_image(

@@ -405,12 +405,14 @@ class SessionJournal:
             number = self._numbers.get(annotation.number)
             if number is not None:
                 seconds = {k: round(v, 4) for k, v in annotation.seconds.items()}
-                work = {
+                work: dict[str, Any] = {
                     "seconds": seconds,
                     "clicks": annotation.steps,
                     "worked": round(annotation.worked, 1),
                     "outlined": annotation.outlined,
                 }
+                if not annotation.is_shown:
+                    work["deleted"] = True
                 self._note(journal, f"work-{number}", work)
                 # where the image is away, nobody knows better how it lay
                 if annotation.geometry:

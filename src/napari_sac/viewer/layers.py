@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Labels, Points, Shapes
+from napari.layers import Image, Labels, Points, Shapes
 from napari.utils.colormaps.standardize_color import transform_color
 
 from napari_sac.core.types import POSITIVE, Prompts
@@ -23,6 +23,7 @@ from napari_sac.viewer.prompts import (
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from napari.components import ViewerModel
 
     from napari_sac.core.session.pixels import PixelChange
     from napari_sac.viewer.planes import ImagePlane
@@ -56,6 +57,12 @@ def plane_name(plane: ImagePlane) -> str:
     if not plane.position:
         return str(plane.layer.name)
     return f"{plane.layer.name}, plane {', '.join(map(str, plane.position))}"
+
+
+def name_among(viewer: ViewerModel, plane: ImagePlane) -> str:
+    """Return what a plane is called where there are other images too; else nothing."""
+    images = sum(isinstance(layer, Image) for layer in viewer.layers)
+    return plane_name(plane) if images > 1 else ""
 
 
 def build_points(

@@ -69,7 +69,7 @@ def _as_layers(folder: Path) -> list[LayerData]:
     finally:
         journal.close(clean=False)
     layers: list[LayerData] = []
-    for number, state in restored.states.items():
+    for number, state in restored.shown.items():
         name = restored.images[number].name
         layers.append((state.labels, {"name": labels_name(name)}, "labels"))
         layers.append((state.prompts.yx, {"name": prompts_name(name)}, "points"))

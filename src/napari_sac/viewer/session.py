@@ -7,7 +7,6 @@ decisions and points, ``strokes`` for the brush, ``results`` for what models fou
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -19,6 +18,7 @@ from psygnal import Signal
 
 from napari_sac.core.config import DEFAULT_MODEL, DecodeConfig
 from napari_sac.core.session.history import History
+from napari_sac.core.session.image import unnumbered
 from napari_sac.core.session.recovery import is_unsaved
 from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import POSITIVE, Prompts
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
 
     from napari_sac.core.session.history import Step
+    from napari_sac.core.session.image import ImageReference
     from napari_sac.core.types import AnyArray, FloatArray
     from napari_sac.viewer.inference import Found, LoadedModel, Segmented
     from napari_sac.viewer.live import LiveResult
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
     from napari_sac.viewer.prompts import Rows
 
 DEFAULT_CACHE_BYTES = 2 << 30
+
+_MOST_COMPARED_PIXELS = 16_000_000
+"""Of a larger image the window would wait for more than a second."""
 
 
 class AnnotationSession:
@@ -306,8 +310,7 @@ class AnnotationSession:
             if annotation.plane is not None or reference is None:
                 continue
             plane = exchange.plane_in(layer, reference)
-            # napari numbers a name that is taken; a file may give several layers
-            if plane is None or _unnumbered(layer.name) != _unnumbered(reference.name):
+            if plane is None or not _is_same(plane, reference):
                 continue
             self.see(annotation, plane)
             # the file may be another one since
@@ -327,8 +330,9 @@ class AnnotationSession:
         outlined: bool | None = None,
         steps: int = 0,
         worked: float = 0.0,
+        shown: bool = True,
     ) -> Annotation:
-        """Show an annotation of a session that was opened."""
+        """Take up an annotation of a session that was opened, and show it."""
         geometry = {} if plane is None else plane_geometry(plane.layer)
         annotation = Annotation(number, plane, state, geometry, name)
         annotation.outlined = outlined
@@ -336,6 +340,8 @@ class AnnotationSession:
         # the labels are known, and the masks that they were drawn from are not
         annotation.segmented = annotation.unsure = bool(state.labels.any())
         self._numbered[number] = annotation
+        if not shown:
+            return annotation
         self.annotations.append(annotation)
         self.drawing.show_points(annotation)
         if state.labels.any():
@@ -685,9 +691,14 @@ class AnnotationSession:
                 annotation.forget_pixels()
 
 
-def _unnumbered(name: str) -> str:
-    """Return the name of a layer without the number that napari gives the second."""
-    return re.sub(r" \[\d+\]$", "", str(name))
+def _is_same(plane: ImagePlane, reference: ImageReference) -> bool:
+    """Return whether a plane of the same file is the one, for that may give several."""
+    # napari numbers a name that is taken
+    if unnumbered(str(plane.layer.name)) == unnumbered(reference.name):
+        return True
+    # it was renamed, or is another channel
+    small = plane.shape[0] * plane.shape[1] <= _MOST_COMPARED_PIXELS
+    return small and exchange.has_pixels(plane, reference)
 
 
 def _unwrapped(viewer: ViewerModel) -> ViewerModel:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sac.core.geojson import write_geojson
-from napari_sac.viewer.exchange import outline_classes, spare_image
+from napari_sac.viewer.exchange import label_prompts, outline_classes, spare_image
 from napari_sac.viewer.layers import SESSION_KEY
 from napari_sac.viewer.session import AnnotationSession
 
@@ -31,7 +31,7 @@ def write_outlines(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     else:
         spare_image(annotation, path)
         classes = outline_classes(annotation)
-        write_geojson(path, labels, annotation.prompts, classes=classes)
+        write_geojson(path, labels, label_prompts(annotation), classes=classes)
     return [path]
 
 

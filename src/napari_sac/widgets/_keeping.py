@@ -18,6 +18,7 @@ from napari_sac.core.errors import NapariSacError
 from napari_sac.core.io import read_labels, safe_name
 from napari_sac.core.session.recovery import discard, find_unclosed, is_unsaved
 from napari_sac.viewer import exchange
+from napari_sac.viewer.layers import name_among, plane_name
 from napari_sac.viewer.planes import is_open, pixel_size
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._docking import close_with_window, outermost
@@ -220,7 +221,8 @@ class Keeping(QObject):
             # who has deleted all layers may open their own session again
             session.leave()
             self._saving = False
-            read = partial(exchange.read_session, folder, exchange.shown_files(session))
+            shown = tuple(session.viewer.layers)
+            read = partial(exchange.read_session, folder, shown)
             done = partial(self._show_opened, folder)
             # a session that is open is locked, so it must not get lost
             self._worker.start("Opening the session", read, done, lasting=True)
@@ -308,7 +310,7 @@ class Keeping(QObject):
         _, annotation = self._shown()
         if annotation is None or self._worker.busy:
             return
-        name = exchange.export_name(safe_name(self._image_name()), kind.ending)
+        name = exchange.export_name(safe_name(self._plane_name()), kind.ending)
         path = ask_save(self._dock, "Export", kind.patterns, name)
         if path is not None:
             self.export(kind, annotation, path)
@@ -365,7 +367,8 @@ class Keeping(QObject):
             return
         if pixels is not None:
             session.journal.know_pixels(session.about(plane), pixels)
-        status.attempt(lambda: status.say(describe_imported(show(plane, read))))
+        image = name_among(session.viewer, plane)
+        status.attempt(lambda: status.say(describe_imported(show(plane, read), image)))
 
     def _show_opened(self, folder: Path, read: ReadSession) -> None:
         if not self._joined:
@@ -468,6 +471,13 @@ class Keeping(QObject):
         if annotation is not None and annotation.plane is None:
             return annotation.name
         return "nuclei" if plane is None else str(plane.layer.name)
+
+    def _plane_name(self) -> str:
+        """Return the name of the image and, of a stack, of its plane."""
+        plane, annotation = self._shown()
+        if plane is None or (annotation is not None and annotation.plane is None):
+            return self._image_name()
+        return plane_name(plane)
 
 
 def _write(write: Callable[[], None], progress: Progress) -> None:

@@ -41,6 +41,8 @@ _HEADING_STYLE = (
     "padding: 0px 0px 0px 4px; }"
 )
 
+_LONGEST_NAME = 24
+
 # So that the inputs of all panels stand below each other.
 _LABEL_WIDTH = 112
 
@@ -159,12 +161,14 @@ class FoldingSection(QWidget):
 
     def __init__(self, title: str, *contents: QWidget) -> None:
         super().__init__()
-        self._title = title
+        self._title, self._about = title, ""
         self._chosen = False
         self.heading = push_button("")
         self.heading.setCheckable(True)
         self.heading.setChecked(True)
         self.heading.setStyleSheet(_HEADING_STYLE)
+        # a long name is not to widen the dock
+        self.heading.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._body = QWidget()
         body = QVBoxLayout(self._body)
         body.setContentsMargins(0, 0, 0, 0)
@@ -185,14 +189,31 @@ class FoldingSection(QWidget):
             self.heading.setChecked(False)
             self._show_body()
 
+    def name(self, about: str) -> None:
+        """Say in the heading, while folded, what is chosen inside; empty for none."""
+        self._about = about
+        self._show_body()
+
     def _on_clicked(self) -> None:
         self._chosen = True
         self._show_body()
 
     def _show_body(self) -> None:
         shown = self.heading.isChecked()
-        self.heading.setText(f"{self._title}  {'▾' if shown else '▸'}")
+        about = "" if shown or not self._about else f": {_shorten(self._about)}"
+        # Qt underlines what stands behind one
+        title = f"{self._title}{about}".replace("&", "&&")
+        self.heading.setText(f"{title}  {'▾' if shown else '▸'}")
+        self.heading.setToolTip("" if shown else self._about)
         self._body.setVisible(shown)
+
+
+def _shorten(name: str) -> str:
+    """Return a name that fits behind a heading; images often differ at the end."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    half = _LONGEST_NAME // 2
+    return f"{name[:half]}…{name[1 - half :]}"
 
 
 def form(*rows: tuple[str, QWidget]) -> QFormLayout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_sac.core.session.recovery import is_unsaved
+from napari_sac.viewer.drawing import POINTS_STAY
 from napari_sac.viewer.effort import PAUSE_SECONDS
 from napari_sac.viewer.prompts import count_nuclei
 
@@ -32,7 +33,7 @@ IMAGE_GONE = (
 )
 POINTS_GONE = (
     "The points were removed while the work was going on, so the labels were dropped. "
-    "Find nuclei to start again."
+    + POINTS_STAY
 )
 
 MASKS_FOLLOW = "Masks follow at once"
@@ -205,10 +206,11 @@ def describe_opened(opened: Sequence[Annotation], folder: Path) -> str:
     return f"{folder.name}: {count(nuclei, 'nucleus', 'nuclei')} on {images}."
 
 
-def describe_imported(annotation: Annotation) -> str:
-    """Return what an import came to."""
+def describe_imported(annotation: Annotation, image: str = "") -> str:
+    """Return what an import came to, and in which image if there are several."""
     nuclei = count(count_nuclei(annotation.prompts), "nucleus", "nuclei")
-    return f"{nuclei} are there now. Undo takes the import back."
+    where = f"in {image}" if image else "there"
+    return f"{nuclei} are {where} now. Undo takes the import back."
 
 
 def describe_exported(path: Path, waiting: int = 0) -> str:
@@ -249,21 +251,22 @@ def describe_count(annotation: Annotation) -> str:
     return f"{count(shown, 'point')} shown; {hidden:,} of a lower score are hidden."
 
 
-def describe_found(found: Found, annotation: Annotation) -> str:
-    """Return what finding nuclei came to."""
+def describe_found(found: Found, annotation: Annotation, image: str = "") -> str:
+    """Return what finding nuclei came to, and in which image if there are several."""
+    where = f" in {image}" if image else ""
     if len(found.prompts) == 0:
         return (
-            "No nuclei found. Set the nucleus diameter, choose another channel, "
-            "or add points by hand."
+            f"No nuclei found{where}. Set the nucleus diameter, choose another "
+            "channel, or add points by hand."
         )
     nuclei, hidden = count_nuclei(annotation.prompts), len(annotation.hidden)
     if nuclei == 0 and hidden:
         return (
-            f"{count(hidden, 'nucleus', 'nuclei')} found, all of a lower score than "
-            "the minimum. Lower Minimum score to see them."
+            f"{count(hidden, 'nucleus', 'nuclei')} found{where}, all of a lower score "
+            "than the minimum. Lower Minimum score to see them."
         )
     return (
-        f"{count(nuclei, 'nucleus', 'nuclei')} found "
+        f"{count(nuclei, 'nucleus', 'nuclei')} found{where} "
         f"({_seconds(found.seconds)}). Press Segment, then correct."
     )
 

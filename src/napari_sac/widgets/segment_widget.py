@@ -17,6 +17,7 @@ from superqt import QLabeledDoubleSlider
 
 from napari_sac.core.config import DecodeConfig, ProposalConfig
 from napari_sac.core.staining import looks_like_he
+from napari_sac.viewer.drawing import POINTS_STAY
 from napari_sac.viewer.inference import (
     FindRequest,
     Found,
@@ -25,6 +26,7 @@ from napari_sac.viewer.inference import (
     find_nuclei,
     segment,
 )
+from napari_sac.viewer.layers import name_among
 from napari_sac.viewer.planes import is_open, is_turned, look_at_plane, sample_colours
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.widgets._alive import is_alive
@@ -215,7 +217,8 @@ class SegmentWidget(QWidget):
             threshold = self.threshold.value()
         annotation = self.session.show_proposals(plane, found, threshold)
         self._follow()
-        self.status.say(describe_found(found, annotation))
+        image = name_among(self.session.viewer, plane)
+        self.status.say(describe_found(found, annotation, image))
 
     def _on_segment(self) -> None:
         self._on_threshold()
@@ -378,13 +381,14 @@ class SegmentWidget(QWidget):
             return
         plane, annotation = self.images.plane(), self._annotation()
         self._show_stain(annotation)
+        self.choices.name("" if plane is None else str(plane.layer.name))
         loaded = self.session.loaded
         self.models.show_device(None if loaded is None else loaded.model)
         turned = plane is not None and is_turned(self.session.viewer, plane.layer)
         self.why_not_find.setText(TURNED if turned else NO_IMAGE)
         _allow(self.find_button, self.why_not_find, plane is not None and not turned)
         found = plane is not None and self.session.find(plane) is not None
-        self.why_not_segment.setText(TURNED if turned else NO_POINTS)
+        self.why_not_segment.setText(TURNED if turned else self._why_no_points(plane))
         _allow(self.segment_button, self.why_not_segment, found and not turned)
         if self.worker.busy:
             self.find_button.setEnabled(False)
@@ -398,6 +402,11 @@ class SegmentWidget(QWidget):
             self.measured.setText(describe_diameter(annotation.diameter, plane))
         self.correcting.refresh()
         self.keeping.refresh()
+
+    def _why_no_points(self, plane: ImagePlane | None) -> str:
+        drawing, known = self.session.drawing, self.session.remembered
+        here = (a for a in known if plane is not None and a.is_about(plane))
+        return POINTS_STAY if any(map(drawing.hides_points, here)) else NO_POINTS
 
     def _show_threshold(self, threshold: float) -> None:
         if not self._filter_soon.isActive():

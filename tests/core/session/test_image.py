@@ -110,3 +110,21 @@ def test_the_same_bytes_in_another_shape_are_another_image(tmp_path: Path) -> No
     turned = replace(known, shape=(4, 6))
     with pytest.raises(SessionError, match="other pixels"):
         load_pixels(turned, tmp_path / "a.png", tmp_path)
+
+
+def test_one_plane_is_known_by_its_place_and_its_pixels_or_name() -> None:
+    first = ImageReference("a.nd2", "DAPI", "1" * 64, (4, 5), (2, 7))
+    same = replace(first, name="blue")
+    assert first.is_plane_of(same)
+    # other channels of it, in a layer that napari has numbered
+    other = replace(
+        first, name="DAPI [1]", sha256="2" * 64, index=(2, 3, 7), channel_axis=1
+    )
+    assert first.is_plane_of(replace(other, channels=(0,)))
+    assert not first.is_plane_of(other)
+    assert not first.is_plane_of(replace(first, name="GFP", sha256="2" * 64))
+    assert not first.is_plane_of(replace(first, path="b.nd2"))
+    # without a file a name says nothing
+    nameless = replace(first, path=None)
+    assert nameless.is_plane_of(replace(nameless, name="GFP"))
+    assert not nameless.is_plane_of(replace(nameless, sha256="2" * 64))

@@ -75,6 +75,24 @@ class ImageReference:
     stain: Stain | None = None
     kept: bool = False
 
+    @property
+    def position(self) -> tuple[int, ...]:
+        """The index without chosen channels: at one position lie the same nuclei."""
+        axis = self.channel_axis
+        if axis is None or not self.channels:
+            return self.index
+        return self.index[:axis] + self.index[axis + 1 :]
+
+    def is_plane_of(self, other: ImageReference) -> bool:
+        """Return whether another reference is about the same plane of one image."""
+        places = ((r.path, r.position, r.shape) for r in (self, other))
+        if len(set(places)) > 1:
+            return False
+        if self.sha256 == other.sha256:
+            return True
+        # other channels or another stain; a file may also give several layers
+        return self.path is not None and unnumbered(self.name) == unnumbered(other.name)
+
     def to_json(self) -> str:
         """Return the reference as a JSON object."""
         values = asdict(self)
@@ -114,6 +132,11 @@ class ImageReference:
         ):
             raise ValueError("an image reference with impossible values")
         return result
+
+
+def unnumbered(name: str) -> str:
+    """Return the name of a layer without the number that napari gives the second."""
+    return re.sub(r" \[\d+\]$", "", name)
 
 
 def hash_pixels(pixels: npt.NDArray[np.uint8]) -> str:

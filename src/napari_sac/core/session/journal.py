@@ -107,6 +107,18 @@ class Restored:
     history: History
     info: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def shown(self) -> dict[int, AnnotationState]:
+        """The states without those that somebody deleted, and began anew later."""
+        return {n: state for n, state in self.states.items() if not self._replaced(n)}
+
+    def _replaced(self, number: int) -> bool:
+        work, image = self.info.get(f"work-{number}"), self.images[number]
+        if not isinstance(work, dict) or work.get("deleted") is not True:
+            return False
+        later = (other for n, other in self.images.items() if n > number)
+        return any(image.is_plane_of(other) for other in later)
+
 
 class _Line(NamedTuple):
     """A line of the log without its change."""

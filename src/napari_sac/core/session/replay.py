@@ -100,8 +100,8 @@ def replay(
         restored = journal.restore()
         models: dict[tuple[str, str | None], Model] = {}
         if begin is not None:
-            begin(restored.images)
-        for number, state in restored.states.items():
+            begin({number: restored.images[number] for number in restored.shown})
+        for number, state in restored.shown.items():
             settings = state.settings
             chosen = (settings.model, settings.adapter)
             if chosen not in models:

@@ -42,7 +42,7 @@ def read_reviewed_session(folder: str | Path) -> tuple[ReviewedImage, ...]:
     found = []
     try:
         restored = journal.restore()
-        for number, state in restored.states.items():
+        for number, state in restored.shown.items():
             if not _was_reviewed(state):
                 continue
             image = restored.images[number]
