@@ -41,19 +41,37 @@ _SELECTED_REACH = 2.0
 def accept(
     session: AnnotationSession, annotation: Annotation, rows: edits.Rows
 ) -> None:
-    """Accept prompts, by row, and what else nobody has touched of their nuclei."""
+    """Accept prompts, by row, and what else nobody has touched of their nuclei.
+
+    Rejected ones are accepted where all of the rows are, with all of their nuclei:
+    who selects everything does not mean those.
+    """
     prompts = annotation.prompts
+    rejected = prompts.state == PromptState.REJECTED.value
+    brought_back = bool(rejected[rows].all())
+    rows = rows if brought_back else rows[~rejected[rows]]
     own = np.isin(prompts.object_id, prompts.object_id[rows])
-    rest = np.flatnonzero(own & (prompts.state == PromptState.AUTO.value))
-    rows = np.union1d(rows, rest)
-    _decide(session, annotation, rows, "accept", edits.accept(annotation.prompts, rows))
+    rest = prompts.state == PromptState.AUTO.value
+    rest |= rejected & brought_back
+    rows = np.union1d(rows, np.flatnonzero(own & rest))
+    title = edits.count_title("accept", len(set(prompts.object_id[rows].tolist())))
+    _decide(session, annotation, title, edits.accept(prompts, rows))
 
 
 def reject(
     session: AnnotationSession, annotation: Annotation, rows: edits.Rows
 ) -> None:
-    """Reject prompts, by row; they stay visible and make no mask."""
-    _decide(session, annotation, rows, "reject", edits.reject(annotation.prompts, rows))
+    """Reject the nuclei of prompts, by row; they stay visible and make no mask.
+
+    Of a nucleus of which only negatives are given, these alone are rejected.
+    """
+    prompts = annotation.prompts
+    ids = set(prompts.object_id[rows[prompts.sign[rows] == POSITIVE]].tolist())
+    title = edits.count_title("reject", len(ids))
+    if not ids:
+        title = edits.count_title("reject", len(rows), "point")
+    rows = np.union1d(rows, np.flatnonzero(np.isin(prompts.object_id, list(ids))))
+    _decide(session, annotation, title, edits.reject(prompts, rows))
 
 
 def negate(
@@ -335,15 +353,8 @@ def finish_placing(session: AnnotationSession, annotation: Annotation) -> None:
 
 
 def _decide(
-    session: AnnotationSession,
-    annotation: Annotation,
-    rows: edits.Rows,
-    verb: str,
-    prompts: Prompts,
+    session: AnnotationSession, annotation: Annotation, title: str, prompts: Prompts
 ) -> None:
-    if len(rows) == 0:
-        return
-    title = edits.count_title(verb, len(set(prompts.object_id[rows].tolist())))
     live = edit_if_drawn(annotation, prompts) is not None
     _change_prompts(session, annotation, title, prompts, positions=False, live=live)
 
