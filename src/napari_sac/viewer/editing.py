@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sac.core.polygons import mask_of, mostly_inside
 from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.types import POSITIVE, Prompts, PromptState
 from napari_sac.viewer import painting
 from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.live import Edit
+from napari_sac.viewer.regions import nuclei_inside
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     import numpy.typing as npt
 
@@ -252,8 +254,13 @@ def nucleus_at(annotation: Annotation, yx: FloatArray) -> int | None:
 def set_reviewed(
     session: AnnotationSession, annotation: Annotation, polygons: tuple[FloatArray, ...]
 ) -> None:
-    """Say which regions, polygons (N, 2) in pixels, were reviewed."""
-    before = len(annotation.reviewed)
+    """Say which regions, polygons (N, 2) in pixels, were reviewed.
+
+    What nobody has decided on in those that are new is accepted: it was looked at.
+    """
+    sync(session, annotation)
+    state = annotation.state
+    before = len(state.reviewed)
     more, fewer = len(polygons) - before, before - len(polygons)
     if more > 0:
         title = edits.count_title("mark", more, "region")
@@ -261,8 +268,21 @@ def set_reviewed(
         title = edits.count_title("unmark", fewer, "region")
     else:
         title = "change the reviewed regions"
+    new = [p for p in polygons if not any(np.array_equal(p, q) for q in state.reviewed)]
+    is_open = state.prompts.state == PromptState.AUTO.value
+    is_open &= np.isin(state.prompts.object_id, list(_nuclei_in(annotation, new)))
+    prompts, edit = state.prompts, None
+    if is_open.any():
+        prompts = edits.accept(prompts, np.flatnonzero(is_open))
+        edit = edit_if_drawn(annotation, prompts)
+        accepted = len(set(prompts.object_id[is_open].tolist()))
+        title += f", {edits.count_title('accept', accepted)}"
     session.steps.record(
-        annotation, title, replace(annotation.state, reviewed=polygons)
+        annotation,
+        title,
+        replace(state, prompts=prompts, reviewed=polygons),
+        edit=edit,
+        positions=False,
     )
 
 
@@ -410,6 +430,20 @@ def _change_prompts(
         positions=positions,
         shown=shown,
     )
+
+
+def _nuclei_in(annotation: Annotation, regions: Sequence[FloatArray]) -> set[int]:
+    """Return the nuclei in regions, as training finds them: by most of their pixels.
+
+    Before there are masks of all nuclei, by their points.
+    """
+    labels = annotation.state.labels
+    found: set[int] = set()
+    if regions and annotation.has_instances:
+        found |= set(mostly_inside(labels, mask_of(regions, labels.shape)).tolist())
+    if not annotation.has_instances or not annotation.segmented:
+        found |= nuclei_inside(annotation.prompts, regions) - annotation.painted
+    return found
 
 
 def _all_decided(prompts: Prompts) -> Prompts:

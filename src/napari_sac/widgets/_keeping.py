@@ -365,7 +365,14 @@ class Keeping(QObject):
             return
         if pixels is not None:
             session.journal.know_pixels(session.about(plane), pixels)
-        status.attempt(lambda: status.say(describe_imported(show(plane, read))))
+
+        def take_up() -> None:
+            before = len(session.about(plane).reviewed)
+            annotation = show(plane, read)
+            gone = before - len(annotation.reviewed)
+            status.say(describe_imported(annotation, gone))
+
+        status.attempt(take_up)
 
     def _show_opened(self, folder: Path, read: ReadSession) -> None:
         if not self._joined:

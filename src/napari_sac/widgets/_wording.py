@@ -205,10 +205,13 @@ def describe_opened(opened: Sequence[Annotation], folder: Path) -> str:
     return f"{folder.name}: {count(nuclei, 'nucleus', 'nuclei')} on {images}."
 
 
-def describe_imported(annotation: Annotation) -> str:
-    """Return what an import came to."""
+def describe_imported(annotation: Annotation, regions: int = 0) -> str:
+    """Return what an import came to, and how many reviewed regions it took away."""
     nuclei = count(count_nuclei(annotation.prompts), "nucleus", "nuclei")
-    return f"{nuclei} are there now. Undo takes the import back."
+    text = f"{nuclei} are there now."
+    if regions:
+        text += f" {count(regions, 'reviewed region')} went with the nuclei before."
+    return f"{text} Undo takes the import back."
 
 
 def describe_exported(path: Path, waiting: int = 0) -> str:
