@@ -252,6 +252,17 @@ def describe_count(annotation: Annotation) -> str:
     return f"{count(shown, 'point')} shown; {hidden:,} of a lower score are hidden."
 
 
+def describe_elsewhere(there: ImagePlane) -> str:
+    """Return that an image has nuclei, but in another plane than is seen."""
+    places = []
+    if there.position:
+        places.append(f"plane {', '.join(map(str, there.position))}")
+    if there.channel_axis is not None:
+        chosen = " and ".join(map(str, there.channels)) or '"as shown"'
+        places.append(f"Channel {chosen}")
+    return f"{NO_POINTS} This image has nuclei in {', '.join(places)}."
+
+
 def describe_found(found: Found, annotation: Annotation) -> str:
     """Return what finding nuclei came to."""
     if len(found.prompts) == 0:

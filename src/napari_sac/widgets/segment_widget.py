@@ -58,6 +58,7 @@ from napari_sac.widgets._wording import (
     describe_cancelled,
     describe_count,
     describe_diameter,
+    describe_elsewhere,
     describe_found,
     describe_segmented,
 )
@@ -369,6 +370,18 @@ class SegmentWidget(QWidget):
         left = (a for a in reversed(session.annotations) if a.plane is None)
         return next(left, None)
 
+    def _no_points(self, plane: ImagePlane | None) -> str:
+        """Return that nuclei are to be found first, and where the image has some."""
+        if plane is not None:
+            for annotation in reversed(self.session.annotations):
+                there = annotation.plane
+                if there is None or annotation.points is None:
+                    continue
+                away = there.data is plane.data and there.position != plane.position
+                if away and len(annotation.prompts):
+                    return describe_elsewhere(there)
+        return NO_POINTS
+
     def _chosen_diameter(self) -> float | None:
         return self.diameter.value() or None
 
@@ -384,7 +397,7 @@ class SegmentWidget(QWidget):
         self.why_not_find.setText(TURNED if turned else NO_IMAGE)
         _allow(self.find_button, self.why_not_find, plane is not None and not turned)
         found = plane is not None and self.session.find(plane) is not None
-        self.why_not_segment.setText(TURNED if turned else NO_POINTS)
+        self.why_not_segment.setText(TURNED if turned else self._no_points(plane))
         _allow(self.segment_button, self.why_not_segment, found and not turned)
         if self.worker.busy:
             self.find_button.setEnabled(False)
