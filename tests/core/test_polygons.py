@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 from skimage.draw import polygon
 
-from napari_sac.core.polygons import pixels_inside
-
-
-def mask_of(ring: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    mask = np.zeros(shape, bool)
-    mask[pixels_inside(ring, shape)] = True
-    return mask
+from napari_sac.core.polygons import mask_of, mostly_inside, pixels_inside
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -28,9 +22,9 @@ def test_a_polygon_has_the_pixels_that_scikit_image_gives_it(
     ring = rng.uniform(-15, 65, (corners, 2))
     expected = np.zeros(shape, bool)
     expected[polygon(ring[:, 0], ring[:, 1], shape)] = True
-    np.testing.assert_array_equal(mask_of(ring, shape), expected)
+    np.testing.assert_array_equal(mask_of([ring], shape), expected)
     closed = np.concatenate([ring, ring[:1]])
-    np.testing.assert_array_equal(mask_of(closed, shape), expected)
+    np.testing.assert_array_equal(mask_of([closed], shape), expected)
 
 
 def test_no_pixel_comes_twice() -> None:
@@ -56,3 +50,18 @@ def test_the_outline_of_a_tissue_takes_no_minutes() -> None:
     # scikit-image's takes more than a minute
     assert time.monotonic() - started < 10
     assert len(rows) == pytest.approx(np.pi * (1800**2 + 40**2 / 2), rel=1e-3)
+
+
+def test_labels_lie_mostly_inside_by_more_than_half_of_their_pixels() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.choice([0, 2, 3, 7, 2**31], (20, 30)).astype(np.uint32)
+    labels[0, :4] = 9
+    mask = rng.random((20, 30)) < 0.5
+    mask[0, :4] = True, True, False, False
+    areas = {k: (labels == k) for k in np.unique(labels[labels > 0]).tolist()}
+    expected = [k for k, own in areas.items() if 2 * mask[own].sum() > own.sum()]
+    assert 0 < len(expected) < len(areas)
+    assert 9 not in expected
+    assert mostly_inside(labels, mask).tolist() == expected
+    assert mostly_inside(labels, np.ones((20, 30), bool)).tolist() == list(areas)
+    assert mostly_inside(labels, np.zeros((20, 30), bool)).tolist() == []

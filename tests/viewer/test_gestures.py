@@ -133,6 +133,55 @@ def test_merge_and_split_with_keys(bench: Bench) -> None:
     assert bench.session.undo_title == "split 1 nucleus"
 
 
+def test_to_accept_everything_brings_nothing_back_that_was_rejected(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    layer = annotation.points
+    layer.selected_data = {2, 6}
+    press(layer, "Q")
+    layer.selected_data = set(range(12))
+    press(layer, "W")
+    states = annotation.prompts.state
+    assert np.flatnonzero(states == "rejected").tolist() == [2, 6]
+    assert (states == "accepted").sum() == 10
+    assert bench.session.undo_title == "accept 10 nuclei"
+    layer.selected_data = {2, 6}
+    press(layer, "W")
+    assert (annotation.prompts.state == "accepted").all()
+
+
+def test_a_nucleus_of_several_points_is_rejected_with_all_of_them(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    layer, session = annotation.points, bench.session
+    session.merge(annotation, {3, 7})
+    session.add_to_nucleus(annotation, annotation.prompts.yx[2] + 5, NEGATIVE)
+    own = np.flatnonzero(annotation.prompts.object_id == 3)
+    assert own.tolist() == [2, 6, 12]
+    layer.selected_data = {6}
+    press(layer, "Q")
+    states = annotation.prompts.state
+    assert np.flatnonzero(states == "rejected").tolist() == own.tolist()
+    assert session.undo_title == "reject 1 nucleus"
+    # and comes back with all of them
+    layer.selected_data = {6}
+    press(layer, "W")
+    assert set(annotation.prompts.state[own]) == {"accepted"}
+
+
+def test_a_negative_point_is_rejected_alone(bench: Bench) -> None:
+    annotation = bench.find()
+    layer = annotation.points
+    bench.session.add_to_nucleus(annotation, annotation.prompts.yx[2] + 5, NEGATIVE)
+    layer.selected_data = {12}
+    press(layer, "Q")
+    states = annotation.prompts.state
+    assert np.flatnonzero(states == "rejected").tolist() == [12]
+    assert bench.session.undo_title == "reject 1 point"
+
+
 def test_in_labels_only_a_nucleus_nearby_is_merged(bench: Bench) -> None:
     annotation = segmented(bench)
     layer, session = annotation.labels, bench.session

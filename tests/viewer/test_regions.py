@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 
     from conftest import Bench
     from napari.layers import Shapes
+    from synthetic import Nuclei
 
 LINE = [[20, 30], [50, 60]]
 BENT = [[20, 30], [50, 60], [50, 30]]
 FLAT = [[20, 30], [50, 30], [80, 30]]
+LEFT = np.array([[-1, -1], [-1, 100], [161, 100], [161, -1]], float)
 BOX = [[20, 30], [20, 60], [50, 60], [50, 30]]
 
 
@@ -179,3 +182,115 @@ def test_a_session_that_is_opened_leaves_the_mouse_its_tool(bench: Bench) -> Non
     assert layer.mode == "pan_zoom"
     assert bench.viewer.layers.selection.active is not layer
     assert told == []
+
+
+# -- what is reviewed by them --------------------------------------------------
+
+
+def test_a_region_accepts_what_lies_mostly_in_it_as_one_step(
+    bench: Bench, nuclei: Nuclei
+) -> None:
+    annotation = bench.session.import_labels(bench.plane, nuclei.labels)
+    bench.segment(annotation)
+    bench.session.reject(annotation, np.array([0]))
+    before = annotation.prompts
+    layer = bench.session.regions.show_reviewed(annotation)
+    middle = float(before.yx[5, 1])
+    columns = np.where(annotation.state.labels > 0, np.arange(200), np.nan)
+    inside = {
+        int(k)
+        for k in before.object_id[1:]
+        if (columns[annotation.state.labels == k] <= middle - 2).mean() > 0.5
+    }
+    assert inside
+    assert 6 not in inside
+    draw(layer, [[-1, -1], [-1, middle - 2], [160, middle - 2], [160, -1]], "polygon")
+    accepted = annotation.prompts.state == "accepted"
+    assert set(annotation.prompts.object_id[accepted].tolist()) == inside
+    assert annotation.prompts.state[0] == "rejected"
+    progress = bench.session.review.progress(annotation)
+    assert progress.reviewed == len(inside) + 1
+    title = f"mark 1 region, accept {len(inside)} nuclei"
+    assert bench.session.undo_title == title
+    # one that is made larger accepts what it holds now
+    layer.data = [[[-1, -1], [-1, middle + 2], [160, middle + 2], [160, -1]]]
+    assert annotation.prompts.state[5] == "accepted"
+    bench.session.undo()
+    bench.session.undo()
+    assert annotation.reviewed == ()
+    assert layer.nshapes == 0
+    np.testing.assert_array_equal(annotation.prompts.state, before.state)
+    # to take one away opens nothing again
+    bench.session.redo()
+    layer.remove([0])
+    assert bench.session.undo_title == "unmark 1 region"
+    assert (annotation.prompts.state == "accepted").sum() == len(inside)
+
+
+def test_before_there_are_masks_the_points_tell_what_a_region_holds(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    left = annotation.prompts.yx[:, 1] < 100
+    bench.session.set_reviewed(annotation, (LEFT,))
+    np.testing.assert_array_equal(annotation.prompts.state == "accepted", left)
+
+
+def test_in_a_region_nothing_comes_or_goes_that_nobody_has_seen(bench: Bench) -> None:
+    annotation = bench.find(score_threshold=0.6)
+    session, hidden = bench.session, annotation.hidden
+    assert (hidden.yx[:, 1] < 100).any()
+    assert (hidden.yx[:, 1] > 100).any()
+    session.set_reviewed(annotation, (LEFT,))
+
+    def reviewed() -> list[int]:
+        inside = annotation.prompts.yx[:, 1] < 100
+        return sorted(annotation.prompts.object_id[inside].tolist())
+
+    before = reviewed()
+    assert before
+    for threshold in (1.0, 0.0):
+        session.set_threshold(annotation, threshold)
+        assert reviewed() == before
+    assert (annotation.prompts.yx[:, 1] > 100).sum() > 0
+    assert len(annotation.prompts) + len(annotation.hidden) == 12
+    bench.find(score_threshold=0.1)
+    assert reviewed() == before
+    assert (annotation.prompts.yx[:, 1] > 100).sum() > 0
+
+
+def test_nuclei_of_a_region_of_an_older_session_stay_as_they_were(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    # regions did not accept what is in them
+    annotation.state = replace(annotation.state, reviewed=(LEFT,))
+    inside = annotation.prompts.yx[:, 1] < 100
+    before = sorted(annotation.prompts.object_id[inside].tolist())
+    bench.session.set_threshold(annotation, 1.0)
+    bench.find()
+    inside = annotation.prompts.yx[:, 1] < 100
+    assert sorted(annotation.prompts.object_id[inside].tolist()) == before
+    assert set(annotation.prompts.state) == {"auto"}
+
+
+def test_labels_that_are_imported_were_reviewed_by_nobody(
+    bench: Bench, nuclei: Nuclei
+) -> None:
+    annotation = bench.find()
+    layer = bench.session.regions.show_reviewed(annotation)
+    draw(layer, BOX, "rectangle")
+    bench.session.import_labels(bench.plane, nuclei.labels)
+    assert annotation.reviewed == ()
+    assert layer.nshapes == 0
+    bench.session.undo()
+    assert layer.nshapes == 1
+
+
+def test_who_starts_over_has_reviewed_nothing(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.session.set_reviewed(annotation, (LEFT,))
+    bench.viewer.layers.remove(annotation.points)
+    again = bench.find()
+    assert again.reviewed == ()
+    assert len(again.prompts) == 12

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from app_model.types import KeyBinding
 
 from napari_sac.core.inference import review as doubts
 from napari_sac.core.session.replay import compute_labels
@@ -209,3 +210,30 @@ def test_going_to_a_nucleus_gives_it_the_keys_to_decide_with(bench: Bench) -> No
     selection.active = annotation.labels
     bench.session.review.go(annotation, 1)
     assert selection.active is annotation.labels
+
+
+def test_keys_in_the_labels_mean_the_nucleus_under_review_until_the_mouse_moves(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    layer, review = annotation.labels, bench.session.review
+    bench.viewer.layers.selection.active = layer
+    ids = annotation.prompts.object_id
+    seen = int(
+        np.bincount(annotation.state.labels[annotation.state.labels > 0]).argmax()
+    )
+    place = np.argwhere(annotation.state.labels == seen)[0]
+    # what the mouse was over before the view went to another nucleus
+    bench.viewer.cursor.position = tuple(layer.data_to_world(place))
+    review.go(annotation, 1)
+    if review.current == seen:
+        review.go(annotation, 1)
+    shown = review.current
+    layer.keymap[KeyBinding.from_str("Q")](layer)
+    rejected = annotation.prompts.state == "rejected"
+    assert ids[rejected].tolist() == [shown]
+    bench.viewer.cursor.position = tuple(layer.data_to_world(place + 0.1))
+    layer.keymap[KeyBinding.from_str("W")](layer)
+    accepted = annotation.prompts.state == "accepted"
+    assert ids[accepted].tolist() == [seen]

@@ -548,6 +548,22 @@ def test_labels_of_a_file_become_nuclei(
     assert dock.correct.undo.text() == "Undo import labels"
 
 
+def test_labels_that_take_reviewed_regions_away_say_so(
+    qtbot: QtBot, dock: SegmentWidget, nuclei: Nuclei, tmp_path: Path
+) -> None:
+    write_labels(tmp_path / "other.tif", nuclei.labels)
+    choose(dock, "labels", tmp_path / "other.tif")
+    wait(qtbot, dock)
+    assert "region" not in dock.status.message.text()
+    (annotation,) = dock.session.annotations
+    square = np.array([[10, 10], [10, 60], [60, 60], [60, 10]], float)
+    dock.session.set_reviewed(annotation, (square,))
+    choose(dock, "labels", tmp_path / "other.tif")
+    wait(qtbot, dock)
+    assert annotation.reviewed == ()
+    assert "1 reviewed region went" in dock.status.message.text()
+
+
 def test_labels_of_a_layer_become_nuclei(
     qtbot: QtBot, dock: SegmentWidget, viewer: ViewerModel, nuclei: Nuclei
 ) -> None:

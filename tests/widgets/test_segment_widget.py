@@ -275,6 +275,32 @@ def test_channels_are_offered_where_there_are_some(
     assert dock.images.plane().channels == (1,)
 
 
+def test_nuclei_of_another_channel_or_plane_are_told_of(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    grey = image.data[..., 0]
+    dock.images.choose(viewer.add_image(np.stack([grey] * 3), name="channels"))
+    viewer.dims.set_current_step(0, 1)
+    assert dock.why_not_segment.text() == "Find nuclei first."
+    dock.diameter.setValue(20)
+    run(qtbot, dock, dock.find_button)
+    assert dock.why_not_segment.isHidden()
+    dock.images.first.setCurrentText("1")
+    assert not dock.why_not_segment.isHidden()
+    said = 'Find nuclei first. This image has nuclei in plane 1, Channel "as shown".'
+    assert dock.why_not_segment.text() == said
+    dock.images.first.setCurrentText("as shown")
+    viewer.dims.set_current_step(0, 2)
+    assert dock.why_not_segment.text() == said
+    viewer.dims.set_current_step(0, 1)
+    assert dock.why_not_segment.isHidden()
+    dock.session.undo()
+    dock.images.first.setCurrentText("0")
+    run(qtbot, dock, dock.find_button)
+    dock.images.first.setCurrentText("as shown")
+    assert dock.why_not_segment.text().endswith("has nuclei in Channel 0.")
+
+
 def test_channels_are_offered_anew_when_an_image_gets_other_data(
     viewer: ViewerModel, dock: SegmentWidget, image: Image
 ) -> None:

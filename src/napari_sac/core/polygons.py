@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy.typing as npt
 
-    from napari_sac.core.types import FloatArray
+    from napari_sac.core.types import BoolArray, FloatArray, IntArray
 
 
 def pixels_inside(
@@ -49,6 +51,33 @@ def pixels_inside(
     ends = np.clip(np.ceil(crossing), 0, shape[1]).astype(np.int64)
     span, columns = _expand(ends[::2], ends[1::2])
     return row[span], columns
+
+
+def mask_of(rings: Iterable[FloatArray], shape: tuple[int, ...]) -> BoolArray:
+    """Return (H, W) which pixels lie in any of the polygons (N, 2)."""
+    mask = np.zeros(shape, bool)
+    for ring in rings:
+        mask[pixels_inside(ring, shape)] = True
+    return mask
+
+
+def mostly_inside(labels: IntArray, mask: BoolArray) -> IntArray:
+    """Return which labels, ascending, have more than half of their pixels in a mask.
+
+    Parameters
+    ----------
+    labels : (H, W) int
+        0 is no label.
+    mask : (H, W) bool
+    """
+    there = labels > 0
+    values, within = labels[there], mask[there]
+    ids, shared = np.unique(values[within], return_counts=True)
+    beyond = values[~within]
+    cut, rest = np.unique(beyond[np.isin(beyond, ids)], return_counts=True)
+    outside = np.zeros(len(ids), np.int64)
+    outside[np.searchsorted(ids, cut)] = rest
+    return np.asarray(ids[shared > outside])
 
 
 def _expand(

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sac.core.polygons import mask_of, mostly_inside
 from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.types import POSITIVE, Prompts, PromptState
 from napari_sac.viewer import painting
 from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.live import Edit
+from napari_sac.viewer.regions import nuclei_inside
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     import numpy.typing as npt
 
@@ -41,19 +43,37 @@ _SELECTED_REACH = 2.0
 def accept(
     session: AnnotationSession, annotation: Annotation, rows: edits.Rows
 ) -> None:
-    """Accept prompts, by row, and what else nobody has touched of their nuclei."""
+    """Accept prompts, by row, and what else nobody has touched of their nuclei.
+
+    Rejected ones are accepted where all of the rows are, with all of their nuclei:
+    who selects everything does not mean those.
+    """
     prompts = annotation.prompts
+    rejected = prompts.state == PromptState.REJECTED.value
+    brought_back = bool(rejected[rows].all())
+    rows = rows if brought_back else rows[~rejected[rows]]
     own = np.isin(prompts.object_id, prompts.object_id[rows])
-    rest = np.flatnonzero(own & (prompts.state == PromptState.AUTO.value))
-    rows = np.union1d(rows, rest)
-    _decide(session, annotation, rows, "accept", edits.accept(annotation.prompts, rows))
+    rest = prompts.state == PromptState.AUTO.value
+    rest |= rejected & brought_back
+    rows = np.union1d(rows, np.flatnonzero(own & rest))
+    title = edits.count_title("accept", len(set(prompts.object_id[rows].tolist())))
+    _decide(session, annotation, title, edits.accept(prompts, rows))
 
 
 def reject(
     session: AnnotationSession, annotation: Annotation, rows: edits.Rows
 ) -> None:
-    """Reject prompts, by row; they stay visible and make no mask."""
-    _decide(session, annotation, rows, "reject", edits.reject(annotation.prompts, rows))
+    """Reject the nuclei of prompts, by row; they stay visible and make no mask.
+
+    Of a nucleus of which only negatives are given, these alone are rejected.
+    """
+    prompts = annotation.prompts
+    ids = set(prompts.object_id[rows[prompts.sign[rows] == POSITIVE]].tolist())
+    title = edits.count_title("reject", len(ids))
+    if not ids:
+        title = edits.count_title("reject", len(rows), "point")
+    rows = np.union1d(rows, np.flatnonzero(np.isin(prompts.object_id, list(ids))))
+    _decide(session, annotation, title, edits.reject(prompts, rows))
 
 
 def negate(
@@ -234,8 +254,13 @@ def nucleus_at(annotation: Annotation, yx: FloatArray) -> int | None:
 def set_reviewed(
     session: AnnotationSession, annotation: Annotation, polygons: tuple[FloatArray, ...]
 ) -> None:
-    """Say which regions, polygons (N, 2) in pixels, were reviewed."""
-    before = len(annotation.reviewed)
+    """Say which regions, polygons (N, 2) in pixels, were reviewed.
+
+    What nobody has decided on in those that are new is accepted: it was looked at.
+    """
+    sync(session, annotation)
+    state = annotation.state
+    before = len(state.reviewed)
     more, fewer = len(polygons) - before, before - len(polygons)
     if more > 0:
         title = edits.count_title("mark", more, "region")
@@ -243,8 +268,21 @@ def set_reviewed(
         title = edits.count_title("unmark", fewer, "region")
     else:
         title = "change the reviewed regions"
+    new = [p for p in polygons if not any(np.array_equal(p, q) for q in state.reviewed)]
+    is_open = state.prompts.state == PromptState.AUTO.value
+    is_open &= np.isin(state.prompts.object_id, list(_nuclei_in(annotation, new)))
+    prompts, edit = state.prompts, None
+    if is_open.any():
+        prompts = edits.accept(prompts, np.flatnonzero(is_open))
+        edit = edit_if_drawn(annotation, prompts)
+        accepted = len(set(prompts.object_id[is_open].tolist()))
+        title += f", {edits.count_title('accept', accepted)}"
     session.steps.record(
-        annotation, title, replace(annotation.state, reviewed=polygons)
+        annotation,
+        title,
+        replace(state, prompts=prompts, reviewed=polygons),
+        edit=edit,
+        positions=False,
     )
 
 
@@ -335,15 +373,8 @@ def finish_placing(session: AnnotationSession, annotation: Annotation) -> None:
 
 
 def _decide(
-    session: AnnotationSession,
-    annotation: Annotation,
-    rows: edits.Rows,
-    verb: str,
-    prompts: Prompts,
+    session: AnnotationSession, annotation: Annotation, title: str, prompts: Prompts
 ) -> None:
-    if len(rows) == 0:
-        return
-    title = edits.count_title(verb, len(set(prompts.object_id[rows].tolist())))
     live = edit_if_drawn(annotation, prompts) is not None
     _change_prompts(session, annotation, title, prompts, positions=False, live=live)
 
@@ -399,6 +430,20 @@ def _change_prompts(
         positions=positions,
         shown=shown,
     )
+
+
+def _nuclei_in(annotation: Annotation, regions: Sequence[FloatArray]) -> set[int]:
+    """Return the nuclei in regions, as training finds them: by most of their pixels.
+
+    Before there are masks of all nuclei, by their points.
+    """
+    labels = annotation.state.labels
+    found: set[int] = set()
+    if regions and annotation.has_instances:
+        found |= set(mostly_inside(labels, mask_of(regions, labels.shape)).tolist())
+    if not annotation.has_instances or not annotation.segmented:
+        found |= nuclei_inside(annotation.prompts, regions) - annotation.painted
+    return found
 
 
 def _all_decided(prompts: Prompts) -> Prompts:

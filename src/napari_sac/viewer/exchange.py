@@ -669,7 +669,8 @@ def _replace_all(
         Prompts.empty(),
         state.labels,
         frozenset(prompts.object_id.tolist()),
-        state.reviewed,
+        # nobody has looked at what is there now
+        (),
         replace(
             settings,
             diameter=typical_diameter(labels),

@@ -22,7 +22,8 @@ from napari_sac.core.models.adapter import INFO_FILE
 from napari_sac.core.training.run_folder import REPORT, RUN
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
 from napari_sac.viewer.planes import IMAGE_ORIGIN
-from napari_sac.viewer.regions import inside_polygon
+from napari_sac.viewer.prompts import usable_ids
+from napari_sac.viewer.regions import nuclei_inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from napari_sac.core.progress import Progress
     from napari_sac.core.training.training_set import ReviewedImage
-    from napari_sac.core.types import BoolArray, FloatArray
+    from napari_sac.core.types import FloatArray
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.planes import ImagePlane
 
@@ -412,9 +413,5 @@ def _reviewed_ids(annotation: Annotation) -> set[int]:
     from napari_sac.core.inference.instances import decided_objects
 
     prompts = annotation.prompts
-    reviewed = decided_objects(prompts)
-    within: BoolArray = np.zeros(len(prompts), bool)
-    for polygon in annotation.reviewed:
-        within |= inside_polygon(prompts.yx, polygon)
-    kept = (prompts.state != PromptState.REJECTED.value) & (prompts.sign == POSITIVE)
-    return reviewed | set(prompts.object_id[within & kept].tolist())
+    within = nuclei_inside(prompts, annotation.reviewed)
+    return decided_objects(prompts) | (within & usable_ids(prompts))

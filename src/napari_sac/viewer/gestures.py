@@ -445,10 +445,16 @@ class Gestures:
         return set(annotation.prompts.object_id[rows].tolist())
 
     def _rows_meant(self, annotation: Annotation, layer: Layer) -> Rows:
-        """Return the selected prompts, or else those of what is under the cursor."""
+        """Return the selected prompts, or else those of what is under the cursor.
+
+        In a Labels layer, first those of the nucleus that a review has just shown.
+        """
         self._session.sync(annotation)
         if isinstance(layer, Points) and layer.selected_data:
             return np.array(sorted(layer.selected_data), np.intp)
+        reviewed = self._session.review.meant(annotation)
+        if reviewed and isinstance(layer, Labels):
+            return np.flatnonzero(annotation.prompts.object_id == reviewed)
         value = layer.get_value(self._session.viewer.cursor.position, world=True)
         if value is None:
             return np.array([], np.intp)

@@ -12,14 +12,17 @@ import numpy as np
 from napari.layers.base import ActionType
 
 from napari_sac.core.session.changes import same_polygons
+from napari_sac.core.types import POSITIVE
 from napari_sac.viewer.layers import build_shapes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy.typing as npt
     from napari.layers import Layer, Shapes
     from napari.utils.events import Event
 
-    from napari_sac.core.types import BoolArray, FloatArray
+    from napari_sac.core.types import BoolArray, FloatArray, Prompts
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.session import AnnotationSession
 
@@ -38,8 +41,8 @@ TOOLS_HINT = (
     "polygon, and draw around points to select them."
 )
 REVIEWED_HINT = (
-    "Draw a rectangle over each part where all nuclei are right; napari's polygon "
-    "draws other shapes."
+    "Draw a rectangle over each part where all nuclei are right, which accepts them; "
+    "napari's polygon draws other shapes."
 )
 NO_AREA = (
     "A line encloses nothing, so it was taken away. Draw a rectangle, or a closed line."
@@ -186,6 +189,14 @@ def inside_polygon(points: FloatArray, polygon: FloatArray) -> BoolArray:
         crosses = (y0 > y) != (y1 > y)
         inside ^= crosses & (x < x0 + (y - y0) / (y1 - y0) * (x1 - x0))
     return inside
+
+
+def nuclei_inside(prompts: Prompts, polygons: Iterable[FloatArray]) -> set[int]:
+    """Return the ids of nuclei that have a positive point in one of the polygons."""
+    inside = np.zeros(len(prompts), bool)
+    for polygon in polygons:
+        inside |= inside_polygon(prompts.yx, polygon)
+    return set(prompts.object_id[inside & (prompts.sign == POSITIVE)].tolist())
 
 
 def _empty(layer: Shapes) -> None:

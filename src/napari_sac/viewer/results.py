@@ -14,6 +14,7 @@ from napari_sac.viewer import painting
 from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.editing import edit_if_drawn, sync
 from napari_sac.viewer.live import Edit, LiveRequest
+from napari_sac.viewer.regions import nuclei_inside
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_sac.core.session.state import AnnotationState, Settings
-    from napari_sac.core.types import ObjectMask
+    from napari_sac.core.types import FloatArray, ObjectMask
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.inference import Found, LoadedModel, Segmented
     from napari_sac.viewer.live import LiveResult
@@ -54,12 +55,16 @@ def show_proposals(
     sync(session, annotation)
     session.journal.know_pixels(annotation, found.image)
     state = annotation.state
-    # who deletes the layer of prompts wants to start over; undo brings them back
-    known = state.prompts if annotation.points is not None else Prompts.empty()
-    kept = state.painted if annotation.points is not None else frozenset()
+    known, painted, reviewed = state.prompts, state.painted, state.reviewed
+    if annotation.points is None:
+        # who deletes the layer of prompts wants to start over; undo brings them back
+        known, painted, reviewed = Prompts.empty(), frozenset(), ()
+    # of what was reviewed nothing goes, and nothing comes that nobody has seen
+    kept = painted | nuclei_inside(known, reviewed)
+    _, proposals = _apart(found.prompts, reviewed)
     first = edits.next_id(state.prompts, state.hidden)
     everything = edits.add_proposals(
-        known, found.prompts, found.diameter, first_id=first, kept=kept
+        known, proposals, found.diameter, first_id=first, kept=kept
     )
     shown, hidden = edits.split_by_score(
         everything, Prompts.empty(), threshold, kept=kept
@@ -80,6 +85,7 @@ def show_proposals(
         hidden=hidden,
         settings=settings,
         painted=state.painted - gone,
+        reviewed=reviewed,
     )
     title = edits.count_title("find", edits.count_nuclei(shown))
     if annotation.points is None:
@@ -165,7 +171,10 @@ def show_labels(
 def set_threshold(
     session: AnnotationSession, annotation: Annotation, threshold: float
 ) -> None:
-    """Show the proposals with at least this score, and all touched prompts."""
+    """Show the proposals with at least this score, and all touched prompts.
+
+    In reviewed regions all stays as it is.
+    """
     sync(session, annotation)
     if threshold == annotation.threshold:
         return
@@ -179,9 +188,10 @@ def set_threshold(
         annotation.steps -= 1
         moved_back = True
     state = annotation.state
-    shown, hidden = edits.split_by_score(
-        state.prompts, state.hidden, threshold, kept=state.painted
-    )
+    kept = state.painted | nuclei_inside(state.prompts, state.reviewed)
+    unseen, others = _apart(state.hidden, state.reviewed)
+    shown, hidden = edits.split_by_score(state.prompts, others, threshold, kept=kept)
+    hidden = Prompts.concatenate([hidden, unseen])
     after = replace(
         state,
         prompts=shown,
@@ -260,6 +270,14 @@ def _tell_little(
         session.told.emit(LITTLE_FOUND)
     elif little:
         session.told.emit(f"Little was found at {little:,} of {len(drawn):,} points.")
+
+
+def _apart(
+    prompts: Prompts, regions: tuple[FloatArray, ...]
+) -> tuple[Prompts, Prompts]:
+    """Return the prompts of nuclei in regions, and all others."""
+    inside = np.isin(prompts.object_id, list(nuclei_inside(prompts, regions)))
+    return prompts.select(inside), prompts.select(~inside)
 
 
 def _settings_of(loaded: LoadedModel, settings: Settings) -> Settings:

@@ -71,6 +71,7 @@ class Review:
         self._known: tuple[Annotation, int, DoubtTable] | None = None
         # it may be merged or deleted since, and come back by undo
         self._shown = 0
+        self._mouse_at: tuple[float, ...] = ()
 
     @property
     def current(self) -> int:
@@ -80,6 +81,15 @@ class Review:
         prompts = self._annotation.prompts
         own = prompts.sign[prompts.object_id == self._shown]
         return self._shown if (own == POSITIVE).any() else 0
+
+    def meant(self, annotation: Annotation) -> int:
+        """Return the nucleus under review, which keys mean until the mouse moves.
+
+        0 for none. The view moves to it, and napari learns what lies under the mouse
+        only from the mouse.
+        """
+        moved = self._mouse_at != self._session.viewer.cursor.position
+        return 0 if moved or annotation is not self._annotation else self.current
 
     def go(self, annotation: Annotation, step: int) -> int:
         """Go to the next nucleus (1) or the previous one (-1); return it, 0 for none.
@@ -193,6 +203,7 @@ class Review:
     def _show(self, annotation: Annotation, object_id: int) -> int:
         """Bring a nucleus into view, and select its points."""
         self._shown = object_id
+        self._mouse_at = self._session.viewer.cursor.position
         layer, prompts = annotation.points, annotation.prompts
         rows = np.flatnonzero(prompts.object_id == object_id)
         if layer is not None and len(rows):

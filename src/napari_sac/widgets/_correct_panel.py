@@ -135,8 +135,8 @@ class CorrectPanel(QWidget):
         self.redraw = narrow_button("Draw again", "")
         self.regions = narrow_button(
             "Reviewed regions",
-            "Adds a layer in which you draw where all nuclei are right: what may be "
-            "used for training.",
+            "Adds a layer in which you draw where all nuclei are right: they are "
+            "accepted, and what is there may be used for training.",
         )
         self.tools = narrow_button(
             "Boxes and lasso",

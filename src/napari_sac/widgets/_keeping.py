@@ -368,7 +368,14 @@ class Keeping(QObject):
         if pixels is not None:
             session.journal.know_pixels(session.about(plane), pixels)
         image = name_among(session.viewer, plane)
-        status.attempt(lambda: status.say(describe_imported(show(plane, read), image)))
+
+        def take_up() -> None:
+            before = len(session.about(plane).reviewed)
+            annotation = show(plane, read)
+            gone = before - len(annotation.reviewed)
+            status.say(describe_imported(annotation, image, gone))
+
+        status.attempt(take_up)
 
     def _show_opened(self, folder: Path, read: ReadSession) -> None:
         if not self._joined:

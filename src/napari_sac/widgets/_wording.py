@@ -206,11 +206,16 @@ def describe_opened(opened: Sequence[Annotation], folder: Path) -> str:
     return f"{folder.name}: {count(nuclei, 'nucleus', 'nuclei')} on {images}."
 
 
-def describe_imported(annotation: Annotation, image: str = "") -> str:
-    """Return what an import came to, and in which image if there are several."""
+def describe_imported(annotation: Annotation, image: str = "", regions: int = 0) -> str:
+    """Return what an import came to, and how many reviewed regions it took away.
+
+    The image is named if there are several.
+    """
     nuclei = count(count_nuclei(annotation.prompts), "nucleus", "nuclei")
-    where = f"in {image}" if image else "there"
-    return f"{nuclei} are {where} now. Undo takes the import back."
+    text = f"{nuclei} are {f'in {image}' if image else 'there'} now."
+    if regions:
+        text += f" {count(regions, 'reviewed region')} went with the nuclei before."
+    return f"{text} Undo takes the import back."
 
 
 def describe_exported(path: Path, waiting: int = 0) -> str:
@@ -249,6 +254,17 @@ def describe_count(annotation: Annotation) -> str:
     if not hidden:
         return f"{count(shown, 'point')} shown."
     return f"{count(shown, 'point')} shown; {hidden:,} of a lower score are hidden."
+
+
+def describe_elsewhere(there: ImagePlane) -> str:
+    """Return that an image has nuclei, but in another plane than is seen."""
+    places = []
+    if there.position:
+        places.append(f"plane {', '.join(map(str, there.position))}")
+    if there.channel_axis is not None:
+        chosen = " and ".join(map(str, there.channels)) or '"as shown"'
+        places.append(f"Channel {chosen}")
+    return f"{NO_POINTS} This image has nuclei in {', '.join(places)}."
 
 
 def describe_found(found: Found, annotation: Annotation, image: str = "") -> str:

@@ -60,6 +60,7 @@ from napari_sac.widgets._wording import (
     describe_cancelled,
     describe_count,
     describe_diameter,
+    describe_elsewhere,
     describe_found,
     describe_segmented,
 )
@@ -404,9 +405,20 @@ class SegmentWidget(QWidget):
         self.keeping.refresh()
 
     def _why_no_points(self, plane: ImagePlane | None) -> str:
+        """Return that nuclei are to be found first, or where the image has some."""
+        if plane is None:
+            return NO_POINTS
         drawing, known = self.session.drawing, self.session.remembered
-        here = (a for a in known if plane is not None and a.is_about(plane))
-        return POINTS_STAY if any(map(drawing.hides_points, here)) else NO_POINTS
+        if any(drawing.hides_points(a) for a in known if a.is_about(plane)):
+            return POINTS_STAY
+        for annotation in reversed(self.session.annotations):
+            there = annotation.plane
+            if there is None or annotation.points is None:
+                continue
+            away = there.data is plane.data and there.position != plane.position
+            if away and len(annotation.prompts):
+                return describe_elsewhere(there)
+        return NO_POINTS
 
     def _show_threshold(self, threshold: float) -> None:
         if not self._filter_soon.isActive():

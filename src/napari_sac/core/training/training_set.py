@@ -29,7 +29,7 @@ from napari_sac.core.datasets.pairs import (
 from napari_sac.core.errors import LabelFormatError, TrainingDataError
 from napari_sac.core.inference.instances import decided_objects
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
-from napari_sac.core.polygons import pixels_inside
+from napari_sac.core.polygons import mask_of, mostly_inside
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.training.targets import (
     distance_to_border,
@@ -205,9 +205,7 @@ def review_image(
         # a mask that waits to be taken away
         labels = np.where(np.isin(labels, _rejected_objects(prompts)), 0, labels)
     dense, ids = _consecutive(labels)
-    inside = np.zeros(shape, bool)
-    for polygon in regions:
-        inside[pixels_inside(polygon, shape)] = True
+    inside = mask_of(regions, shape)
     if known is not None:
         reviewed, trusted = _mostly_inside(dense, known), known.copy()
     elif prompts is None and not regions:
@@ -267,10 +265,10 @@ def _consecutive(labels: IntArray) -> tuple[npt.NDArray[np.int32], IntArray]:
 
 
 def _mostly_inside(dense: npt.NDArray[np.int32], mask: BoolArray) -> BoolArray:
-    """Return for each label whether more than half of it lies in a mask."""
-    area = np.bincount(dense.ravel())
-    shared = np.bincount(dense.ravel(), weights=mask.ravel())
-    return np.asarray(2 * shared > area)
+    """Return for each label, and 0, whether more than half of it lies in a mask."""
+    found = np.zeros(int(dense.max(initial=0)) + 1, bool)
+    found[mostly_inside(dense, mask)] = True
+    return found
 
 
 def _rings(dense: npt.NDArray[np.int32], reviewed: BoolArray) -> BoolArray:
