@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_sac.core.folders import replace_folder
+from napari_sac.core.folders import replace_folder, whole_folder
 
 
 def _folder(path: Path, text: str) -> Path:
@@ -82,3 +82,31 @@ def test_a_failure_puts_it_back(
         replace_folder(partial, target)
     assert (target / "what").read_text() == "old"
     assert not list(tmp_path.glob("*before*"))
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_what_is_written_as_a_whole_is_there_and_outlives_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    target = tmp_path / "new" / "mine.sac"
+    if before:
+        target.parent.mkdir()
+        _folder(target, "old")
+    synced = []
+    monkeypatch.setattr(
+        "napari_sac.core.folders.sync_folder",
+        lambda folder: synced.append((folder, (target / "what").read_text())),
+    )
+    with whole_folder(target) as partial:
+        (partial / "what").write_text("new")
+        assert partial.parent == target.parent
+    assert (target.parent, "new") in synced
+    assert [p.name for p in target.parent.iterdir()] == ["mine.sac"]
+
+
+def test_what_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
+    target = _folder(tmp_path / "mine.sac", "old")
+    with pytest.raises(ZeroDivisionError), whole_folder(target) as partial:
+        (partial / "what").write_text(str(1 / 0))
+    assert (target / "what").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.sac"]

@@ -5,11 +5,34 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``target`` to write to; it takes that place on success.
+
+    Missing folders around it are made. On failure it is removed, and what was at
+    ``target`` is kept.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be made or put there.
+    """
+    partial = target.with_name(f".{secrets.token_hex(6)}.part")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        replace_folder(partial, target)
+    finally:
+        # after success it is gone
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def replace_folder(partial: Path, target: Path) -> None:
@@ -32,6 +55,7 @@ def replace_folder(partial: Path, target: Path) -> None:
     """
     if not target.exists():
         os.rename(partial, target)
+        _sync(target.parent)
         return
     before = target.with_name(f"{target.stem} (before){target.suffix}")
     if before.exists():
@@ -43,9 +67,7 @@ def replace_folder(partial: Path, target: Path) -> None:
     except OSError:
         os.rename(before, target)
         raise
-    with suppress(OSError):
-        # not every file system can
-        sync_folder(target.parent)
+    _sync(target.parent)
     # hidden before it is deleted: half of a folder must not look like a whole one
     going = target.with_name(f".{secrets.token_hex(6)}.old")
     with suppress(OSError):
@@ -62,3 +84,9 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    with suppress(OSError):
+        # not every file system can
+        sync_folder(folder)
