@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -684,14 +685,14 @@ def _lora_scale(folder: Path) -> float:
             f"{', '.join(used) or config.get('peft_type')}). Use plain LoRA on q and v."
         )
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if (
-        not isinstance(rank, int)
-        or rank < 1
-        or not isinstance(alpha, int | float)
-        or not math.isfinite(alpha)
-    ):
+    scale = math.nan
+    if isinstance(rank, int) and rank >= 1 and isinstance(alpha, int | float):
+        # whole numbers of JSON may be larger than any float
+        with suppress(OverflowError):
+            scale = alpha / rank
+    if not math.isfinite(scale):
         raise _damaged(folder, f"{CONFIG_FILE} has no proper r and lora_alpha")
-    return float(alpha) / rank
+    return scale
 
 
 def _damaged(folder: Path, what: str) -> IncompatibleAdapterError:
