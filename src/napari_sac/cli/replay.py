@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from napari_sac.cli._terminal import make_folder, progress_line
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import OutputError
+from napari_sac.core.names import LABELS_FILE, PROMPTS_FILE
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from napari_sac.core.models.registry import Model
     from napari_sac.core.session.image import ImageReference
 
-_ENDINGS = ("_prompts.csv", "_labels.tif")
+# the labels last: where they are, the prompts are too
+_ENDINGS = (PROMPTS_FILE, LABELS_FILE)
 
 
 def add_parser(subparsers: Subparsers) -> None:

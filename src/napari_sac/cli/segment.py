@@ -18,6 +18,14 @@ from napari_sac.core.errors import (
     LabelFormatError,
     NapariSacError,
 )
+from napari_sac.core.names import (
+    LABELS_ENDING,
+    LABELS_FILE,
+    OME_ZARR_FOLDER,
+    OUTLINES_FILE,
+    POINTS_FILES,
+    PROMPTS_FILE,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,8 +39,7 @@ if TYPE_CHECKING:
     from napari_sac.core.progress import Progress
     from napari_sac.core.types import Prompts
 
-_EXPORTS = {"geojson": ".geojson", "ome-zarr": ".ome.zarr"}
-_POINTS_ENDINGS = ("_points.csv", ".csv", "_prompts.csv")
+_EXPORTS = {"geojson": OUTLINES_FILE, "ome-zarr": OME_ZARR_FOLDER}
 _DECODE_OPTIONS = {"mode": "--mode"}
 _PROPOSAL_OPTIONS = {"strategy": "--strategy", "score_threshold": "--threshold"}
 
@@ -188,8 +195,8 @@ def _segment_file(
     known = found.prompts if args.mode == "instance" else None
     _export(args.output / file.stem, image, found.labels, known, args.export)
     # the labels last: where they are, the prompts are too
-    write_prompts(args.output / f"{file.stem}_prompts.csv", found.prompts)
-    write_labels(args.output / f"{file.stem}_labels.tif", found.labels)
+    write_prompts(args.output / f"{file.stem}{PROMPTS_FILE}", found.prompts)
+    write_labels(args.output / f"{file.stem}{LABELS_FILE}", found.labels)
     seconds = time.perf_counter() - start
     return f"{_describe(found, args.mode)}, {seconds:.1f} s"
 
@@ -226,7 +233,7 @@ def _points_file(points: Path, stem: str) -> Path:
     """Return the table of an image's points."""
     (found,) = _points_files(points, [stem])
     if found is None:
-        names = [f"{stem}{ending}" for ending in _POINTS_ENDINGS]
+        names = [f"{stem}{ending}" for ending in POINTS_FILES]
         raise LabelFormatError(
             f"There are no points for it: {points} has neither {' nor '.join(names)}."
         )
@@ -239,7 +246,7 @@ def _points_files(points: Path, stems: Sequence[str]) -> list[Path | None]:
         return [points] * len(stems)
     found: list[Path | None] = []
     for stem in stems:
-        tables = (points / f"{stem}{ending}" for ending in _POINTS_ENDINGS)
+        tables = (points / f"{stem}{ending}" for ending in POINTS_FILES)
         found.append(next((table for table in tables if table.is_file()), None))
     return found
 
@@ -311,7 +318,6 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _why_no_image(file: Path) -> str | None:
-    from napari_sac.core.datasets.pairs import LABELS_ENDING
     from napari_sac.core.io import IMAGE_SUFFIXES
 
     if os.path.isdir(file):
@@ -343,8 +349,8 @@ def _find_problem(files: Sequence[Path], args: argparse.Namespace) -> str | None
         other = stems.setdefault(file.stem.casefold(), file)
         if other is not file:
             return (
-                f"{other} and {file} would both be written as {file.stem}_labels.tif. "
-                "Rename one, or segment them into different folders."
+                f"{other} and {file} would both be written as {file.stem}{LABELS_FILE}"
+                ". Rename one, or segment them into different folders."
             )
     return _find_precious(files, args)
 
@@ -360,7 +366,7 @@ def _find_precious(files: Sequence[Path], args: argparse.Namespace) -> str | Non
         tables = _points_files(args.points, [file.stem for file in files])
         given += [table for table in tables if table is not None]
     read = {Path(os.path.realpath(file)) for file in given}
-    endings = ["_labels.tif", "_prompts.csv", *(_EXPORTS[name] for name in args.export)]
+    endings = [LABELS_FILE, PROMPTS_FILE, *(_EXPORTS[name] for name in args.export)]
     # a link lies in one folder, and what it leads to in another
     folders = {file.parent.resolve() for file in given} | {f.parent for f in read}
     beside = args.output.resolve() in folders

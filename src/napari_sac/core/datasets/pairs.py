@@ -12,12 +12,11 @@ from pathlib import Path
 
 from napari_sac.core.errors import ImageFormatError, LabelFormatError, NapariSacError
 from napari_sac.core.io import IMAGE_SUFFIXES, TIFF_SUFFIXES, read_image, read_labels
+from napari_sac.core.names import LABELS_ENDING
 from napari_sac.core.types import AnyArray, IntArray
 
 LABEL_SUFFIXES = (*TIFF_SUFFIXES, ".png")
 """Endings, in lower case, of the files that are labels when a folder is read."""
-
-LABELS_ENDING = "_labels"
 
 SPLITS_FILE = "splits.csv"
 
