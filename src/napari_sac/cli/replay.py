@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_sac.cli._terminal import make_folder, progress_line
+from napari_sac.cli._terminal import identity_of, make_folder, progress_line
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import OutputError
 from napari_sac.core.names import LABELS_FILE, PROMPTS_FILE
@@ -104,13 +105,15 @@ def _spare_work(
 ) -> None:
     """Raise ``OutputError`` if a file beside the images would be written over."""
     paths = [Path(image.path) for image in images if image.path is not None]
-    beside = {path.resolve().parent for path in (args.session, *paths)}
-    if args.output.resolve() not in beside:
+    # a link lies in one folder, and what it leads to in another
+    given = [args.session, *paths]
+    given += [Path(os.path.realpath(path)) for path in given]
+    if identity_of(args.output) not in {identity_of(path.parent) for path in given}:
         return
     for stem in stems:
         for ending in _ENDINGS:
             target = args.output / f"{stem}{ending}"
-            if target.exists():
+            if os.path.lexists(target):
                 raise OutputError(
                     f"{target} is there already, beside the session or its images. "
                     "Nothing was written; choose another --output, or --overwrite if "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sac.cli._options import adapter_or_folder, add_option, add_view_options
-from napari_sac.cli._terminal import make_folder, progress_line, say
+from napari_sac.cli._terminal import identity_of, make_folder, progress_line, say
 from napari_sac.core.config import DecodeConfig, ProposalConfig
 from napari_sac.core.device import DEVICE_NAMES, is_out_of_memory
 from napari_sac.core.errors import (
@@ -242,12 +242,13 @@ def _points_file(points: Path, stem: str) -> Path:
 
 def _points_files(points: Path, stems: Sequence[str]) -> list[Path | None]:
     """Return the table of points of each image, None where there is none."""
-    if not points.is_dir():
+    # pathlib raises where one may not look
+    if not os.path.isdir(points):
         return [points] * len(stems)
     found: list[Path | None] = []
     for stem in stems:
         tables = (points / f"{stem}{ending}" for ending in POINTS_FILES)
-        found.append(next((table for table in tables if table.is_file()), None))
+        found.append(next((table for table in tables if os.path.isfile(table)), None))
     return found
 
 
@@ -332,9 +333,12 @@ def _find_problem(files: Sequence[Path], args: argparse.Namespace) -> str | None
     points = args.points
     if not files:
         return "there is no image in the folders given"
-    if points is not None and not points.exists():
-        return f"{points} is not there. Give --points a table, or a folder of tables"
-    if points is not None and not points.is_dir() and len(files) > 1:
+    if points is not None and not _may_look(points):
+        return (
+            f"{points} is not there, or you may not look into it. Give --points a "
+            "table, or a folder of tables"
+        )
+    if points is not None and not os.path.isdir(points) and len(files) > 1:
         return (
             "one table of points cannot be that of several images. Give --points the "
             "folder with a table for each of them"
@@ -355,6 +359,12 @@ def _find_problem(files: Sequence[Path], args: argparse.Namespace) -> str | None
     return _find_precious(files, args)
 
 
+def _may_look(place: Path) -> bool:
+    """Return whether a file is there, or a folder of which the files can be seen."""
+    inside = os.path.join(place, os.curdir) if os.path.isdir(place) else place
+    return os.path.exists(inside)
+
+
 def _find_precious(files: Sequence[Path], args: argparse.Namespace) -> str | None:
     """Return what would be written over that may be a person's work, or None.
 
@@ -365,20 +375,21 @@ def _find_precious(files: Sequence[Path], args: argparse.Namespace) -> str | Non
     if args.points is not None:
         tables = _points_files(args.points, [file.stem for file in files])
         given += [table for table in tables if table is not None]
-    read = {Path(os.path.realpath(file)) for file in given}
+    read = {identity_of(file) for file in given} - {None}
     endings = [LABELS_FILE, PROMPTS_FILE, *(_EXPORTS[name] for name in args.export)]
     # a link lies in one folder, and what it leads to in another
-    folders = {file.parent.resolve() for file in given} | {f.parent for f in read}
-    beside = args.output.resolve() in folders
+    places = [*given, *(Path(os.path.realpath(file)) for file in given)]
+    folders = {identity_of(place.parent) for place in places} - {None}
+    beside = identity_of(args.output) in folders
     for file in files:
         for ending in endings:
             target = args.output / f"{file.stem}{ending}"
-            if Path(os.path.realpath(target)) in read:
+            if identity_of(target) in read:
                 return (
                     f"{target} is given to read and would be written over. Choose "
                     "another --output."
                 )
-            if beside and not args.overwrite and target.exists():
+            if beside and not args.overwrite and os.path.lexists(target):
                 return (
                     f"{target} is there already, beside what is given to read. Choose "
                     "another --output, or --overwrite if it may be replaced."
