@@ -218,6 +218,29 @@ def test_points_where_one_may_not_look_are_told(folder, output, capsys, monkeypa
         assert f"{place} is not there, or you may not look" in capsys.readouterr().err
 
 
+def test_a_run_that_fails_leaves_all_files_of_the_one_before(
+    folder, output, capsys, monkeypatch
+):
+    flags = ("--output", output, "--export", "geojson", "--export", "ome-zarr")
+    assert segment(folder / "a.png", *flags) == 0
+
+    def content():
+        files = sorted(p for p in output.rglob("*") if p.is_file())
+        return {file: file.read_bytes() for file in files}
+
+    before = content()
+
+    def fill_the_disk(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    # the labels are what is written last
+    monkeypatch.setattr(tifffile, "imwrite", fill_the_disk)
+    assert segment(folder / "a.png", *flags, "--diameter", "10") == 1
+    error = capsys.readouterr().err
+    assert f"to {output} (No space left on device). Nothing there was changed" in error
+    assert content() == before
+
+
 def test_one_mask_of_all_nuclei_is_exported_without_the_score_of_one(folder, output):
     flags = ("--mode", "semantic", "--export", "geojson")
     assert segment(folder / "a.png", "--output", output, *flags) == 0

@@ -66,6 +66,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay the session; return 1 if ``--check`` finds a difference, else 0."""
+    from napari_sac.core.folders import files_together
     from napari_sac.core.io import write_labels, write_prompts
     from napari_sac.core.models.registry import load_model
     from napari_sac.core.session.replay import replay
@@ -88,10 +89,11 @@ def run(args: argparse.Namespace) -> int:
         args.session, load=load, begin=begin, progress=progress_line()
     ):
         stem = stems[result.number]
-        # the labels last: where they are, the prompts are too
-        prompts, labels = (args.output / f"{stem}{ending}" for ending in _ENDINGS)
-        write_prompts(prompts, result.state.prompts)
-        write_labels(labels, result.labels)
+        names = [f"{stem}{ending}" for ending in _ENDINGS]
+        with files_together(args.output, names) as partial:
+            prompts, labels = (partial / name for name in names)
+            write_prompts(prompts, result.state.prompts)
+            write_labels(labels, result.labels)
         pixels = result.different_pixels
         different = different or pixels > 0
         verdict = f"{pixels:,} pixels differ from" if pixels else "identical to"

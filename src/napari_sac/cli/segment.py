@@ -179,6 +179,7 @@ def _segment_file(
     file: Path, args: argparse.Namespace, model: Model, progress: Progress
 ) -> str:
     """Write the results of one image and return what was found, in words."""
+    from napari_sac.core.folders import files_together
     from napari_sac.core.io import (
         normalise_image,
         read_image,
@@ -193,10 +194,13 @@ def _segment_file(
     found = _segment(image, file.stem, args, model, progress)
     # one mask of all nuclei has the score of none
     known = found.prompts if args.mode == "instance" else None
-    _export(args.output / file.stem, image, found.labels, known, args.export)
-    # the labels last: where they are, the prompts are too
-    write_prompts(args.output / f"{file.stem}{PROMPTS_FILE}", found.prompts)
-    write_labels(args.output / f"{file.stem}{LABELS_FILE}", found.labels)
+    endings = _endings(args.export)
+    # somebody may have put another folder there meanwhile
+    _check_exports(args.output / file.stem, args.export)
+    with files_together(args.output, [f"{file.stem}{e}" for e in endings]) as partial:
+        _export(partial / file.stem, image, found.labels, known, args.export)
+        write_prompts(partial / f"{file.stem}{PROMPTS_FILE}", found.prompts)
+        write_labels(partial / f"{file.stem}{LABELS_FILE}", found.labels)
     seconds = time.perf_counter() - start
     return f"{_describe(found, args.mode)}, {seconds:.1f} s"
 
@@ -250,6 +254,13 @@ def _points_files(points: Path, stems: Sequence[str]) -> list[Path | None]:
         tables = (points / f"{stem}{ending}" for ending in POINTS_FILES)
         found.append(next((table for table in tables if os.path.isfile(table)), None))
     return found
+
+
+def _endings(formats: Iterable[str]) -> list[str]:
+    """Return what comes behind the names of the results, in the order of writing."""
+    # the labels last: where they are, the rest is too
+    exported = dict.fromkeys(_EXPORTS[name] for name in formats)
+    return [*exported, PROMPTS_FILE, LABELS_FILE]
 
 
 def _check_exports(path: Path, formats: Iterable[str]) -> None:
@@ -376,7 +387,7 @@ def _find_precious(files: Sequence[Path], args: argparse.Namespace) -> str | Non
         tables = _points_files(args.points, [file.stem for file in files])
         given += [table for table in tables if table is not None]
     read = {identity_of(file) for file in given} - {None}
-    endings = [LABELS_FILE, PROMPTS_FILE, *(_EXPORTS[name] for name in args.export)]
+    endings = _endings(args.export)
     # a link lies in one folder, and what it leads to in another
     places = [*given, *(Path(os.path.realpath(file)) for file in given)]
     folders = {identity_of(place.parent) for place in places} - {None}
