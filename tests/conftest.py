@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from synthetic import BrightnessGenerator, Nuclei, build_tiny_model, draw_nuclei
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from napari_sac.core.models.registry import Model
 
@@ -24,6 +25,24 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NAPARI_SAC_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture
+def same_folder(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Path], None]:
+    """Call it, and one folder has two names, as where a disk does not tell a from A."""
+
+    def join(folder: Path, other: Path) -> None:
+        look = os.stat
+
+        def stat(path: Any, **options: Any) -> os.stat_result:
+            if isinstance(path, str | Path):
+                path = str(path).replace(str(other), str(folder))
+            return look(path, **options)
+
+        monkeypatch.setattr(os, "stat", stat)
+        monkeypatch.setattr(os.path, "lexists", os.path.exists)
+
+    return join
 
 
 @pytest.fixture

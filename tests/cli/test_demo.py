@@ -65,6 +65,8 @@ def test_headless_it_leaves_what_it_did(tmp_path: Path) -> None:
     picture = np.asarray(Image.open(folder / "screenshot.png"))
     assert picture.shape[:2] == (900, 1400)
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 1000
+    # the next demo may replace what this one has left
+    demo._prepare(folder)
     for word in ("Xvfb", "Find nuclei", "Segment", "click", "Written to"):
         assert word in result.stdout
     assert main(["replay", str(folder / "demo.sac"), "--output", str(tmp_path)]) == 0
@@ -142,5 +144,11 @@ def test_files_that_no_demo_has_left_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "labels.tif").write_bytes(b"a week of work")
     with pytest.raises(OutputError, match=r"labels\.tif already.*Nothing was written"):
         demo._prepare(tmp_path)
-    (tmp_path / "summary.json").write_text("{}")
-    demo._prepare(tmp_path)
+    # that of another program gives no leave
+    for other in ("{}", "[]", "no JSON", '{"image": "a", "nuclei": 3}'):
+        (tmp_path / "summary.json").write_text(other)
+        with pytest.raises(OutputError, match=r"labels\.tif already"):
+            demo._prepare(tmp_path)
+    (tmp_path / "labels.tif").unlink()
+    with pytest.raises(OutputError, match=r"summary\.json already"):
+        demo._prepare(tmp_path)

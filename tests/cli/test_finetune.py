@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -170,6 +170,8 @@ def test_sessions_stand_beside_folders(
         (["--images", "a"], "--images and --labels together"),
         ([], "or --session"),
         (["--session", "a", "--prompts", "b"], "--prompts need --images"),
+        (["--session", "a", "--stain", "haematoxylin"], "as they were segmented"),
+        (["--session", "a", "--channels", "0"], "as they were segmented"),
     ],
 )
 def test_there_must_be_something_to_learn_from(
@@ -204,6 +206,24 @@ def test_what_cannot_be_is_one_line(
     assert found == status
     assert words in capsys.readouterr().err
     assert not (folder / "mine").exists()
+
+
+def test_a_folder_to_compare_on_where_one_may_not_look_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever runs this may be root, who may look everywhere: the system is played."""
+    look = os.stat
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith("/private/"):
+            raise PermissionError(13, "Permission denied", path)
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert main(arguments(folder, "--val", "/private/theirs")) == 1
+    error = capsys.readouterr().err
+    assert "where you may look" in error
+    assert "did not expect" not in error
 
 
 def command(folder: Path, *more: object, output: str) -> list[str]:

@@ -20,6 +20,7 @@ from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import Prompts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from synthetic import Nuclei
@@ -115,6 +116,21 @@ def test_what_lies_beside_the_images_is_not_written_over(
         assert main(arguments) == 1
     assert main([*arguments, "--overwrite"]) == 0
     assert read_labels(drawn).any()
+
+
+def test_another_name_of_the_folder_is_no_leave_to_write_over_what_is_in_it(
+    session: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    same_folder: Callable[[Path, Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "2_cells_labels.tif").write_bytes(b"a week of work")
+    other = tmp_path.with_name(tmp_path.name.upper())
+    same_folder(tmp_path, other)
+    monkeypatch.setattr(replaying, "compute_labels", never)
+    assert main(["replay", str(session), "--output", str(other)]) == 1
+    assert "Nothing was written" in capsys.readouterr().err
 
 
 def test_what_was_computed_before_an_image_is_missed_is_kept(

@@ -1,6 +1,7 @@
 """``napari-sac segment``: every file is written or named, and the status says which."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -184,6 +185,60 @@ def test_labels_beside_a_link_to_an_image_are_not_written_over(
     (links / "a_labels.tif").write_text("a week of work")
     assert segment(links / "a.png", "--output", links) == 2
     assert (links / "a_labels.tif").read_text() == "a week of work"
+
+
+def test_another_name_of_a_file_or_folder_is_no_leave_to_write_over_it(
+    folder, output, capsys, same_folder
+):
+    output.mkdir(parents=True)
+    os.link(folder / "b.tif", output / "a_labels.tif")
+    before = (folder / "b.tif").read_bytes()
+    assert segment(folder, "--output", output, "--overwrite") == 2
+    assert "given to read" in capsys.readouterr().err
+    (folder / "a_labels.tif").write_text("a week of work")
+    same_folder(folder, folder.with_name("IMAGES"))
+    assert segment(folder / "a.png", "--output", folder.with_name("IMAGES")) == 2
+    assert "a_labels.tif is there already" in capsys.readouterr().err
+    assert (folder / "b.tif").read_bytes() == before
+
+
+def test_points_where_one_may_not_look_are_told(folder, output, capsys, monkeypatch):
+    """Whoever runs this may be root, who may look everywhere: the system is played."""
+    look, points = os.stat, output / "points"
+    points.mkdir(parents=True)
+
+    def stat(path, **options):
+        if str(path).startswith(f"{points}{os.sep}"):
+            raise PermissionError(13, "Permission denied", path)
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    for place in (points, points / "deeper"):
+        assert segment(folder, "--output", output, "--points", place) == 2
+        assert f"{place} is not there, or you may not look" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_leaves_all_files_of_the_one_before(
+    folder, output, capsys, monkeypatch
+):
+    flags = ("--output", output, "--export", "geojson", "--export", "ome-zarr")
+    assert segment(folder / "a.png", *flags) == 0
+
+    def content():
+        files = sorted(p for p in output.rglob("*") if p.is_file())
+        return {file: file.read_bytes() for file in files}
+
+    before = content()
+
+    def fill_the_disk(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    # the labels are what is written last
+    monkeypatch.setattr(tifffile, "imwrite", fill_the_disk)
+    assert segment(folder / "a.png", *flags, "--diameter", "10") == 1
+    error = capsys.readouterr().err
+    assert f"to {output} (No space left on device). Nothing there was changed" in error
+    assert content() == before
 
 
 def test_one_mask_of_all_nuclei_is_exported_without_the_score_of_one(folder, output):

@@ -2,11 +2,18 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from napari_sac.core.device import DEVICE_NAMES, Device, is_out_of_memory, select_device
+from napari_sac.core.device import (
+    DEVICE_NAMES,
+    Device,
+    available_memory,
+    is_out_of_memory,
+    select_device,
+)
 from napari_sac.core.errors import DeviceError
 
 CUDA = torch.cuda.is_available()
@@ -133,3 +140,76 @@ def test_a_little_less_memory_gives_the_same_batches():
 )
 def test_whatever_torch_says_when_memory_is_short(error, short):
     assert is_out_of_memory(error) is short
+
+
+def write_files(root, files):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+JOB = "sys/fs/cgroup/slurm/job_1"
+ON_THE_HOST = "sys/fs/cgroup/memory"
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        # of a job of a cluster: the group around the process has the limit
+        (
+            {
+                "proc/self/cgroup": "0::/slurm/job_1/step_0\n",
+                f"{JOB}/step_0/memory.max": "max\n",
+                f"{JOB}/step_0/memory.current": "1\n",
+                f"{JOB}/step_0/memory.stat": "anon 1\n",
+                f"{JOB}/memory.max": "5000\n",
+                f"{JOB}/memory.current": "4000\n",
+                f"{JOB}/memory.stat": "anon 700\ninactive_file 300\n",
+            },
+            1300,
+        ),
+        # of a container that is shown its own group only, but the host's path
+        (
+            {
+                "proc/self/cgroup": "5:cpu:/\n4:memory:/docker/ab\n0::/\n",
+                f"{ON_THE_HOST}/memory.limit_in_bytes": "5000\n",
+                f"{ON_THE_HOST}/memory.usage_in_bytes": "4000\n",
+                f"{ON_THE_HOST}/memory.stat": "total_inactive_file 200\n",
+            },
+            1200,
+        ),
+        # more is taken than the limit, which was made smaller
+        (
+            {
+                "proc/self/cgroup": "0::/\n",
+                "sys/fs/cgroup/memory.max": "5\n",
+                "sys/fs/cgroup/memory.current": "7\n",
+                "sys/fs/cgroup/memory.stat": "",
+            },
+            0,
+        ),
+    ],
+)
+def test_what_a_container_may_take_is_what_is_free(tmp_path, files, free):
+    write_files(tmp_path, files)
+    assert available_memory(tmp_path) == free
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"proc/self/cgroup": "0::/../away\n"},
+        {
+            "proc/self/cgroup": "0::/\n",
+            "sys/fs/cgroup/memory.max": "many\n",
+            "sys/fs/cgroup/memory.current": "7\n",
+            "sys/fs/cgroup/memory.stat": "",
+        },
+    ],
+)
+def test_where_no_group_tells_it_is_what_the_computer_has(tmp_path, files, monkeypatch):
+    write_files(tmp_path, files)
+    memory = SimpleNamespace(available=12_345)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    assert available_memory(tmp_path) == 12_345

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_sac.core.folders import replace_folder
+from napari_sac.core.errors import OutputError
+from napari_sac.core.folders import files_together, replace_folder, whole_folder
 
 
 def _folder(path: Path, text: str) -> Path:
@@ -82,3 +83,81 @@ def test_a_failure_puts_it_back(
         replace_folder(partial, target)
     assert (target / "what").read_text() == "old"
     assert not list(tmp_path.glob("*before*"))
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_what_is_written_as_a_whole_is_there_and_outlives_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    target = tmp_path / "new" / "mine.sac"
+    if before:
+        target.parent.mkdir()
+        _folder(target, "old")
+    synced = []
+    monkeypatch.setattr(
+        "napari_sac.core.folders.sync_folder",
+        lambda folder: synced.append((folder, (target / "what").read_text())),
+    )
+    with whole_folder(target) as partial:
+        (partial / "what").write_text("new")
+        assert partial.parent == target.parent
+    assert (target.parent, "new") in synced
+    assert [p.name for p in target.parent.iterdir()] == ["mine.sac"]
+
+
+def test_what_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
+    target = _folder(tmp_path / "mine.sac", "old")
+    with pytest.raises(ZeroDivisionError), whole_folder(target) as partial:
+        (partial / "what").write_text(str(1 / 0))
+    assert (target / "what").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.sac"]
+
+
+def _write(folder: Path, text: str, *names: str) -> None:
+    for name in names:
+        (folder / name).write_text(text)
+
+
+def test_files_that_belong_together_come_together(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    for text in ("old", "new"):
+        with files_together(folder, ["c", "a", "b"]) as partial:
+            _write(partial, text, "a", "b")
+            _folder(partial / "c", text)
+            assert text == "old" or (folder / "a").read_text() == "old"
+    assert {p.name for p in folder.iterdir()} == {"a", "b", "c"}
+    assert {(folder / p).read_text() for p in ("a", "b", "c/what")} == {"new"}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), OutputError("full")])
+def test_of_files_that_belong_together_none_comes_alone(
+    tmp_path: Path, error: Exception
+) -> None:
+    _write(tmp_path, "old", "a", "b")
+
+    def fail(partial: Path) -> None:
+        _write(partial, "new", "a")
+        raise error
+
+    words = r"a, b could not be written to .*(No space left|full).*Nothing there was"
+    with (
+        pytest.raises(OutputError, match=words),
+        files_together(tmp_path, ["a", "b"]) as partial,
+    ):
+        fail(partial)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "a": "old",
+        "b": "old",
+    }
+
+
+def test_which_files_are_new_is_told_where_one_cannot_be_put_there(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "b").mkdir()
+    with (
+        pytest.raises(OutputError, match="New there: a; the others are as they were"),
+        files_together(tmp_path, ["a", "b"]) as partial,
+    ):
+        _write(partial, "new", "a", "b")
+    assert {p.name for p in tmp_path.iterdir()} == {"a", "b"}

@@ -246,6 +246,14 @@ def test_the_first_plane_is_one_though_qupath_does_not_name_it(tmp_path: Path) -
         read_geojson(save(tmp_path / "a.geojson", planes), (20, 30))
 
 
+def test_an_outline_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    ring = [[k, 2000 * (k % 2)] for k in range(3000)]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    file = save(tmp_path / "a.geojson", [{"type": "Feature", "geometry": geometry}])
+    with pytest.raises(LabelFormatError, match=r"crosses rows.*Nothing was changed"):
+        read_geojson(file, (2000, 1000))
+
+
 def test_outlines_of_another_image_are_refused(tmp_path: Path) -> None:
     file = save(tmp_path / "a.geojson", [square(500, 700, 9)])
     with pytest.raises(LabelFormatError, match="lies in the image of 20 x 30"):

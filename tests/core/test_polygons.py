@@ -65,3 +65,30 @@ def test_labels_lie_mostly_inside_by_more_than_half_of_their_pixels() -> None:
     assert mostly_inside(labels, mask).tolist() == expected
     assert mostly_inside(labels, np.ones((20, 30), bool)).tolist() == list(areas)
     assert mostly_inside(labels, np.zeros((20, 30), bool)).tolist() == []
+
+
+def test_a_line_that_fills_the_memory_is_no_outline() -> None:
+    ring = np.zeros((30_000, 2))
+    ring[::2, 0] = 1000
+    ring[:, 1] = np.arange(len(ring))
+    with pytest.raises(ValueError, match="30,000,000 times"):
+        pixels_inside(ring, (1000, 1000))
+
+
+def test_the_most_that_an_outline_of_pixels_can_cross_is_no_problem() -> None:
+    # a comb: every second column, held together by the first row
+    shape = (1100, 1101)
+    mask = np.zeros(shape, bool)
+    mask[:, ::2] = mask[0] = True
+    teeth = [
+        corner
+        for x in range(0, shape[1], 2)
+        for corner in (
+            (0.5, x - 0.5),
+            (shape[0], x - 0.5),
+            (shape[0], x + 0.5),
+            (0.5, x + 0.5),
+        )
+    ]
+    ring = np.array([(-0.5, -0.5), *teeth, (-0.5, shape[1] - 0.5)])
+    np.testing.assert_array_equal(mask_of(ring, shape), mask)

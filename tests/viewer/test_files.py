@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from conftest import Bench
     from synthetic import Nuclei
 
+    from napari_sac.core.types import IntArray
     from napari_sac.viewer.annotation import Annotation
 
 
@@ -823,6 +824,36 @@ def test_outlines_go_out_and_come_back_with_their_ids(
     np.testing.assert_array_equal(annotation.state.labels, corrected)
     assert ids[0] in annotation.painted
     assert bench.session.undo() == "import outlines"
+
+
+def test_outlines_of_a_layer_with_several_levels_are_those_of_the_first(
+    tmp_path: Path,
+) -> None:
+    pixels = np.zeros((64, 96), np.uint32)
+    pixels[10:31, 41:60] = 5
+    levels = [pixels, pixels[::2, ::2], pixels[::4, ::4]]
+    layer = ViewerModel().add_labels(levels, multiscale=True)
+    file = tmp_path / "nuclei.geojson"
+    # as napari gives it
+    write_outlines(str(file), *layer.as_layer_data_tuple()[:2])
+    np.testing.assert_array_equal(read_geojson(file, pixels.shape).labels, pixels)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (np.zeros((2, 40, 50), int), r"has 3 axes.*each plane"),
+        (np.full((40, 50), -3), "from -3 to 0.*other numbers"),
+        (np.full((40, 50), 2**32), "other numbers"),
+    ],
+)
+def test_labels_that_are_no_outlines_are_told(
+    tmp_path: Path, pixels: IntArray, words: str
+) -> None:
+    layer = ViewerModel().add_labels(pixels, name="theirs")
+    with pytest.raises(OutputError, match=f"The layer theirs .*{words}"):
+        write_outlines(str(tmp_path / "a.geojson"), *layer.as_layer_data_tuple()[:2])
+    assert not list(tmp_path.iterdir())
 
 
 def test_outlines_bring_their_score_and_state(bench: Bench, tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ DEFAULT_OUTPUT = Path("demo-output")
 _PLUGIN, _DOCK, _SAMPLE = "napari-sac", "Segment nuclei", "immunohistochemistry"
 _RESULTS = ("screenshot.png", "labels.tif", "prompts.csv", "demo.sac")
 _SUMMARY = "summary.json"
+_SUMMARY_FIELDS = {"image", "nuclei", "points", "recomputed_after_the_click", "seconds"}
+"""By which a summary is known as a demo's."""
 _WINDOW_SIZE = (1400, 900)
 _XVFB_SECONDS = 30
 _WORK_SECONDS = 1800
@@ -158,12 +160,22 @@ def _prepare(folder: Path) -> None:
         If it cannot be made, or has files of these names that no demo has left.
     """
     make_folder(folder)
-    there = [name for name in _RESULTS if (folder / name).exists()]
-    if there and not (folder / _SUMMARY).is_file():
+    names = (*_RESULTS, _SUMMARY)
+    # pathlib raises where one may not look
+    there = [name for name in names if os.path.lexists(folder / name)]
+    if there and not _is_of_a_demo(folder / _SUMMARY):
         raise OutputError(
-            f"{folder} has {there[0]} already, and no {_SUMMARY} of a demo beside it. "
-            "Nothing was written; choose another --output."
+            f"{folder} has {there[0]} already, which no demo has left: its {_SUMMARY} "
+            "would tell. Nothing was written; choose another --output."
         )
+
+
+def _is_of_a_demo(summary: Path) -> bool:
+    try:
+        content = json.loads(summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.keys() >= _SUMMARY_FIELDS
 
 
 def _check_window() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -137,6 +138,12 @@ def _find_problem(args: argparse.Namespace) -> str | None:
         return "give --images and --labels, or --session, or all three"
     if args.images is None and (args.reviewed or args.prompts):
         return "--reviewed and --prompts need --images and --labels"
+    folders = (args.images, args.val, args.original)
+    if (args.channels is not None or args.stain) and not any(folders):
+        return (
+            "--channels and --stain are for the images of --images, --val and "
+            "--original; those of sessions are looked at as they were segmented"
+        )
     if args.reviewed and args.prompts:
         return "give --reviewed or --prompts, not both"
     return None
@@ -208,10 +215,11 @@ def _read_images(args: argparse.Namespace) -> tuple[ReviewedImage, ...]:
 def _pairs(folder: Path, args: argparse.Namespace) -> tuple[ReviewedImage, ...]:
     from napari_sac.core.training.training_set import read_reviewed
 
-    if not (folder / "images").is_dir() or not (folder / "labels").is_dir():
+    # pathlib raises where one may not look
+    if not all(os.path.isdir(folder / name) for name in ("images", "labels")):
         raise TrainingDataError(
             f"{folder} needs the subfolders images and labels, with files of the same "
-            "names. Nothing was changed."
+            "names, where you may look. Nothing was changed."
         )
     return read_reviewed(
         folder / "images", folder / "labels", channels=args.channels, stain=args.stain

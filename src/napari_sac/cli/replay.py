@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_sac.cli._terminal import make_folder, progress_line
+from napari_sac.cli._terminal import identity_of, make_folder, progress_line
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import OutputError
+from napari_sac.core.names import LABELS_FILE, PROMPTS_FILE
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from napari_sac.core.models.registry import Model
     from napari_sac.core.session.image import ImageReference
 
-_ENDINGS = ("_prompts.csv", "_labels.tif")
+# the labels last: where they are, the prompts are too
+_ENDINGS = (PROMPTS_FILE, LABELS_FILE)
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -63,6 +66,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay the session; return 1 if ``--check`` finds a difference, else 0."""
+    from napari_sac.core.folders import files_together
     from napari_sac.core.io import write_labels, write_prompts
     from napari_sac.core.models.registry import load_model
     from napari_sac.core.session.replay import replay
@@ -85,10 +89,11 @@ def run(args: argparse.Namespace) -> int:
         args.session, load=load, begin=begin, progress=progress_line()
     ):
         stem = stems[result.number]
-        # the labels last: where they are, the prompts are too
-        prompts, labels = (args.output / f"{stem}{ending}" for ending in _ENDINGS)
-        write_prompts(prompts, result.state.prompts)
-        write_labels(labels, result.labels)
+        names = [f"{stem}{ending}" for ending in _ENDINGS]
+        with files_together(args.output, names) as partial:
+            prompts, labels = (partial / name for name in names)
+            write_prompts(prompts, result.state.prompts)
+            write_labels(labels, result.labels)
         pixels = result.different_pixels
         different = different or pixels > 0
         verdict = f"{pixels:,} pixels differ from" if pixels else "identical to"
@@ -102,13 +107,15 @@ def _spare_work(
 ) -> None:
     """Raise ``OutputError`` if a file beside the images would be written over."""
     paths = [Path(image.path) for image in images if image.path is not None]
-    beside = {path.resolve().parent for path in (args.session, *paths)}
-    if args.output.resolve() not in beside:
+    # a link lies in one folder, and what it leads to in another
+    given = [args.session, *paths]
+    given += [Path(os.path.realpath(path)) for path in given]
+    if identity_of(args.output) not in {identity_of(path.parent) for path in given}:
         return
     for stem in stems:
         for ending in _ENDINGS:
             target = args.output / f"{stem}{ending}"
-            if target.exists():
+            if os.path.lexists(target):
                 raise OutputError(
                     f"{target} is there already, beside the session or its images. "
                     "Nothing was written; choose another --output, or --overwrite if "

@@ -10,13 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sac.cli._options import adapter_or_folder, add_option, add_view_options
-from napari_sac.cli._terminal import make_folder, progress_line, say
+from napari_sac.cli._terminal import identity_of, make_folder, progress_line, say
 from napari_sac.core.config import DEFAULT_MODEL, DecodeConfig, ProposalConfig
 from napari_sac.core.device import DEVICE_NAMES, is_out_of_memory
 from napari_sac.core.errors import (
     ImageFormatError,
     LabelFormatError,
     NapariSacError,
+)
+from napari_sac.core.names import (
+    LABELS_ENDING,
+    LABELS_FILE,
+    OME_ZARR_FOLDER,
+    OUTLINES_FILE,
+    POINTS_FILES,
+    PROMPTS_FILE,
 )
 
 if TYPE_CHECKING:
@@ -31,8 +39,7 @@ if TYPE_CHECKING:
     from napari_sac.core.progress import Progress
     from napari_sac.core.types import Prompts
 
-_EXPORTS = {"geojson": ".geojson", "ome-zarr": ".ome.zarr"}
-_POINTS_ENDINGS = ("_points.csv", ".csv", "_prompts.csv")
+_EXPORTS = {"geojson": OUTLINES_FILE, "ome-zarr": OME_ZARR_FOLDER}
 _DECODE_OPTIONS = {"mode": "--mode"}
 _PROPOSAL_OPTIONS = {"strategy": "--strategy", "score_threshold": "--threshold"}
 
@@ -172,6 +179,7 @@ def _segment_file(
     file: Path, args: argparse.Namespace, model: Model, progress: Progress
 ) -> str:
     """Write the results of one image and return what was found, in words."""
+    from napari_sac.core.folders import files_together
     from napari_sac.core.io import (
         normalise_image,
         read_image,
@@ -186,10 +194,13 @@ def _segment_file(
     found = _segment(image, file.stem, args, model, progress)
     # one mask of all nuclei has the score of none
     known = found.prompts if args.mode == "instance" else None
-    _export(args.output / file.stem, image, found.labels, known, args.export)
-    # the labels last: where they are, the prompts are too
-    write_prompts(args.output / f"{file.stem}_prompts.csv", found.prompts)
-    write_labels(args.output / f"{file.stem}_labels.tif", found.labels)
+    endings = _endings(args.export)
+    # somebody may have put another folder there meanwhile
+    _check_exports(args.output / file.stem, args.export)
+    with files_together(args.output, [f"{file.stem}{e}" for e in endings]) as partial:
+        _export(partial / file.stem, image, found.labels, known, args.export)
+        write_prompts(partial / f"{file.stem}{PROMPTS_FILE}", found.prompts)
+        write_labels(partial / f"{file.stem}{LABELS_FILE}", found.labels)
     seconds = time.perf_counter() - start
     return f"{_describe(found, args.mode)}, {seconds:.1f} s"
 
@@ -226,7 +237,7 @@ def _points_file(points: Path, stem: str) -> Path:
     """Return the table of an image's points."""
     (found,) = _points_files(points, [stem])
     if found is None:
-        names = [f"{stem}{ending}" for ending in _POINTS_ENDINGS]
+        names = [f"{stem}{ending}" for ending in POINTS_FILES]
         raise LabelFormatError(
             f"There are no points for it: {points} has neither {' nor '.join(names)}."
         )
@@ -235,13 +246,21 @@ def _points_file(points: Path, stem: str) -> Path:
 
 def _points_files(points: Path, stems: Sequence[str]) -> list[Path | None]:
     """Return the table of points of each image, None where there is none."""
-    if not points.is_dir():
+    # pathlib raises where one may not look
+    if not os.path.isdir(points):
         return [points] * len(stems)
     found: list[Path | None] = []
     for stem in stems:
-        tables = (points / f"{stem}{ending}" for ending in _POINTS_ENDINGS)
-        found.append(next((table for table in tables if table.is_file()), None))
+        tables = (points / f"{stem}{ending}" for ending in POINTS_FILES)
+        found.append(next((table for table in tables if os.path.isfile(table)), None))
     return found
+
+
+def _endings(formats: Iterable[str]) -> list[str]:
+    """Return what comes behind the names of the results, in the order of writing."""
+    # the labels last: where they are, the rest is too
+    exported = dict.fromkeys(_EXPORTS[name] for name in formats)
+    return [*exported, PROMPTS_FILE, LABELS_FILE]
 
 
 def _check_exports(path: Path, formats: Iterable[str]) -> None:
@@ -311,7 +330,6 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _why_no_image(file: Path) -> str | None:
-    from napari_sac.core.datasets.pairs import LABELS_ENDING
     from napari_sac.core.io import IMAGE_SUFFIXES
 
     if os.path.isdir(file):
@@ -326,9 +344,12 @@ def _find_problem(files: Sequence[Path], args: argparse.Namespace) -> str | None
     points = args.points
     if not files:
         return "there is no image in the folders given"
-    if points is not None and not points.exists():
-        return f"{points} is not there. Give --points a table, or a folder of tables"
-    if points is not None and not points.is_dir() and len(files) > 1:
+    if points is not None and not _may_look(points):
+        return (
+            f"{points} is not there, or you may not look into it. Give --points a "
+            "table, or a folder of tables"
+        )
+    if points is not None and not os.path.isdir(points) and len(files) > 1:
         return (
             "one table of points cannot be that of several images. Give --points the "
             "folder with a table for each of them"
@@ -343,10 +364,16 @@ def _find_problem(files: Sequence[Path], args: argparse.Namespace) -> str | None
         other = stems.setdefault(file.stem.casefold(), file)
         if other is not file:
             return (
-                f"{other} and {file} would both be written as {file.stem}_labels.tif. "
-                "Rename one, or segment them into different folders."
+                f"{other} and {file} would both be written as {file.stem}{LABELS_FILE}"
+                ". Rename one, or segment them into different folders."
             )
     return _find_precious(files, args)
+
+
+def _may_look(place: Path) -> bool:
+    """Return whether a file is there, or a folder of which the files can be seen."""
+    inside = os.path.join(place, os.curdir) if os.path.isdir(place) else place
+    return os.path.exists(inside)
 
 
 def _find_precious(files: Sequence[Path], args: argparse.Namespace) -> str | None:
@@ -359,20 +386,21 @@ def _find_precious(files: Sequence[Path], args: argparse.Namespace) -> str | Non
     if args.points is not None:
         tables = _points_files(args.points, [file.stem for file in files])
         given += [table for table in tables if table is not None]
-    read = {Path(os.path.realpath(file)) for file in given}
-    endings = ["_labels.tif", "_prompts.csv", *(_EXPORTS[name] for name in args.export)]
+    read = {identity_of(file) for file in given} - {None}
+    endings = _endings(args.export)
     # a link lies in one folder, and what it leads to in another
-    folders = {file.parent.resolve() for file in given} | {f.parent for f in read}
-    beside = args.output.resolve() in folders
+    places = [*given, *(Path(os.path.realpath(file)) for file in given)]
+    folders = {identity_of(place.parent) for place in places} - {None}
+    beside = identity_of(args.output) in folders
     for file in files:
         for ending in endings:
             target = args.output / f"{file.stem}{ending}"
-            if Path(os.path.realpath(target)) in read:
+            if identity_of(target) in read:
                 return (
                     f"{target} is given to read and would be written over. Choose "
                     "another --output."
                 )
-            if beside and not args.overwrite and target.exists():
+            if beside and not args.overwrite and os.path.lexists(target):
                 return (
                     f"{target} is there already, beside what is given to read. Choose "
                     "another --output, or --overwrite if it may be replaced."

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from napari_sac.core.errors import DeviceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     import torch
@@ -111,12 +114,61 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(s in text for s in _NO_MEMORY)
 
 
-def available_memory() -> int:
-    """Return the bytes of main memory that programs can still get."""
+def available_memory(root: Path = Path("/")) -> int:
+    """Return the bytes of main memory that this program can still get.
+
+    In a container or a job of a cluster it is what its control groups leave of their
+    limits, if that is less than what the computer has.
+
+    Parameters
+    ----------
+    root : Path, optional
+        Below which Linux shows its control groups.
+    """
     # imported late: it takes long, which opening a dock need not
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    free = int(psutil.virtual_memory().available)
+    return max(0, min([free, *_left_by_control_groups(root)]))
+
+
+_GROUP_FILES = {
+    2: ("memory.max", "memory.current", "inactive_file"),
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""By version: the files of the limit and of what is taken, and what of it Linux gives
+back when memory is short, in ``memory.stat``."""
+
+
+def _left_by_control_groups(root: Path) -> Iterator[int]:
+    """Yield the bytes that each group around this process leaves of its limit."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        # another system than Linux
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            version, top = 2, root / "sys/fs/cgroup"
+        elif "memory" in controllers.split(","):
+            version, top = 1, root / "sys/fs/cgroup/memory"
+        else:
+            continue
+        inner = top / group.lstrip("/")
+        # in a container the path may be the host's, of which only the top is seen
+        for folder in (inner, *inner.parents):
+            with suppress(OSError, ValueError):
+                yield _left_by(folder, *_GROUP_FILES[version])
+            if folder == top:
+                break
+
+
+def _left_by(folder: Path, limit: str, taken: str, given_back: str) -> int:
+    stat = (folder / "memory.stat").read_text().split()
+    cache = dict(zip(stat[::2], map(int, stat[1::2]), strict=True))
+    most, now = (int((folder / name).read_text()) for name in (limit, taken))
+    return most - now + cache.get(given_back, 0)
 
 
 def select_device(name: str = "auto") -> Device:

@@ -1,15 +1,89 @@
-"""Folders that are written as a whole: the old one is there until the new one is."""
+"""Folders that are written as a whole: the old one is there until the new one is.
+
+So are files that belong together.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from napari_sac.core.errors import OutputError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``target`` to write to; it takes that place on success.
+
+    Missing folders around it are made. On failure it is removed, and what was at
+    ``target`` is kept.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be made or put there.
+    """
+    partial = target.with_name(f".{secrets.token_hex(6)}.part")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        replace_folder(partial, target)
+    finally:
+        # after success it is gone
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def files_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Yield a folder to write files to that belong together, also folders.
+
+    When all are written they replace those of ``folder``, one after the other.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if need be.
+    names : sequence of str
+        What is written, in the order in which it is put there.
+
+    Raises
+    ------
+    OutputError
+        For any ``OSError`` or ``OutputError`` in the block or in the renaming; it says
+        which files are new.
+    """
+    partial = folder / f".{secrets.token_hex(6)}.part"
+    new: list[str] = []
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for name in names:
+            written = partial / name
+            if written.is_dir():
+                replace_folder(written, folder / name)
+            else:
+                os.replace(written, folder / name)
+            new.append(name)
+    except (OSError, OutputError) as error:
+        # the path that an error of ours names is the partial one's
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = getattr(cause, "strerror", None) or cause or error
+        kept = "Nothing there was changed"
+        if new:
+            kept = f"New there: {', '.join(new)}; the others are as they were"
+        raise OutputError(
+            f"{', '.join(names)} could not be written to {folder} ({reason}). {kept}; "
+            "choose a folder that you may write to and that has space left."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def replace_folder(partial: Path, target: Path) -> None:
@@ -32,6 +106,7 @@ def replace_folder(partial: Path, target: Path) -> None:
     """
     if not target.exists():
         os.rename(partial, target)
+        _sync(target.parent)
         return
     before = target.with_name(f"{target.stem} (before){target.suffix}")
     if before.exists():
@@ -43,9 +118,7 @@ def replace_folder(partial: Path, target: Path) -> None:
     except OSError:
         os.rename(before, target)
         raise
-    with suppress(OSError):
-        # not every file system can
-        sync_folder(target.parent)
+    _sync(target.parent)
     # hidden before it is deleted: half of a folder must not look like a whole one
     going = target.with_name(f".{secrets.token_hex(6)}.old")
     with suppress(OSError):
@@ -62,3 +135,9 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    with suppress(OSError):
+        # not every file system can
+        sync_folder(folder)

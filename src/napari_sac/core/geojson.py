@@ -156,7 +156,13 @@ def read_geojson(path: str | Path, shape: tuple[int, int]) -> Outlines:
     labels = np.zeros(shape, np.uint32)
     for object_id, area in zip(ids, areas, strict=True):
         for exterior, *holes in area.rings:
-            _fill(labels, exterior, holes, object_id)
+            try:
+                _fill(labels, exterior, holes, object_id)
+            except ValueError as error:
+                raise LabelFormatError(
+                    f"{file} is damaged: it has {error}, more than there are edges of "
+                    "pixels. Export it again. Nothing was changed."
+                ) from error
     if features and not points and not labels.any():
         raise LabelFormatError(
             f"Nothing of {file} lies in the image of {shape[0]} x {shape[1]} pixels. "

@@ -62,7 +62,7 @@ _REFUSED = '<>:"/\\|?*'
 """What a name of a file cannot have on one system or another."""
 
 _LONGEST_STEM = 200
-"""Characters; with what is put behind it most systems take it."""
+"""Bytes of UTF-8; with what is put behind it most systems take it."""
 
 _UNNAMED_AXES = "QI"
 """What tifffile calls the axis of pages that nothing is said about."""
@@ -220,6 +220,8 @@ def read_labels(path: str | Path) -> IntArray:
         problem = f"its values are {labels.dtype}"
     elif labels.size and labels.min() < 0:
         problem = "it has values below 0"
+    elif labels.size and labels.max() > np.iinfo(np.int64).max:
+        problem = f"it has values above {np.iinfo(np.int64).max:,}"
     if problem:
         raise LabelFormatError(
             f"{file} does not hold instance labels: {problem}. "
@@ -235,7 +237,8 @@ def safe_name(name: str) -> str:
     with which they pair by name.
     """
     kept = "".join(c if c.isprintable() and c not in _REFUSED else "_" for c in name)
-    return kept.strip(" .")[:_LONGEST_STEM] or "nuclei"
+    cut = kept.strip(" .").encode()[:_LONGEST_STEM]
+    return cut.decode(errors="ignore") or "nuclei"
 
 
 def as_uint32(labels: npt.ArrayLike) -> npt.NDArray[np.uint32]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sac.core.errors import OutputError
-from napari_sac.core.folders import replace_folder
+from napari_sac.core.folders import whole_folder
 from napari_sac.core.io import as_uint32
 from napari_sac.core.types import POSITIVE, AnyArray, Prompts
 
@@ -57,18 +55,14 @@ def write_ome_zarr(
     """
     target, values = Path(path), as_uint32(labels)
     check_replaceable(target)
-    partial = target.with_name(f".{secrets.token_hex(6)}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _write(partial, values, prompts, image)
-        replace_folder(partial, target)
+        with whole_folder(target) as partial:
+            _write(partial, values, prompts, image)
     except OSError as error:
         raise OutputError(
             f"{target} could not be written ({error.strerror or error}). Nothing there "
             "was changed; choose a folder that you may write to, with space left."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_replaceable(target: Path) -> None:

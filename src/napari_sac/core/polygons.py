@@ -13,15 +13,19 @@ if TYPE_CHECKING:
 
     from napari_sac.core.types import BoolArray, FloatArray, IntArray
 
+_FEW_CROSSINGS = 1 << 20
+"""So many take no time, however small the image."""
+
 
 def pixels_inside(
     ring: FloatArray, shape: tuple[int, ...]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return rows and columns of the pixels whose middle lies in a polygon.
 
-    By the even-odd rule, row by row between the crossings with its edges: in time with
-    its corners and its area, not with their product as ``skimage.draw.polygon``, which
-    for the outline of a whole tissue takes minutes.
+    By the even-odd rule, row by row between the crossings with its edges: in time and
+    memory with its area and with the rows that its edges cross, not with corners times
+    area as ``skimage.draw.polygon``, which for the outline of a whole tissue takes
+    minutes.
 
     Parameters
     ----------
@@ -33,6 +37,12 @@ def pixels_inside(
     Returns
     -------
     rows, columns : (P,) int64
+
+    Raises
+    ------
+    ValueError
+        If it crosses rows more often than any outline along the edges of pixels: so
+        many crossings are of no outline, and fill the memory.
     """
     if len(ring) < 3:
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -42,6 +52,9 @@ def pixels_inside(
     # an edge crosses the rows from its upper end on, without the lower one
     first = np.clip(np.ceil(np.minimum(y, next_y)), 0, shape[0]).astype(np.int64)
     last = np.clip(np.ceil(np.maximum(y, next_y)), 0, shape[0]).astype(np.int64)
+    crossings = int((last - first).sum())
+    if crossings > max(_FEW_CROSSINGS, shape[0] * (shape[1] + 1)):
+        raise ValueError(f"an outline that crosses rows of pixels {crossings:,} times")
     edge, row = _expand(first, last)
     part = (row - y[edge]) / (next_y - y)[edge]
     crossing = x[edge] + part * (next_x - x)[edge]

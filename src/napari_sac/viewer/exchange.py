@@ -21,6 +21,12 @@ from napari_sac.core.errors import (
     SessionError,
 )
 from napari_sac.core.io import read_points, write_labels, write_prompts
+from napari_sac.core.names import (
+    LABELS_ENDING,
+    OME_ZARR_FOLDER,
+    OUTLINES_FILE,
+    PROMPTS_FILE,
+)
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.session import folder as session_folder
 from napari_sac.core.session.image import hash_pixels
@@ -56,8 +62,7 @@ if TYPE_CHECKING:
     from napari_sac.viewer.inference import LoadedModel, ModelChoice
     from napari_sac.viewer.session import AnnotationSession
 
-OME_ZARR_SUFFIX = ".ome.zarr"
-_EXPORT_ENDINGS = {".csv": "_prompts.csv", ".geojson": ".geojson"}
+_EXPORT_ENDINGS = {".csv": PROMPTS_FILE, ".geojson": OUTLINES_FILE}
 """What comes behind the name of the image in files other than labels."""
 _GEOJSON_SUFFIXES = (".geojson", ".json")
 
@@ -448,8 +453,8 @@ def spare_image(annotation: Annotation, path: str | Path) -> None:
     files = (layer.source.path, layer.metadata.get(IMAGE_FILE))
     name = Path(path).name
     if Path(path).resolve() in {Path(file).resolve() for file in files if file}:
-        zarr = name.lower().endswith(OME_ZARR_SUFFIX)
-        ending = OME_ZARR_SUFFIX if zarr else Path(path).suffix
+        zarr = name.lower().endswith(OME_ZARR_FOLDER)
+        ending = OME_ZARR_FOLDER if zarr else Path(path).suffix
         stem = name[: len(name) - len(ending)]
         raise OutputError(
             f"{name} is the image itself. Nothing was written, and the image was kept; "
@@ -462,7 +467,7 @@ def export_name(stem: str, ending: str) -> str:
 
     As ``napari-sac segment`` calls it, so that folders of exports pair with images.
     """
-    return f"{stem}{_EXPORT_ENDINGS.get(ending, f'_labels{ending}')}"
+    return f"{stem}{_EXPORT_ENDINGS.get(ending, f'{LABELS_ENDING}{ending}')}"
 
 
 def label_prompts(annotation: Annotation) -> Prompts | None:

@@ -1,5 +1,7 @@
 """Pairs of image and label files."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,6 +10,7 @@ from napari_sac.core.datasets.pairs import (
     ImageLabelPair,
     LabelledImage,
     find_pairs,
+    label_files,
     load_pair,
     names_of_split,
 )
@@ -160,3 +163,50 @@ def test_a_list_says_which_names_are_of_a_split(tmp_path):
     (tmp_path / "splits.csv").write_text("id,split\na,train\nb,val\nc,train\n")
     assert names_of_split(tmp_path, "train") == {"a", "c"}
     assert names_of_split(tmp_path, "test") == set()
+
+
+def test_a_list_of_a_split_that_excel_saved_is_read(tmp_path):
+    table = tmp_path / "splits.csv"
+    table.write_bytes(b"\xef\xbb\xbfid,split\r\na,train\r\nb,val\r\n")
+    assert names_of_split(tmp_path, "train") == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"id;split\na;train\n", "its first line must be id,split"),
+        (b"", "its first line must be id,split"),
+        (b"id,split\n\xff,train\n", "could not be read"),
+    ],
+)
+def test_what_is_no_list_of_splits_is_told(tmp_path, content, words):
+    (tmp_path / "splits.csv").write_bytes(content)
+    with pytest.raises(LabelFormatError, match=words):
+        names_of_split(tmp_path, "train")
+
+
+def test_where_one_may_not_look_is_told(folders, monkeypatch):
+    """Whoever runs this may be root, who may look everywhere: the system is played."""
+    images, labels = folders
+    _save_image(images / "a.png")
+    write_labels(labels / "a.tif", np.zeros((4, 6), int))
+    look = os.stat
+
+    def forbid(below):
+        def stat(path, **options):
+            if str(path).startswith(below):
+                raise PermissionError(13, "Permission denied", path)
+            return look(path, **options)
+
+        monkeypatch.setattr(os, "stat", stat)
+
+    # its names may be read, and nothing behind them
+    forbid(f"{images}{os.sep}")
+    with pytest.raises(ImageFormatError, match=r"could not be opened \(Permission"):
+        find_pairs(images, labels)
+    # not even whether it is there
+    forbid(str(labels))
+    with pytest.raises(LabelFormatError, match="lies where you may not look"):
+        label_files(labels)
+    with pytest.raises(LabelFormatError, match=r"has no splits\.csv"):
+        names_of_split(labels, "train")

@@ -49,6 +49,16 @@ def test_prediction_and_truth_are_not_mixed_up(folders):
     assert report.images["a"].aji == pytest.approx(3 / 5)
 
 
+def test_one_folder_of_both_compares_no_file_with_itself(folders):
+    both, truth = folders
+    write_labels(both / "a.tif", TRUTH)
+    write_labels(both / "b.tif", TRUTH)
+    report = evaluate_folders(both, both.parent / "truth" / ".." / "prediction")
+    assert report.images["b"] == evaluate_labels(PREDICTION, TRUTH)
+    with pytest.raises(LabelFormatError, match=r"no prediction for a\.tif, b\.tif"):
+        evaluate_folders(truth, truth)
+
+
 def test_json_is_what_scripts_read(folders, tmp_path):
     report = evaluate_folders(*folders)
 

@@ -249,6 +249,8 @@ def test_weights_of_another_size_leave_the_model_as_it_was(saved, base, name):
         {"r": "4"},
         {"lora_alpha": None},
         {"lora_alpha": float("inf")},
+        {"lora_alpha": 10**400},
+        {"r": 10**400, "lora_alpha": 1.5},
     ],
 )
 def test_lora_that_we_cannot_merge_is_refused(saved, base, values):

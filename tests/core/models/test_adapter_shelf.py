@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,22 @@ def test_export_is_a_copy(saved: AdapterInfo, tmp_path: Path) -> None:
     assert not (copied / "report.json").exists()
     with pytest.raises(OutputError, match="there already"):
         export_adapter(saved, copied)
+
+
+def test_a_copy_replaces_nothing_that_came_meanwhile(
+    saved: AdapterInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, copy = tmp_path / "copy", shutil.copyfile
+
+    def copy_beside_another(source: Path, to: Path) -> None:
+        target.mkdir(exist_ok=True)
+        (target / "theirs").write_text("kept")
+        copy(source, to)
+
+    monkeypatch.setattr(shutil, "copyfile", copy_beside_another)
+    with pytest.raises(OutputError, match=r"could not be copied.*File exists"):
+        export_adapter(saved, target)
+    assert [p.name for p in target.iterdir()] == ["theirs"]
 
 
 def test_merged_export_is_what_the_model_computes(tmp_path: Path) -> None:

@@ -308,6 +308,14 @@ def test_values_that_are_no_numbers_are_refused(tmp_path, tensors, suffix, value
         read_weights(file)
 
 
+def test_numbers_with_which_torch_does_not_compute_are_refused(tmp_path):
+    header = b'{"a":{"dtype":"F4","shape":[2,2],"data_offsets":[0,2]}}'
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + b"\x11\x22")
+    with pytest.raises(WeightsError, match=r"weights\.safetensors.*Nothing was loaded"):
+        read_weights(file)
+
+
 def test_widths_that_a_file_only_claims_take_no_memory(tmp_path, monkeypatch):
     """4096 at each of four levels would be 9 GiB."""
     made = []

@@ -5,18 +5,18 @@
 """
 
 import csv
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from napari_sac.core.errors import ImageFormatError, LabelFormatError, NapariSacError
 from napari_sac.core.io import IMAGE_SUFFIXES, TIFF_SUFFIXES, read_image, read_labels
+from napari_sac.core.names import LABELS_ENDING
 from napari_sac.core.types import AnyArray, IntArray
 
 LABEL_SUFFIXES = (*TIFF_SUFFIXES, ".png")
 """Endings, in lower case, of the files that are labels when a folder is read."""
-
-LABELS_ENDING = "_labels"
 
 SPLITS_FILE = "splits.csv"
 
@@ -74,15 +74,24 @@ def find_pairs(
     """
     images = _files(images_dir, IMAGE_SUFFIXES, "images", ImageFormatError)
     labels = label_files(labels_dir)
-    if Path(images_dir).resolve() == Path(labels_dir).resolve():
-        # else each image would be taken for its own labels
-        labels = tuple(p for p in labels if p.stem.endswith(LABELS_ENDING))
-        names = {p.name for p in labels}
-        images = tuple(p for p in images if p.name not in names)
+    if os.path.samefile(images_dir, labels_dir):
+        images, labels = told_apart(images, labels)
     return tuple(
         ImageLabelPair(image.stem, image, found)
         for image, found in pair_by_stem(images, labels, ("image", "labels"))
     )
+
+
+def told_apart(
+    first: Sequence[Path], second: Sequence[Path]
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Return files of one folder as those of two, lest each is its own partner.
+
+    Of ``second`` are those whose name ends in ``_labels``, of ``first`` the others.
+    """
+    labels = tuple(p for p in second if p.stem.endswith(LABELS_ENDING))
+    names = {p.name for p in labels}
+    return tuple(p for p in first if p.name not in names), labels
 
 
 def load_pair(pair: ImageLabelPair, *, separate: bool = False) -> LabelledImage:
@@ -118,16 +127,31 @@ def names_of_split(folder: Path, split: str) -> set[str]:
     Raises
     ------
     LabelFormatError
-        If the folder has no such file.
+        If the folder has no such file, or it cannot be read or has other columns.
     """
     file = folder / SPLITS_FILE
-    if not file.exists():
+    # pathlib raises where one may not look
+    if not os.path.exists(file):
         raise LabelFormatError(
             f"{folder} has no {SPLITS_FILE}, which says which images are of a split. "
             "Nothing was read; choose the folder of a collection that has one."
         )
-    with file.open(newline="", encoding="utf-8") as lines:
-        return {row["id"] for row in csv.DictReader(lines) if row["split"] == split}
+    try:
+        # Excel begins its UTF-8 with a byte order mark
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            table = csv.DictReader(lines)
+            columns, rows = set(table.fieldnames or ()), list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LabelFormatError(
+            f"{file} could not be read ({error}). Nothing was read; check that it is "
+            "CSV text that you may read."
+        ) from error
+    if not {"id", "split"} <= columns:
+        raise LabelFormatError(
+            f"{file} does not say which images are of a split: its first line must be "
+            "id,split. Nothing was read; save it with commas and these columns."
+        )
+    return {row["id"] for row in rows if row["split"] == split}
 
 
 def label_files(folder: str | Path) -> tuple[Path, ...]:
@@ -195,11 +219,15 @@ def _files(
     error: type[NapariSacError],
 ) -> tuple[Path, ...]:
     path = Path(folder)
-    if not path.is_dir():
-        state = "is a file" if path.exists() else "is not there"
+    # pathlib raises where one may not look
+    if not os.path.isdir(path):
+        state = "is not there, or lies where you may not look"
+        state = "is a file" if os.path.exists(path) else state
         raise error(f"{path} {state}. Choose the folder that holds the {what}.")
     try:
         entries = sorted(path.iterdir())
+        # names alone may be there to read
+        os.stat(os.path.join(path, os.curdir))
     except OSError as reason:
         raise error(
             f"{path} could not be opened ({reason.strerror}). "
@@ -208,7 +236,9 @@ def _files(
     files = tuple(
         p
         for p in entries
-        if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file()
+        if p.suffix.lower() in suffixes
+        and not p.name.startswith(".")
+        and os.path.isfile(p)
     )
     if not files:
         raise error(

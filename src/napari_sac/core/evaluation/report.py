@@ -1,11 +1,12 @@
 """The scores of a folder of label files against another, as a table and as JSON."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
-from napari_sac.core.datasets.pairs import label_files, pair_by_stem
+from napari_sac.core.datasets.pairs import label_files, pair_by_stem, told_apart
 from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.evaluation.metrics import (
     METRIC_NAMES,
@@ -54,11 +55,13 @@ def evaluate_folders(
     ------
     LabelFormatError
         If a folder has no label files, a file has no partner, cannot be read, or the
-        two of a pair differ in size.
+        two of a pair differ in size. Where both folders are the same, predictions are
+        the files whose name ends in ``_labels``.
     """
-    pairs = pair_by_stem(
-        label_files(truth_dir), label_files(prediction_dir), ("truth", "prediction")
-    )
+    truths, predictions = label_files(truth_dir), label_files(prediction_dir)
+    if os.path.samefile(truth_dir, prediction_dir):
+        truths, predictions = told_apart(truths, predictions)
+    pairs = pair_by_stem(truths, predictions, ("truth", "prediction"))
     scores = {}
     for i, (truth, prediction) in enumerate(pairs, start=1):
         scores[truth.stem] = _evaluate_files(prediction, truth)

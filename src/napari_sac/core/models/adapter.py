@@ -7,12 +7,14 @@ adapter is for. Listing adapters needs no torch.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import re
 import secrets
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ from napari_sac.core.errors import (
     OutputError,
     WeightsError,
 )
-from napari_sac.core.folders import replace_folder
+from napari_sac.core.folders import whole_folder
 from napari_sac.core.io import atomic_path, data_folder
 
 if TYPE_CHECKING:
@@ -307,19 +309,15 @@ def save_adapter(
             f"{target} is there already and is no adapter. Nothing was changed; "
             "choose another folder."
         )
-    partial = target.with_name(f".{secrets.token_hex(6)}.part")
     try:
-        partial.mkdir(parents=True)
-        _write_files(partial, sam, generator, info)
-        replace_folder(partial, target)
+        with whole_folder(target) as partial:
+            _write_files(partial, sam, generator, info)
     except OSError as error:
         raise OutputError(
             f"The adapter {target} could not be written ({error.strerror or error}). "
             "What was there is kept; choose a folder that you may write to and that "
             "has space left."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return replace(info, name=target.resolve().name, path=target)
 
 
@@ -610,21 +608,20 @@ def new_adapter_folder(name: str) -> Path:
 
 
 def _copy_files(source: Path, target: Path) -> None:
-    partial = target.with_name(f".{secrets.token_hex(6)}.part")
     try:
-        partial.mkdir(parents=True)
-        for name in (CONFIG_FILE, *WEIGHT_NAMES, INFO_FILE):
-            shutil.copyfile(source / name, partial / name)
-        if os.path.isfile(source / LEARNED_FILE):
-            shutil.copyfile(source / LEARNED_FILE, partial / LEARNED_FILE)
-        os.replace(partial, target)
+        with whole_folder(target) as partial:
+            for name in (CONFIG_FILE, *WEIGHT_NAMES, INFO_FILE):
+                shutil.copyfile(source / name, partial / name)
+            if os.path.isfile(source / LEARNED_FILE):
+                shutil.copyfile(source / LEARNED_FILE, partial / LEARNED_FILE)
+            if target.exists():
+                # made meanwhile: a copy replaces nothing
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
     except OSError as error:
         raise OutputError(
             f"The adapter could not be copied to {target} ({error.strerror or error}). "
             "Choose a folder that you may write to and that has space left."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_files(
@@ -688,14 +685,14 @@ def _lora_scale(folder: Path) -> float:
             f"{', '.join(used) or config.get('peft_type')}). Use plain LoRA on q and v."
         )
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if (
-        not isinstance(rank, int)
-        or rank < 1
-        or not isinstance(alpha, int | float)
-        or not math.isfinite(alpha)
-    ):
+    scale = math.nan
+    if isinstance(rank, int) and rank >= 1 and isinstance(alpha, int | float):
+        # whole numbers of JSON may be larger than any float
+        with suppress(OverflowError):
+            scale = alpha / rank
+    if not math.isfinite(scale):
         raise _damaged(folder, f"{CONFIG_FILE} has no proper r and lora_alpha")
-    return float(alpha) / rank
+    return scale
 
 
 def _damaged(folder: Path, what: str) -> IncompatibleAdapterError:

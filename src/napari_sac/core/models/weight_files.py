@@ -74,7 +74,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     ------
     WeightsError
         If the file is missing, damaged, absurdly large, holds code, is not a table of
-        tensors, or has values that are not finite.
+        tensors, or has values that are not finite or of a type that is not known.
     """
     file = Path(path)
     size = _checked_size(file)
@@ -245,7 +245,16 @@ def _checked_size(file: Path) -> int:
 def _checked_values(file: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     # with one such value a model finds nothing anywhere, and does not say why
     for name, tensor in weights.items():
-        if not bool(tensor.isfinite().all()):
+        try:
+            finite = bool(tensor.isfinite().all())
+        except NotImplementedError as error:
+            # of 4 bits, and in some versions of torch of 8
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise WeightsError(
+                f"{file} has numbers of the type {kind} ({name}), with which torch "
+                "does not compute. Nothing was loaded; get the weights in float32."
+            ) from error
+        if not finite:
             raise _damaged(file, ValueError(f"{name} has values that are no numbers"))
     return weights
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sac.core.errors import OutputError, SessionError
-from napari_sac.core.folders import replace_folder, sync_folder
+from napari_sac.core.folders import whole_folder
 from napari_sac.core.session.database import is_busy
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.layout import SUFFIX, is_session
@@ -114,19 +112,14 @@ def copy_session(journal: Journal, folder: str | Path) -> Journal:
     """
     target = session_path(folder)
     _check_target(target)
-    partial = target.with_name(f".{secrets.token_hex(6)}.part")
     try:
-        partial.mkdir(parents=True)
-        journal.copy_to(partial)
-        replace_folder(partial, target)
-        sync_folder(target.parent)
+        with whole_folder(target) as partial:
+            journal.copy_to(partial)
     except OSError as error:
         raise OutputError(
             f"{target} cannot be written ({error.strerror}). What was there is kept; "
             "choose a folder that you may write to and that has space left."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     copy = open_session(target)
     copy.take_over(journal)
     return copy

@@ -29,6 +29,7 @@ from napari_sac.core.datasets.pairs import (
 from napari_sac.core.errors import LabelFormatError, TrainingDataError
 from napari_sac.core.inference.instances import decided_objects
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
+from napari_sac.core.names import PROMPTS_FILES
 from napari_sac.core.polygons import mask_of, mostly_inside
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.training.targets import (
@@ -64,8 +65,6 @@ FEWEST_TO_SPLIT = 4
 
 RING = 0.5
 """How far around a nucleus the ground is known, in diameters."""
-
-_PROMPT_ENDINGS = ("_prompts.csv", ".csv")
 
 _MARGIN = 4.0
 """What stays to be seen around a region that is set aside, in diameters."""
@@ -393,7 +392,7 @@ def _prompt_tables(pairs: Sequence[ImageLabelPair], folder: Path) -> dict[str, P
     """Return the table of prompts of each image, by the image's name."""
     tables = {}
     for pair in pairs:
-        names = [f"{pair.name}{ending}" for ending in _PROMPT_ENDINGS]
+        names = [f"{pair.name}{ending}" for ending in PROMPTS_FILES]
         file = next(
             (folder / name for name in names if (folder / name).is_file()), None
         )
