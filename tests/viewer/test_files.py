@@ -24,6 +24,7 @@ from napari_sac.core.errors import (
 from napari_sac.core.geojson import Outlines, read_geojson, write_geojson
 from napari_sac.core.inference.instances import overlap
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
+from napari_sac.core.progress import ignore_progress
 from napari_sac.core.session import folder as session_folder
 from napari_sac.core.session import journal as journals
 from napari_sac.core.session.journal import Journal
@@ -32,6 +33,7 @@ from napari_sac.core.session.replay import replay
 from napari_sac.core.types import ObjectClass, Prompts
 from napari_sac.viewer import exchange, journaling
 from napari_sac.viewer.inference import ModelChoice
+from napari_sac.viewer.live import decode_live
 from napari_sac.viewer.planes import AS_READ, current_plane, pixel_size
 from napari_sac.viewer.readers import get_session_reader, open_dropped_session
 from napari_sac.viewer.session import AnnotationSession
@@ -381,6 +383,32 @@ def test_live_masks_of_an_opened_session_are_those_of_a_replay(
     session.close()
     (result,) = replay(tmp_path / "a.sac", load=lambda *_, **__: bench.loaded.model)
     assert result.different_pixels == 0
+
+
+def test_other_weights_of_the_same_name_redraw_nothing_unasked(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.segment(bench.find())
+    bench.session.save_as(tmp_path / "a.sac")
+    bench.session.close()
+    session = reopened(tmp_path / "a.sac")
+    other = replace(bench.loaded.model, key="learned on")
+    bench.session, session.loaded = session, replace(bench.loaded, model=other)
+    (again,) = session.annotations
+    before = again.state.labels.copy()
+    again.points.add([80.0, 100.0])
+    request = session.live.next_request()
+    with pytest.raises(NapariSacError, match=r"not those .* press Segment"):
+        decode_live(request, ignore_progress)
+    session.live.fail(request)
+    np.testing.assert_array_equal(again.state.labels, before)
+    # who asks for it gets it, and goes on from there
+    bench.loaded, bench.layer = session.loaded, again.plane.layer
+    bench.segment(again)
+    assert again.state.settings.model_key == "learned on"
+    again.points.add([20.0, 150.0])
+    bench.decode()
+    session.close()
 
 
 def test_a_step_killed_before_its_mask_is_made_up_for(
