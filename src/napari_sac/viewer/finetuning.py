@@ -385,7 +385,7 @@ def _group_of(layer: Image) -> str:
     file = layer.source.path
     if file:
         return str(os.path.abspath(file))
-    return str(layer.metadata.get(IMAGE_ORIGIN) or f"layer {id(layer)}")
+    return str(layer.metadata.get(IMAGE_ORIGIN) or f"layer {layer.unique_id}")
 
 
 def _named_apart(images: Sequence[ReviewedImage]) -> tuple[ReviewedImage, ...]:

@@ -371,6 +371,21 @@ def test_one_image_seen_in_two_ways_is_in_one_part(tmp_path: Path) -> None:
     assert len({one.group for one in data.held_out}) == 1
 
 
+def test_one_image_seen_in_another_way_is_neither_proof_nor_original(
+    reviewed: tuple[ReviewedImage, ...],
+) -> None:
+    first, second = (replace(one, group=f"{one.name}.png") for one in reviewed[:2])
+    stained = replace(first, name="stained", image=255 - first.image)
+    with pytest.raises(TrainingDataError, match=r"1 of the 2 .* stained for one"):
+        with_folder([first], [second, stained])
+    assert without_known([stained, second], [first]) == (second,)
+    larger = np.pad(stained.image, ((0, 1), (0, 0), (0, 0)))
+    other = review_image(
+        "other", larger, np.pad(stained.labels, ((0, 1), (0, 0))), group=first.group
+    )
+    assert without_known([other], [first]) == (other,), "of another size"
+
+
 def test_what_is_known_already_is_no_original(
     reviewed: tuple[ReviewedImage, ...],
 ) -> None:

@@ -494,8 +494,8 @@ def with_folder(
             "The images to validate on have no nucleus. Give others, or none: then a "
             "part of the training images is set aside. Nothing was changed."
         )
-    pixels = {pixels_sha256(one) for one in images}
-    both = [one.name for one in held_out if pixels_sha256(one) in pixels]
+    keys = _keys_of_all(images)
+    both = [one.name for one in held_out if not keys.isdisjoint(image_keys(one))]
     if both:
         raise TrainingDataError(
             f"{len(both)} of the {len(held_out)} images to validate on are among those "
@@ -511,6 +511,8 @@ def without_known(
 ) -> tuple[ReviewedImage, ...]:
     """Return the images that are not among others: what is set aside stays unseen.
 
+    One that is seen by another channel or stain is the same.
+
     Parameters
     ----------
     original : sequence of ReviewedImage
@@ -518,8 +520,8 @@ def without_known(
     known : sequence of ReviewedImage
         Whole images that are learned from or compared on.
     """
-    pixels = {pixels_sha256(one) for one in known}
-    return tuple(one for one in original if pixels_sha256(one) not in pixels)
+    keys = _keys_of_all(known)
+    return tuple(one for one in original if keys.isdisjoint(image_keys(one)))
 
 
 def _merged(images: Sequence[ReviewedImage]) -> tuple[ReviewedImage, ...]:
@@ -538,6 +540,23 @@ def pixels_sha256(one: ReviewedImage) -> str:
     return sha256.hexdigest()
 
 
+def image_keys(one: ReviewedImage) -> tuple[str, ...]:
+    """Return what an image is known by: hashes of its pixels, and of its group.
+
+    Those of a group are of one shape, seen by other channels or stains, or neighbours.
+    """
+    pixels = pixels_sha256(one)
+    if not one.group:
+        return (pixels,)
+    place = f"{one.group}\n{one.labels.shape}"
+    # no path: adapters are handed on
+    return pixels, hashlib.sha256(place.encode(errors="surrogatepass")).hexdigest()
+
+
+def _keys_of_all(images: Sequence[ReviewedImage]) -> set[str]:
+    return set(itertools.chain.from_iterable(map(image_keys, images)))
+
+
 def middles_of(labels: IntArray) -> npt.NDArray[np.int64]:
     """Return the innermost pixel (N, 2), (y, x), of each nucleus."""
     numbers = np.unique(labels[labels > 0])
@@ -550,12 +569,13 @@ def learned_nuclei(one: ReviewedImage, learned: NucleiByImage) -> IntArray:
 
     Its outline may have been corrected since.
     """
-    pixels = learned.get(pixels_sha256(one)) if learned else None
-    if pixels is None:
+    found = [learned[key] for key in image_keys(one) if key in learned]
+    if not found:
         return np.empty(0, np.int64)
+    pixels = np.concatenate(found)
     inside = ((pixels >= 0) & (pixels < one.labels.shape)).all(1)
-    found = np.unique(one.labels[tuple(pixels[inside].T)])
-    return found[found > 0].astype(np.int64)
+    labels = np.unique(one.labels[tuple(pixels[inside].T)])
+    return labels[labels > 0].astype(np.int64)
 
 
 def _both(first: ReviewedImage, second: ReviewedImage) -> ReviewedImage:
