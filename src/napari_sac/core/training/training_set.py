@@ -145,10 +145,12 @@ class TrainingSet:
 
 
 def digest(images: Sequence[ReviewedImage]) -> str:
-    """Return a hash of images, of their labels and of what is known of them."""
+    """Return a hash of images, of their labels and points, and of what is known."""
     sha256 = hashlib.sha256()
     for one in images:
-        for array in (one.image, one.labels, one.known):
+        # runs without points keep the hash that they were begun with
+        points = [array for array in (one.rejected, one.negatives) if len(array)]
+        for array in (one.image, one.labels, one.known, *points):
             sha256.update(f"{array.shape}".encode())
             sha256.update(np.ascontiguousarray(array).data)
     return sha256.hexdigest()
