@@ -862,6 +862,20 @@ def test_a_table_in_micrometres_needs_the_size_of_a_pixel(
     assert len(annotation.prompts) == 1
 
 
+def test_after_the_largest_label_a_session_opens_again(
+    bench: Bench, nuclei: Nuclei
+) -> None:
+    labels = nuclei.labels.astype(np.uint32)
+    labels[labels == 5] = 2**32 - 1
+    annotation = bench.session.import_labels(bench.plane, labels)
+    annotation.points.add([80.0, 100.0])
+    annotation.labels.paint((4, 4), 2**32 - 1)
+    assert len(np.unique(annotation.prompts.object_id)) == len(annotation.prompts)
+    session, _ = reopened_elsewhere(bench)
+    check_same(annotation, session.annotations[0])
+    session.close()
+
+
 def test_labels_that_do_not_fit_are_refused(bench: Bench) -> None:
     annotation = bench.find()
     for labels in (

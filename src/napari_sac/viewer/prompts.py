@@ -48,6 +48,9 @@ SIZE_OF_DIAMETER = 0.3
 
 _SMALLEST_SIZE = 3.0
 
+_MOST_IDS = 2**32
+"""Labels are uint32, and 0 is the background."""
+
 _FEW = 50
 """So many places are compared with all points one by one."""
 
@@ -113,9 +116,20 @@ def count_title(verb: str, count: int, thing: str = "nucleus") -> str:
     return f"{verb} {count:,} {thing if count == 1 else plurals[thing]}"
 
 
-def next_id(*tables: Prompts) -> int:
-    """Return an object id that none of the tables has."""
-    return 1 + max((int(t.object_id.max()) for t in tables if len(t)), default=0)
+def next_id(*tables: Prompts, labels: npt.NDArray[np.uint32] | None = None) -> int:
+    """Return the first of many object ids in a row that none of the tables has.
+
+    Nor have the labels, if they are given.
+    """
+    taken = [t.object_id for t in tables]
+    if labels is not None:
+        taken.append(labels.ravel())
+    highest = max((int(ids.max(initial=0)) for ids in taken), default=0)
+    if highest < _MOST_IDS // 2:
+        return highest + 1
+    # labels of other tools may be as large as there are
+    used = np.unique(np.concatenate([np.zeros(1, np.int64), *taken]))
+    return int(used[np.argmax(np.diff(used, append=_MOST_IDS))]) + 1
 
 
 def accept(prompts: Prompts, rows: Rows) -> Prompts:

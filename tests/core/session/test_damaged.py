@@ -18,12 +18,13 @@ from core.session import editing
 
 from napari_sac.core.errors import NapariSacError, SessionError
 from napari_sac.core.session import encoding
-from napari_sac.core.session.changes import Change, IdsChange
+from napari_sac.core.session.changes import Change, IdsChange, RowsChange
 from napari_sac.core.session.image import hash_pixels, load_pixels
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.layout import is_session
 from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.session.state import Settings
+from napari_sac.core.types import Prompts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -447,9 +448,23 @@ def test_a_place_where_one_may_not_look_is_no_session(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [0, -1, 2**32, 2**40])
 def test_painted_nuclei_have_possible_numbers(number: int) -> None:
-    painted = Change("x", painted=IdsChange(frozenset(), frozenset({number})))
+    none, one = frozenset[int](), frozenset({number})
+    written = encoding.to_bytes(Change("x", painted=IdsChange(one, none)))
     with pytest.raises(ValueError, match="numbers of nuclei"):
-        encoding.from_bytes(encoding.to_bytes(painted))
+        encoding.from_bytes(written)
+    # and what could not be read again is not written
+    added = RowsChange(
+        np.empty(0, np.int64),
+        Prompts.empty(),
+        np.zeros(1, np.int64),
+        Prompts.from_points([[3, 4]], object_id=number),
+    )
+    for change in (
+        Change("x", painted=IdsChange(none, one)),
+        Change("x", prompts=added),
+    ):
+        with pytest.raises(ValueError, match="numbers of nuclei"):
+            encoding.to_bytes(change)
 
 
 def test_reviewed_regions_are_of_numbers() -> None:
