@@ -913,6 +913,31 @@ def test_a_session_dropped_in_is_left_to_who_can_read_it_beside_the_window(
     session.close(clean=True)
 
 
+def test_an_image_found_beside_its_session_is_found_after_save_as(
+    bench: Bench, tmp_path: Path
+) -> None:
+    old, new, mine = (tmp_path / name for name in ("old", "new", "mine"))
+    old.mkdir()
+    tifffile.imwrite(old / "a.tif", bench.layer.data, photometric="rgb")
+    bench.layer._source = bench.layer.source.model_copy(
+        update={"path": str(old / "a.tif")}
+    )
+    edit(bench)
+    bench.session.save_as(old / "S.sac")
+    bench.session.close()
+    old.rename(new)
+    session = reopened(new / "S.sac")
+    (annotation,) = session.annotations
+    assert session.journal.reference(annotation).path == str(new / "a.tif")
+    with pytest.raises(OutputError, match="the image itself"):
+        session.export_labels(annotation, new / "a.tif")
+    session.save_as(mine / "S.sac")
+    session.close()
+    again = reopened(mine / "S.sac")
+    assert again.annotations[0].plane is not None
+    again.close()
+
+
 def test_a_large_image_of_a_session_keeps_its_file(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -348,7 +348,8 @@ def test_an_image_is_known_by_its_pixels(tmp_path: Path, edited: Edited) -> None
     imsave(tmp_path / "moved.png", raw, check_contrast=False)
     digest = hash_pixels(normalise_image(raw))
     image = editing.reference(edited.state, path="/gone/moved.png", sha256=digest)
-    pixels = load_pixels(image, tmp_path / "none.tif", tmp_path)
+    pixels, place = load_pixels(image, tmp_path / "none.tif", tmp_path)
+    assert place == tmp_path / "moved.png"
     np.testing.assert_array_equal(pixels, normalise_image(raw))
     raw[0, 0] ^= 255
     imsave(tmp_path / "moved.png", raw[::-1], check_contrast=False)
@@ -377,11 +378,11 @@ def test_planes_and_channels_of_a_stack_are_found(tmp_path: Path) -> None:
         "sha256": hash_pixels(grey),
     }
     image = editing.reference(state, **values)
-    np.testing.assert_array_equal(load_pixels(image, tmp_path, tmp_path), grey)
+    np.testing.assert_array_equal(load_pixels(image, tmp_path, tmp_path)[0], grey)
     plane = normalise_image(stack[1, 2])
     values |= {"index": (1, 2), "channels": (), "sha256": hash_pixels(plane)}
     image = editing.reference(state, **values)
-    np.testing.assert_array_equal(load_pixels(image, tmp_path, tmp_path), plane)
+    np.testing.assert_array_equal(load_pixels(image, tmp_path, tmp_path)[0], plane)
     for wrong in ({"index": (9, 9)}, {"index": (1, 2, 3)}, {"channels": (8,)}):
         image = editing.reference(state, **(values | wrong))
         with pytest.raises(SessionError, match="has no"):
@@ -438,7 +439,8 @@ def test_an_image_beside_the_session_is_found_whatever_its_path_was(
     # of another system, and of a place where pathlib raises, as if it may not look
     for gone in ("C:\\data\\moved.png", f"/{'x' * 300}/moved.png"):
         image = editing.reference(edited.state, path=gone, sha256=digest)
-        pixels = load_pixels(image, tmp_path / "none.tif", tmp_path)
+        pixels, place = load_pixels(image, tmp_path / "none.tif", tmp_path)
+        assert place == tmp_path / "moved.png"
         np.testing.assert_array_equal(pixels, normalise_image(raw))
 
 

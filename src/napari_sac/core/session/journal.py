@@ -463,8 +463,25 @@ class Journal:
         SessionError
             As :func:`~napari_sac.core.session.image.load_pixels`.
         """
+        return self.find_image(number, image)[0]
+
+    def find_image(
+        self, number: int, image: ImageReference
+    ) -> tuple[npt.NDArray[np.uint8], ImageReference]:
+        """Return the pixels (H, W, 3) of an annotation, and how to find them again.
+
+        The reference is another one where the file was found beside the session.
+
+        Raises
+        ------
+        SessionError
+            As :meth:`read_image`.
+        """
         kept = image_path(self._folder, number)
-        return load_pixels(image, kept, self._folder.parent)
+        pixels, place = load_pixels(image, kept, self._folder.parent)
+        if not image.kept and place != Path(image.path or ""):
+            image = replace(image, path=str(place))
+        return pixels, image
 
     def copy_to(self, folder: Path) -> None:
         """Write a copy of the session into an empty folder.

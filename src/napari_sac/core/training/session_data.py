@@ -53,7 +53,7 @@ def read_reviewed_session(folder: str | Path) -> tuple[ReviewedImage, ...]:
                     "it in instance mode and save it. Nothing was changed."
                 )
             try:
-                pixels = journal.read_image(number, image)
+                pixels, image = journal.find_image(number, image)
             except SessionError as error:
                 raise TrainingDataError(
                     f"{error} Nothing was changed. Without it, nothing can be learned "
