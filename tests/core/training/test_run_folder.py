@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
 import os
 import zipfile
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -252,6 +253,24 @@ def test_tables_are_read_while_they_are_written(folder: Path) -> None:
     assert read_curve(folder) == {"step": [5, 10], "loss": [0.5, 0.25]}
     (folder / "run" / "validation.csv").write_text("step,f1\n0,none\n")
     assert read_validation(folder) == {}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOLCK, "No locks available"),
+        NotImplementedError("FileSystem does not appear to support flock"),
+    ],
+)
+def test_where_nothing_can_be_locked_nothing_is_trained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with pytest.raises(OutputError, match="another drive"), hold(folder):
+        pass
 
 
 def test_only_its_process_runs_a_run(folder: Path) -> None:

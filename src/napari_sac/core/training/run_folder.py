@@ -343,7 +343,7 @@ def hold(folder: Path) -> Iterator[None]:
     Raises
     ------
     OutputError
-        If there is no run, or another process is that.
+        If there is no run, another process is that, or nobody could tell.
     """
     if not (folder / RUN).is_dir():
         raise OutputError(f"There is no run in {folder}. Nothing was changed.")
@@ -355,6 +355,12 @@ def hold(folder: Path) -> Iterator[None]:
         raise OutputError(
             f"The run in {folder} is going on in another process already. Nothing was "
             "changed."
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise OutputError(
+            f"{folder} cannot be locked ({reason}), so two programs could write there "
+            "at once. Nothing was trained; choose a folder on another drive."
         ) from error
     try:
         yield
