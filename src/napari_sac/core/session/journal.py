@@ -754,15 +754,15 @@ class Journal:
     def _read_all(self) -> _Read:
         """Return all that is on disk, though another process may write meanwhile."""
         while True:
-            compacted = self._compacted()
+            version = self._version()
             try:
                 read = self._read_once()
             except (sqlite3.Error, SessionError, *WRONG_VALUES):
-                # lines may have gone between two looks at them
-                if self._compacted() == compacted:
+                # lines may have gone between two looks at them, or be of a new image
+                if self._version() == version:
                     raise
             else:
-                if self._compacted() == compacted:
+                if self._version() == version:
                     return read
 
     def _read_once(self) -> _Read:
@@ -775,10 +775,14 @@ class Journal:
         owners = {line.step: line.annotation for line in lines}
         return _Read(images, states, done, undone, owners, changes)
 
-    def _compacted(self) -> str | None:
-        query = "SELECT value FROM facts WHERE name = ?"
-        found = self._connection.execute(query, (_COMPACTED,)).fetchone()
-        return None if found is None else found[0]
+    def _version(self) -> tuple[str | None, int | None]:
+        """Return what differs once the log was made shorter, or an image was added."""
+        query = (
+            "SELECT (SELECT value FROM facts WHERE name = ?), "
+            "(SELECT max(number) FROM annotations)"
+        )
+        compacted, images = self._connection.execute(query, (_COMPACTED,)).fetchone()
+        return compacted, images
 
     def _read_annotations(
         self,
