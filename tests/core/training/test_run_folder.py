@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.errors import OutputError, TrainingDataError
+from napari_sac.core.models.adapter import CONFIG_FILE, LEARNED_FILE, WEIGHT_NAMES
 from napari_sac.core.training import reviewed_file
 from napari_sac.core.training.events import Request
 from napari_sac.core.training.run_folder import (
@@ -338,6 +339,18 @@ def test_the_command_names_the_folder(folder: Path) -> None:
 def test_a_removed_run_leaves_nothing(folder: Path) -> None:
     ask_for(folder, Request.CANCEL)
     (folder / "report.html").write_text("half")
+    remove_run(folder)
+    assert not folder.exists()
+
+
+def test_half_an_adapter_goes_with_its_run_and_one_of_others_stays(
+    folder: Path,
+) -> None:
+    (folder / CONFIG_FILE).write_text("{}")
+    remove_run(folder)
+    assert [p.name for p in folder.iterdir()] == [CONFIG_FILE]
+    for name in (LEARNED_FILE, WEIGHT_NAMES[0]):
+        (folder / name).write_text("{}")
     remove_run(folder)
     assert not folder.exists()
 

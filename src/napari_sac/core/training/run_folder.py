@@ -25,7 +25,12 @@ from filelock import FileLock, Timeout
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.errors import OutputError, TrainingDataError
 from napari_sac.core.io import atomic_path
-from napari_sac.core.models.adapter import INFO_FILE
+from napari_sac.core.models.adapter import (
+    CONFIG_FILE,
+    INFO_FILE,
+    LEARNED_FILE,
+    WEIGHT_NAMES,
+)
 from napari_sac.core.training.events import Request
 from napari_sac.core.training.reviewed_file import (
     check_amount,
@@ -504,7 +509,11 @@ def remove_run(folder: Path) -> None:
     """
     shutil.rmtree(folder / RUN, ignore_errors=True)
     if not (folder / INFO_FILE).exists():
-        for name in _REPORTS:
+        names = [*_REPORTS]
+        if (folder / LEARNED_FILE).exists():
+            # of an adapter that was not written to its end, which begins with this
+            names += [CONFIG_FILE, *WEIGHT_NAMES, LEARNED_FILE]
+        for name in names:
             with suppress(OSError):
                 (folder / name).unlink()
     with suppress(OSError):
