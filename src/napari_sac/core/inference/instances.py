@@ -11,6 +11,7 @@ from scipy import ndimage
 from napari_sac.core.types import (
     POSITIVE,
     BoolArray,
+    IntArray,
     ObjectMask,
     Prompts,
     PromptState,
@@ -98,6 +99,14 @@ def decided_objects(prompts: Prompts) -> set[int]:
     """Return the ids of nuclei that a person accepted, added or moved."""
     rows = np.isin(prompts.state, [state.value for state in _DECIDED])
     return set(prompts.object_id[rows].tolist())
+
+
+def rejected_objects(prompts: Prompts) -> IntArray:
+    """Return the ids of nuclei whose positives were all rejected."""
+    positive = prompts.sign == POSITIVE
+    rejected = prompts.state == PromptState.REJECTED.value
+    kept = prompts.object_id[positive & ~rejected]
+    return np.setdiff1d(prompts.object_id[positive & rejected], kept)
 
 
 def placed_objects(prompts: Prompts) -> set[int]:

@@ -27,7 +27,7 @@ from napari_sac.core.datasets.pairs import (
     pair_by_stem,
 )
 from napari_sac.core.errors import LabelFormatError, TrainingDataError
-from napari_sac.core.inference.instances import decided_objects
+from napari_sac.core.inference.instances import decided_objects, rejected_objects
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
 from napari_sac.core.polygons import pixels_inside
 from napari_sac.core.progress import Progress, ignore_progress
@@ -38,7 +38,6 @@ from napari_sac.core.training.targets import (
 )
 from napari_sac.core.types import (
     NEGATIVE,
-    POSITIVE,
     BoolArray,
     FloatArray,
     IntArray,
@@ -204,7 +203,7 @@ def review_image(
         raise ValueError(f"{name}: image {image.shape}, labels {shape}")
     if prompts is not None:
         # a mask that waits to be taken away
-        labels = np.where(np.isin(labels, _rejected_objects(prompts)), 0, labels)
+        labels = np.where(np.isin(labels, rejected_objects(prompts)), 0, labels)
     dense, ids = _consecutive(labels)
     inside = np.zeros(shape, bool)
     for polygon in regions:
@@ -228,14 +227,6 @@ def review_image(
     kept, _ = _consecutive(np.where(unreviewed, 0, dense))
     result = ReviewedImage(name, image, kept, trusted, group=group)
     return result if prompts is None else _with_points(result, dense, ids, prompts)
-
-
-def _rejected_objects(prompts: Prompts) -> IntArray:
-    """Return the ids of nuclei whose positives were all rejected."""
-    positive = prompts.sign == POSITIVE
-    rejected = prompts.state == PromptState.REJECTED.value
-    kept = prompts.object_id[positive & ~rejected]
-    return np.setdiff1d(prompts.object_id[positive & rejected], kept)
 
 
 def _around_unmasked(
