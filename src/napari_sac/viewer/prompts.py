@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from napari_sac.core.types import BoolArray, ObjectClass
+    from napari_sac.core.types import AnyArray, BoolArray, ObjectClass
 
     Rows = npt.NDArray[np.intp]
 
@@ -121,7 +121,7 @@ def next_id(*tables: Prompts, labels: npt.NDArray[np.uint32] | None = None) -> i
 
     Nor have the labels, if they are given.
     """
-    taken = [t.object_id for t in tables]
+    taken: list[AnyArray] = [t.object_id for t in tables]
     if labels is not None:
         taken.append(labels.ravel())
     highest = max((int(ids.max(initial=0)) for ids in taken), default=0)

@@ -38,6 +38,7 @@ from napari_sac.core.training.targets import (
 )
 from napari_sac.core.types import (
     NEGATIVE,
+    AnyArray,
     BoolArray,
     FloatArray,
     IntArray,
@@ -148,8 +149,9 @@ def digest(images: Sequence[ReviewedImage]) -> str:
     sha256 = hashlib.sha256()
     for one in images:
         # runs without points keep the hash that they were begun with
-        points = [array for array in (one.rejected, one.negatives) if len(array)]
-        for array in (one.image, one.labels, one.known, *points):
+        points = [given for given in (one.rejected, one.negatives) if len(given)]
+        arrays: list[AnyArray] = [one.image, one.labels, one.known, *points]
+        for array in arrays:
             sha256.update(f"{array.shape}".encode())
             sha256.update(np.ascontiguousarray(array).data)
     return sha256.hexdigest()
