@@ -19,7 +19,7 @@ import numpy as np
 
 from napari_sac.core.errors import OutputError, TrainingDataError
 from napari_sac.core.models.adapter import INFO_FILE
-from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
+from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts
 from napari_sac.viewer.planes import IMAGE_ORIGIN
 from napari_sac.viewer.regions import inside_polygon
 
@@ -174,9 +174,7 @@ def count_reviewed(annotation: Annotation) -> Counts:
         return Counts(problem=Problem.SEMANTIC)
     masked = _masked_ids(prompts, state.labels)
     reviewed = _reviewed_ids(annotation) & masked
-    negative = (prompts.sign == NEGATIVE) & np.isin(
-        prompts.state, [PromptState.ADDED.value, PromptState.MOVED.value]
-    )
+    negative = (prompts.sign == NEGATIVE) & prompts.placed
     negative &= np.isin(prompts.object_id, list(reviewed))
     counts = Counts(
         len(reviewed),
@@ -184,8 +182,7 @@ def count_reviewed(annotation: Annotation) -> Counts:
         int(negative.sum()),
         len(annotation.reviewed),
     )
-    wanted = (prompts.sign == POSITIVE) & (prompts.state != PromptState.REJECTED.value)
-    if wanted.any() and not masked and not annotation.painted:
+    if prompts.usable.any() and not masked and not annotation.painted:
         # what lies in a region would be learned as background
         return Counts(problem=Problem.NOT_SEGMENTED)
     if counts.nuclei or counts.rejected or counts.regions:
@@ -412,11 +409,10 @@ def _count_false(prompts: Prompts, labels: npt.NDArray[np.uint32]) -> int:
     # imported late: it takes long, which opening a dock need not
     from napari_sac.core.inference.instances import rejected_objects
 
-    rejected = prompts.state == PromptState.REJECTED.value
     rows, there = _positives_on(prompts, labels)
     # a mask that waits to be taken away
     background = (there == 0) | np.isin(there, rejected_objects(prompts))
-    return int((rejected[rows] & background).sum())
+    return int((prompts.rejected[rows] & background).sum())
 
 
 def _positives_on(
@@ -439,5 +435,4 @@ def _reviewed_ids(annotation: Annotation) -> set[int]:
     within: BoolArray = np.zeros(len(prompts), bool)
     for polygon in annotation.reviewed:
         within |= inside_polygon(prompts.yx, polygon)
-    kept = (prompts.state != PromptState.REJECTED.value) & (prompts.sign == POSITIVE)
-    return reviewed | set(prompts.object_id[within & kept].tolist())
+    return reviewed | set(prompts.object_id[within & prompts.usable].tolist())

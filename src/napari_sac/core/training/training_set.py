@@ -38,12 +38,12 @@ from napari_sac.core.training.targets import (
 )
 from napari_sac.core.types import (
     NEGATIVE,
+    POSITIVE,
     AnyArray,
     BoolArray,
     FloatArray,
     IntArray,
     Prompts,
-    PromptState,
 )
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _around_unmasked(
 
     Where and how large they are is not known, only that they are no background.
     """
-    wanted = (prompts.sign == 1) & (prompts.state != PromptState.REJECTED.value)
+    wanted = prompts.usable
     radius = typical_diameter(dense)
     if radius is None:
         # nothing was segmented yet: nothing tells how far a nucleus reaches
@@ -288,8 +288,7 @@ def _with_points(
     radius = RING * (typical_diameter(dense) or 0.0)
     known = one.known.copy()
     rejected = []
-    is_rejected = (prompts.state == PromptState.REJECTED.value) & (prompts.sign == 1)
-    for y, x in prompts.yx[is_rejected]:
+    for y, x in prompts.yx[prompts.rejected & (prompts.sign == POSITIVE)]:
         pixel = _pixel((y, x), dense.shape)
         # one that was rejected inside a nucleus was a duplicate, not background
         if pixel is None or dense[pixel]:
@@ -298,9 +297,7 @@ def _with_points(
         known[around] |= dense[around] == 0
         rejected.append((y, x))
     negatives = []
-    rows = (prompts.sign == NEGATIVE) & np.isin(
-        prompts.state, [PromptState.ADDED.value, PromptState.MOVED.value]
-    )
+    rows = (prompts.sign == NEGATIVE) & prompts.placed
     first = {int(k): i + 1 for i, k in enumerate(ids)}
     for (y, x), k in zip(prompts.yx[rows], prompts.object_id[rows], strict=True):
         pixels = dense == first.get(int(k), -1)
