@@ -91,4 +91,4 @@ def test_the_most_that_an_outline_of_pixels_can_cross_is_no_problem() -> None:
         )
     ]
     ring = np.array([(-0.5, -0.5), *teeth, (-0.5, shape[1] - 0.5)])
-    np.testing.assert_array_equal(mask_of(ring, shape), mask)
+    np.testing.assert_array_equal(mask_of([ring], shape), mask)

@@ -24,6 +24,7 @@ from napari_sac.core.errors import (
 from napari_sac.core.geojson import Outlines, read_geojson, write_geojson
 from napari_sac.core.inference.instances import overlap
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
+from napari_sac.core.progress import ignore_progress
 from napari_sac.core.session import folder as session_folder
 from napari_sac.core.session import journal as journals
 from napari_sac.core.session.journal import Journal
@@ -34,6 +35,7 @@ from napari_sac.core.types import ObjectClass, Prompts
 from napari_sac.viewer import exchange, journaling
 from napari_sac.viewer import session as sessions
 from napari_sac.viewer.inference import ModelChoice
+from napari_sac.viewer.live import decode_live
 from napari_sac.viewer.planes import AS_READ, current_plane, pixel_size
 from napari_sac.viewer.readers import get_session_reader, open_dropped_session
 from napari_sac.viewer.session import AnnotationSession
@@ -392,6 +394,32 @@ def test_live_masks_of_an_opened_session_are_those_of_a_replay(
     session.close()
     (result,) = replay(tmp_path / "a.sac", load=lambda *_, **__: bench.loaded.model)
     assert result.different_pixels == 0
+
+
+def test_other_weights_of_the_same_name_redraw_nothing_unasked(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.segment(bench.find())
+    bench.session.save_as(tmp_path / "a.sac")
+    bench.session.close()
+    session = reopened(tmp_path / "a.sac")
+    other = replace(bench.loaded.model, key="learned on")
+    bench.session, session.loaded = session, replace(bench.loaded, model=other)
+    (again,) = session.annotations
+    before = again.state.labels.copy()
+    again.points.add([80.0, 100.0])
+    request = session.live.next_request()
+    with pytest.raises(NapariSacError, match=r"not those .* press Segment"):
+        decode_live(request, ignore_progress)
+    session.live.fail(request)
+    np.testing.assert_array_equal(again.state.labels, before)
+    # who asks for it gets it, and goes on from there
+    bench.loaded, bench.layer = session.loaded, again.plane.layer
+    bench.segment(again)
+    assert again.state.settings.model_key == "learned on"
+    again.points.add([20.0, 150.0])
+    bench.decode()
+    session.close()
 
 
 def test_a_step_killed_before_its_mask_is_made_up_for(
@@ -1004,6 +1032,20 @@ def test_a_table_in_micrometres_needs_the_size_of_a_pixel(
     assert len(annotation.prompts) == 1
 
 
+def test_after_the_largest_label_a_session_opens_again(
+    bench: Bench, nuclei: Nuclei
+) -> None:
+    labels = nuclei.labels.astype(np.uint32)
+    labels[labels == 5] = 2**32 - 1
+    annotation = bench.session.import_labels(bench.plane, labels)
+    annotation.points.add([80.0, 100.0])
+    annotation.labels.paint((4, 4), 2**32 - 1)
+    assert len(np.unique(annotation.prompts.object_id)) == len(annotation.prompts)
+    session, _ = reopened_elsewhere(bench)
+    check_same(annotation, session.annotations[0])
+    session.close()
+
+
 def test_labels_that_do_not_fit_are_refused(bench: Bench) -> None:
     annotation = bench.find()
     for labels in (
@@ -1039,6 +1081,31 @@ def test_a_session_dropped_in_is_left_to_who_can_read_it_beside_the_window(
     open_dropped_session(str(folder))
     assert len(session.annotations) == 1
     session.close(clean=True)
+
+
+def test_an_image_found_beside_its_session_is_found_after_save_as(
+    bench: Bench, tmp_path: Path
+) -> None:
+    old, new, mine = (tmp_path / name for name in ("old", "new", "mine"))
+    old.mkdir()
+    tifffile.imwrite(old / "a.tif", bench.layer.data, photometric="rgb")
+    bench.layer._source = bench.layer.source.model_copy(
+        update={"path": str(old / "a.tif")}
+    )
+    edit(bench)
+    bench.session.save_as(old / "S.sac")
+    bench.session.close()
+    old.rename(new)
+    session = reopened(new / "S.sac")
+    (annotation,) = session.annotations
+    assert session.journal.reference(annotation).path == str(new / "a.tif")
+    with pytest.raises(OutputError, match="the image itself"):
+        session.export_labels(annotation, new / "a.tif")
+    session.save_as(mine / "S.sac")
+    session.close()
+    again = reopened(mine / "S.sac")
+    assert again.annotations[0].plane is not None
+    again.close()
 
 
 def test_a_large_image_of_a_session_keeps_its_file(

@@ -15,7 +15,7 @@ from napari.layers._source import Source
 from napari_sac.core.errors import Cancelled, OutputError, TrainingDataError
 from napari_sac.core.progress import ignore_progress
 from napari_sac.core.training.training_set import review_image
-from napari_sac.core.types import NEGATIVE
+from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts
 from napari_sac.viewer.finetuning import (
     Counts,
     PairFolders,
@@ -135,6 +135,35 @@ def test_imported_labels_teach_nothing_until_they_are_looked_at(
     bench.session.accept(annotation, np.arange(3))
     (one,) = gather((copy_annotation(annotation),), ignore_progress)
     assert count_reviewed(annotation).nuclei == one.count == 3
+
+
+def test_what_is_counted_is_what_is_learned(imported: Annotation) -> None:
+    prompts = imported.prompts
+    ids, places = prompts.object_id[:3].tolist(), prompts.yx[:3]
+    rejected, kept, negative = (
+        Prompts.from_points(yx, object_id=k, sign=sign, state=state)
+        for yx, k, sign, state in (
+            # on background, on a nucleus that stays, on one that goes, and outside
+            (
+                [(1, 1), places[1], places[0], (-3, 5)],
+                [91, 92, 93, 94],
+                POSITIVE,
+                "rejected",
+            ),
+            (places[1:2] + 1, ids[1], POSITIVE, "added"),
+            ([(1, 3), (1, 5)], [ids[1], ids[0]], NEGATIVE, "added"),
+        )
+    )
+    first = prompts.select(np.arange(len(prompts)) == 0)
+    gone = replace(first, state=np.array(["rejected"]))
+    rest = prompts.select(np.arange(len(prompts)) > 0)
+    everything = Prompts.concatenate([gone, rest, rejected, kept, negative])
+    imported.state = replace(imported.state, prompts=everything)
+    (one,) = gather((copy_annotation(imported),), ignore_progress)
+    counts = count_reviewed(imported)
+    assert counts.nuclei == one.count == 11
+    assert counts.rejected == len(one.rejected) == 3
+    assert counts.negatives == len(one.negatives) == 1
 
 
 def test_gathering_is_what_review_says(bench: Bench, imported: Annotation) -> None:

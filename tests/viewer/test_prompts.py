@@ -143,3 +143,7 @@ def test_edits_of_no_rows_change_nothing() -> None:
 def test_ids_count_on_from_shown_and_hidden_ones() -> None:
     assert edits.next_id(Prompts.empty()) == 1
     assert edits.next_id(line(3), line(1, object_id=[8])) == 9
+    assert edits.next_id(line(3), labels=np.array([[0, 7]], np.uint32)) == 8
+    # the largest label there can be
+    assert edits.next_id(line(3), line(2, object_id=[8, 2**32 - 1])) == 9
+    assert edits.next_id(labels=np.array([5, 2**32 - 1], np.uint32)) == 6

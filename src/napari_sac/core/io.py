@@ -443,7 +443,7 @@ def read_points(
 
 
 def _nuclei_of(prompts: Prompts) -> npt.NDArray[np.float64]:
-    kept = (prompts.sign == POSITIVE) & (prompts.state != PromptState.REJECTED.value)
+    kept = prompts.usable
     _, first = np.unique(prompts.object_id[kept], return_index=True)
     yx: npt.NDArray[np.float64] = prompts.yx[kept][np.sort(first)].astype(np.float64)
     return yx

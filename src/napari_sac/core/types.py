@@ -96,6 +96,22 @@ class Prompts:
         """Return no prompts."""
         return cls.from_points(np.empty((0, 2)))
 
+    @property
+    def rejected(self) -> BoolArray:
+        """Which rows (N,) a person rejected: they stay, and prompt nothing."""
+        return np.asarray(self.state == PromptState.REJECTED.value)
+
+    @property
+    def placed(self) -> BoolArray:
+        """Which rows (N,) a person added or moved."""
+        states = (PromptState.ADDED.value, PromptState.MOVED.value)
+        return np.isin(self.state, states)
+
+    @property
+    def usable(self) -> BoolArray:
+        """Which rows (N,) are positives that nobody rejected: they make a nucleus."""
+        return np.asarray((self.sign == POSITIVE) & ~self.rejected)
+
     def equals(self, other: Prompts) -> bool:
         """Return whether the other table has the same rows in the same order."""
         return all(

@@ -536,17 +536,36 @@ def read_session(
                 planes[number] = plane
                 continue
             try:
-                pixels[number] = journal.read_image(number, reference)
+                pixels[number], found = journal.find_image(number, reference)
             except SessionError as error:
                 problems.append(
                     f"{error} Prompts and labels can be corrected all the same."
                 )
+            else:
+                _note_place(journal, restored, reference, found)
         problems += _model_problems(restored)
     except BaseException:
         # whatever has happened: who is not closed keeps the session locked
         journal.close(clean=False)
         raise
     return ReadSession(journal, restored, planes, pixels, tuple(problems))
+
+
+def _note_place(
+    journal: Journal,
+    restored: Restored,
+    before: ImageReference,
+    found: ImageReference,
+) -> None:
+    """Note where the file of some images is now, so that a copy finds it too."""
+    if found.path == before.path:
+        return
+    for number, image in restored.images.items():
+        if image.path == before.path and not image.kept:
+            moved = restored.images[number] = replace(image, path=found.path)
+            # who may not write, or cannot at the moment, finds it again
+            with suppress(OutputError):
+                journal.set_image(number, moved)
 
 
 def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotation]:

@@ -20,7 +20,7 @@ import numpy as np
 from napari_sac.core.errors import OutputError, TrainingDataError
 from napari_sac.core.models.adapter import INFO_FILE
 from napari_sac.core.training.run_folder import REPORT, RUN
-from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
+from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts
 from napari_sac.viewer.planes import IMAGE_ORIGIN
 from napari_sac.viewer.prompts import usable_ids
 from napari_sac.viewer.regions import nuclei_inside
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from napari_sac.core.progress import Progress
     from napari_sac.core.training.training_set import ReviewedImage
-    from napari_sac.core.types import FloatArray
+    from napari_sac.core.types import FloatArray, IntArray
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.planes import ImagePlane
 
@@ -173,21 +173,15 @@ def count_reviewed(annotation: Annotation) -> Counts:
         return Counts(problem=Problem.SEMANTIC)
     masked = _masked_ids(prompts, state.labels)
     reviewed = _reviewed_ids(annotation) & masked
-    rejected = (prompts.state == PromptState.REJECTED.value) & (
-        prompts.sign == POSITIVE
-    )
-    negative = (prompts.sign == NEGATIVE) & np.isin(
-        prompts.state, [PromptState.ADDED.value, PromptState.MOVED.value]
-    )
+    negative = (prompts.sign == NEGATIVE) & prompts.placed
     negative &= np.isin(prompts.object_id, list(reviewed))
     counts = Counts(
         len(reviewed),
-        int(rejected.sum()),
+        _count_false(prompts, state.labels),
         int(negative.sum()),
         len(annotation.reviewed),
     )
-    wanted = (prompts.sign == POSITIVE) & (prompts.state != PromptState.REJECTED.value)
-    if wanted.any() and not masked and not annotation.painted:
+    if prompts.usable.any() and not masked and not annotation.painted:
         # what lies in a region would be learned as background
         return Counts(problem=Problem.NOT_SEGMENTED)
     if counts.nuclei or counts.rejected or counts.regions:
@@ -384,7 +378,7 @@ def _group_of(layer: Image) -> str:
     file = layer.source.path
     if file:
         return str(os.path.abspath(file))
-    return str(layer.metadata.get(IMAGE_ORIGIN) or f"layer {id(layer)}")
+    return str(layer.metadata.get(IMAGE_ORIGIN) or f"layer {layer.unique_id}")
 
 
 def _named_apart(images: Sequence[ReviewedImage]) -> tuple[ReviewedImage, ...]:
@@ -399,12 +393,35 @@ def _named_apart(images: Sequence[ReviewedImage]) -> tuple[ReviewedImage, ...]:
 
 
 def _masked_ids(prompts: Prompts, labels: npt.NDArray[np.uint32]) -> set[int]:
-    """Return the nuclei that have a positive point on a mask of their own."""
+    """Return the nuclei that have a positive point on a mask of their own, and stay."""
+    # imported late: it takes long, which opening a dock need not
+    from napari_sac.core.inference.instances import rejected_objects
+
+    rows, there = _positives_on(prompts, labels)
+    own = there == prompts.object_id[rows]
+    masked = set(prompts.object_id[rows[own]].tolist())
+    return masked - set(rejected_objects(prompts).tolist())
+
+
+def _count_false(prompts: Prompts, labels: npt.NDArray[np.uint32]) -> int:
+    """Return how many rejected candidates lie on background; others are duplicates."""
+    # imported late: it takes long, which opening a dock need not
+    from napari_sac.core.inference.instances import rejected_objects
+
+    rows, there = _positives_on(prompts, labels)
+    # a mask that waits to be taken away
+    background = (there == 0) | np.isin(there, rejected_objects(prompts))
+    return int((prompts.rejected[rows] & background).sum())
+
+
+def _positives_on(
+    prompts: Prompts, labels: npt.NDArray[np.uint32]
+) -> tuple[IntArray, IntArray]:
+    """Return the rows of positive points in the image, and the labels under them."""
     pixels = np.rint(prompts.yx).astype(np.int64)
     inside = ((pixels >= 0) & (pixels < labels.shape)).all(axis=1)
     rows = np.flatnonzero(inside & (prompts.sign == POSITIVE))
-    own = labels[tuple(pixels[rows].T)] == prompts.object_id[rows]
-    return set(prompts.object_id[rows[own]].tolist())
+    return rows, labels[tuple(pixels[rows].T)]
 
 
 def _reviewed_ids(annotation: Annotation) -> set[int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sac.core.errors import NapariSacError
 from napari_sac.viewer.inference import LoadedModel, load
 from napari_sac.viewer.prompts import reshaped_ids, usable_ids
 
@@ -472,11 +473,13 @@ def decode_live(
     Raises
     ------
     NapariSacError
-        Of the image, the model, the device; ``Cancelled`` from ``progress``.
+        Of the image, the model, the device, or if the model has other weights than the
+        one that drew the nuclei; ``Cancelled`` from ``progress``.
     """
     start = time.perf_counter()
     scene = request.scene
     loaded = load(scene.choice, scene.loaded, progress)
+    _check_weights(scene, loaded)
     embedding = _embed(scene, loaded, progress)
     update, mask = None, None
     known: dict[int, ObjectMask] = {}
@@ -489,6 +492,19 @@ def decode_live(
         mask = update.masks.get(request.object_id)
     seconds = time.perf_counter() - start
     return LiveResult(request, loaded, embedding, update, mask, seconds, known)
+
+
+def _check_weights(scene: Scene, loaded: LoadedModel) -> None:
+    """Refuse weights that would redraw nuclei which nobody has touched."""
+    if scene.settings.model_key in (None, loaded.model.key):
+        return
+    adapter = scene.choice.adapter
+    with_adapter = "" if adapter is None else f" with the adapter {adapter.name}"
+    raise NapariSacError(
+        f"The weights of {scene.choice.name}{with_adapter} are not those that these "
+        "nuclei were drawn with. Prompts and labels are kept as they were drawn; press "
+        "Segment to draw all of them with these weights, or put the others back."
+    )
 
 
 def _embed(scene: Scene, loaded: LoadedModel, progress: Progress) -> Embedding:

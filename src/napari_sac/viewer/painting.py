@@ -186,8 +186,7 @@ def _number_anew(
     the largest label it sees, and knows neither proposals that are hidden nor nuclei
     without pixels. Return the new ids by label.
     """
-    new_id = edits.next_id(state.prompts, state.hidden)
-    new_id = max(new_id, int(after.max(initial=0)) + 1)
+    new_id = edits.next_id(state.prompts, state.hidden, labels=after)
     height, width = after.shape
     renumbered: dict[int, int] = {}
     drawn = set(np.unique(after[changed]).tolist()) - {0}

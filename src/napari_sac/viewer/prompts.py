@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from napari_sac.core.types import BoolArray, ObjectClass
+    from napari_sac.core.types import AnyArray, BoolArray, ObjectClass
 
     Rows = npt.NDArray[np.intp]
 
@@ -47,6 +47,9 @@ SIZE_OF_DIAMETER = 0.3
 """Size of a point, in nucleus diameters: easy to hit, and the nucleus stays visible."""
 
 _SMALLEST_SIZE = 3.0
+
+_MOST_IDS = 2**32
+"""Labels are uint32, and 0 is the background."""
 
 _FEW = 50
 """So many places are compared with all points one by one."""
@@ -113,9 +116,20 @@ def count_title(verb: str, count: int, thing: str = "nucleus") -> str:
     return f"{verb} {count:,} {thing if count == 1 else plurals[thing]}"
 
 
-def next_id(*tables: Prompts) -> int:
-    """Return an object id that none of the tables has."""
-    return 1 + max((int(t.object_id.max()) for t in tables if len(t)), default=0)
+def next_id(*tables: Prompts, labels: npt.NDArray[np.uint32] | None = None) -> int:
+    """Return the first of many object ids in a row that none of the tables has.
+
+    Nor have the labels, if they are given.
+    """
+    taken: list[AnyArray] = [t.object_id for t in tables]
+    if labels is not None:
+        taken.append(labels.ravel())
+    highest = max((int(ids.max(initial=0)) for ids in taken), default=0)
+    if highest < _MOST_IDS // 2:
+        return highest + 1
+    # labels of other tools may be as large as there are
+    used = np.unique(np.concatenate([np.zeros(1, np.int64), *taken]))
+    return int(used[np.argmax(np.diff(used, append=_MOST_IDS))]) + 1
 
 
 def accept(prompts: Prompts, rows: Rows) -> Prompts:
@@ -124,8 +138,8 @@ def accept(prompts: Prompts, rows: Rows) -> Prompts:
     Who added or moved a point has accepted it by that: it stays what it is, for its
     neighbours are decoded differently beside it.
     """
-    placed = np.isin(prompts.state[rows], (PromptState.ADDED, PromptState.MOVED))
-    return _with(prompts, rows[~placed], state=PromptState.ACCEPTED)
+    rows = rows[~prompts.placed[rows]]
+    return _with(prompts, rows, state=PromptState.ACCEPTED)
 
 
 def reject(prompts: Prompts, rows: Rows) -> Prompts:
@@ -190,7 +204,7 @@ def split(prompts: Prompts, ids: Collection[int], new_id: int) -> Prompts:
     """
     for object_id in sorted(ids):
         own = prompts.object_id == object_id
-        positives = np.flatnonzero(own & _usable(prompts))
+        positives = np.flatnonzero(own & prompts.usable)
         if len(positives) < 2:
             continue
         fresh = new_id + np.arange(len(positives) - 1)
@@ -252,7 +266,7 @@ def reject_nuclei(prompts: Prompts, ids: Collection[int]) -> Prompts:
 
 def usable_ids(prompts: Prompts) -> set[int]:
     """Return the nuclei that have a positive point that nobody rejected."""
-    return set(prompts.object_id[_usable(prompts)].tolist())
+    return set(prompts.object_id[prompts.usable].tolist())
 
 
 def undecided_ids(prompts: Prompts) -> set[int]:
@@ -281,7 +295,7 @@ def nearest_nucleus(
     prompts: Prompts, yx: npt.NDArray[np.float64], reach: float = np.inf
 ) -> int | None:
     """Return the nucleus with the nearest usable positive within reach (pixels)."""
-    rows = np.flatnonzero(_usable(prompts))
+    rows = np.flatnonzero(prompts.usable)
     if len(rows) == 0:
         return None
     squares = ((prompts.yx[rows] - yx) ** 2).sum(axis=1)
@@ -309,7 +323,7 @@ def attach_negatives(prompts: Prompts, rows: Rows) -> Prompts:
     Their nucleus is the one with the nearest positive point that nobody rejected.
     Where there is none they stay as they are.
     """
-    usable = _usable(prompts)
+    usable = prompts.usable
     negatives = rows[prompts.sign[rows] == NEGATIVE]
     if not usable.any() or len(negatives) == 0:
         return prompts
@@ -320,7 +334,7 @@ def attach_negatives(prompts: Prompts, rows: Rows) -> Prompts:
 
 def count_nuclei(prompts: Prompts) -> int:
     """Return how many nuclei have a positive point that nobody rejected."""
-    return len(np.unique(prompts.object_id[_usable(prompts)]))
+    return len(np.unique(prompts.object_id[prompts.usable]))
 
 
 def touched_rows(prompts: Prompts, kept: Collection[int] = ()) -> BoolArray:
@@ -399,11 +413,6 @@ def _find_nearest(
 def _geometry(prompts: Prompts) -> set[tuple[int, float, float, int]]:
     columns = (prompts.object_id, *prompts.yx.T, prompts.sign)
     return set(zip(*(c.tolist() for c in columns), strict=True))
-
-
-def _usable(prompts: Prompts) -> BoolArray:
-    positive = prompts.sign == POSITIVE
-    return np.asarray(positive & (prompts.state != PromptState.REJECTED.value))
 
 
 def _with(prompts: Prompts, rows: Rows, **columns: Any) -> Prompts:

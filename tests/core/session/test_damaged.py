@@ -18,12 +18,13 @@ from core.session import editing
 
 from napari_sac.core.errors import NapariSacError, SessionError
 from napari_sac.core.session import encoding
-from napari_sac.core.session.changes import Change, IdsChange
+from napari_sac.core.session.changes import Change, IdsChange, RowsChange
 from napari_sac.core.session.image import hash_pixels, load_pixels
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.layout import is_session
 from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.session.state import Settings
+from napari_sac.core.types import Prompts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -347,7 +348,8 @@ def test_an_image_is_known_by_its_pixels(tmp_path: Path, edited: Edited) -> None
     imsave(tmp_path / "moved.png", raw, check_contrast=False)
     digest = hash_pixels(normalise_image(raw))
     image = editing.reference(edited.state, path="/gone/moved.png", sha256=digest)
-    pixels = load_pixels(image, tmp_path / "none.tif", tmp_path)
+    pixels, place = load_pixels(image, tmp_path / "none.tif", tmp_path)
+    assert place == tmp_path / "moved.png"
     np.testing.assert_array_equal(pixels, normalise_image(raw))
     raw[0, 0] ^= 255
     imsave(tmp_path / "moved.png", raw[::-1], check_contrast=False)
@@ -376,11 +378,11 @@ def test_planes_and_channels_of_a_stack_are_found(tmp_path: Path) -> None:
         "sha256": hash_pixels(grey),
     }
     image = editing.reference(state, **values)
-    np.testing.assert_array_equal(load_pixels(image, tmp_path, tmp_path), grey)
+    np.testing.assert_array_equal(load_pixels(image, tmp_path, tmp_path)[0], grey)
     plane = normalise_image(stack[1, 2])
     values |= {"index": (1, 2), "channels": (), "sha256": hash_pixels(plane)}
     image = editing.reference(state, **values)
-    np.testing.assert_array_equal(load_pixels(image, tmp_path, tmp_path), plane)
+    np.testing.assert_array_equal(load_pixels(image, tmp_path, tmp_path)[0], plane)
     for wrong in ({"index": (9, 9)}, {"index": (1, 2, 3)}, {"channels": (8,)}):
         image = editing.reference(state, **(values | wrong))
         with pytest.raises(SessionError, match="has no"):
@@ -437,7 +439,8 @@ def test_an_image_beside_the_session_is_found_whatever_its_path_was(
     # of another system, and of a place where pathlib raises, as if it may not look
     for gone in ("C:\\data\\moved.png", f"/{'x' * 300}/moved.png"):
         image = editing.reference(edited.state, path=gone, sha256=digest)
-        pixels = load_pixels(image, tmp_path / "none.tif", tmp_path)
+        pixels, place = load_pixels(image, tmp_path / "none.tif", tmp_path)
+        assert place == tmp_path / "moved.png"
         np.testing.assert_array_equal(pixels, normalise_image(raw))
 
 
@@ -447,9 +450,23 @@ def test_a_place_where_one_may_not_look_is_no_session(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [0, -1, 2**32, 2**40])
 def test_painted_nuclei_have_possible_numbers(number: int) -> None:
-    painted = Change("x", painted=IdsChange(frozenset(), frozenset({number})))
+    none, one = frozenset[int](), frozenset({number})
+    written = encoding.to_bytes(Change("x", painted=IdsChange(one, none)))
     with pytest.raises(ValueError, match="numbers of nuclei"):
-        encoding.from_bytes(encoding.to_bytes(painted))
+        encoding.from_bytes(written)
+    # and what could not be read again is not written
+    added = RowsChange(
+        np.empty(0, np.int64),
+        Prompts.empty(),
+        np.zeros(1, np.int64),
+        Prompts.from_points([[3, 4]], object_id=number),
+    )
+    for change in (
+        Change("x", painted=IdsChange(none, one)),
+        Change("x", prompts=added),
+    ):
+        with pytest.raises(ValueError, match="numbers of nuclei"):
+            encoding.to_bytes(change)
 
 
 def test_reviewed_regions_are_of_numbers() -> None:

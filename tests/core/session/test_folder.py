@@ -7,11 +7,13 @@ import json
 import os
 import sqlite3
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from core.session import editing
 from core.session.conftest import Edited
+from filelock import FileLock
 
 from napari_sac.core.errors import OutputError, SessionError
 from napari_sac.core.session import journal as journal_module
@@ -28,7 +30,6 @@ from napari_sac.core.session.layout import JOURNAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -271,6 +272,28 @@ def test_discarding_spares_what_is_open_and_the_last_ones(
     leave(lost)
     recovery.discard(lost.journal.folder)
     assert not lost.journal.folder.exists()
+
+
+def test_on_a_drive_without_locks_there_is_a_copy_and_the_session_goes_on(
+    unsaved: Edited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, acquire = unsaved.journal.folder, FileLock.acquire
+
+    def acquire_elsewhere(lock: FileLock, **options: Any) -> Any:
+        if Path(lock.lock_file).is_relative_to(tmp_path / "share"):
+            raise OSError(errno.ENOLCK, "No locks available")
+        return acquire(lock, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", acquire_elsewhere)
+    with pytest.raises(OutputError, match="cannot lock files"):
+        save(unsaved, tmp_path / "share" / "a.sac")
+    assert unsaved.journal.folder == folder
+    unsaved.edit()
+    assert same(unsaved.journal, unsaved)
+    copy = open_session(tmp_path / "share" / "a.sac")
+    assert copy.read_only
+    assert copy.restore().history.done
+    copy.close(clean=True)
 
 
 def test_from_a_full_disk_one_can_save_to_another(

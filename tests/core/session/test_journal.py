@@ -12,6 +12,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,6 +184,28 @@ def test_a_second_opener_is_told_and_reads_only(edited: Edited) -> None:
     third = Journal.open(edited.journal.folder)
     assert not third.read_only
     third.close(clean=True)
+
+
+def test_an_image_that_is_added_while_a_session_is_read_is_no_damage(
+    edited: Edited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Journal.open(edited.journal.folder)
+    read_annotations, added = Journal._read_annotations, []
+
+    def read_then_add(journal: Journal) -> Any:
+        found = read_annotations(journal)
+        if not added:
+            state = editing.start(edited.rng)
+            added.append(edited.journal.add_annotation(editing.reference(state), state))
+            edited.history.push(added[0], editing.edit(edited.rng, state))
+            edited.journal.push(edited.history.done[-1])
+        return found
+
+    monkeypatch.setattr(Journal, "_read_annotations", read_then_add)
+    seen = reader.restore()
+    assert seen.states.keys() == {edited.number, *added}
+    assert seen.history.done[-1].annotation == added[0]
+    reader.close(clean=True)
 
 
 READ = """

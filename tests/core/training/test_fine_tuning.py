@@ -146,7 +146,7 @@ def test_a_killed_run_ends_as_one_that_was_not(
         pass
 
     def kill(event: Event) -> None:
-        # rows of steps 5 and 10 are written, the checkpoint is of step 5
+        # rows of steps 5 and 10 are written, the checkpoint is of step 9
         if isinstance(event, Stepped) and event.step == 10:
             raise Killed
 
@@ -168,6 +168,70 @@ def test_a_killed_run_ends_as_one_that_was_not(
     other = replace(job, config=replace(CONFIG, rank=3))
     with pytest.raises(OutputError, match="another config"):
         finetune(other, team, resume=True)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_checkpoint_follows_a_validation_and_a_pause(
+    job: Job, team: Team, monkeypatch: pytest.MonkeyPatch, *, paused: bool
+) -> None:
+    runs: list[Run] = []
+
+    def look_often(run: Run, evaluation: float, spent: float) -> None:
+        fit_time(run, evaluation, spent)
+        run.validate_every = 3
+        runs.append(run)
+
+    class Killed(BaseException):
+        pass
+
+    monkeypatch.setattr(fine_tuning, "fit_time", look_often)
+    wishes = iter([Request.PAUSE] * paused)
+
+    def ask() -> Request:
+        if not runs or runs[0].state.step < 4:
+            return Request.GO
+        for wish in wishes:
+            return wish
+        raise Killed
+
+    with pytest.raises(Killed):
+        finetune(job, team, ask=ask)
+    saved = torch.load(job.output / RUN / "checkpoint.pt", weights_only=True)
+    assert saved["step"] == (4 if paused else 3)
+
+
+def test_a_quick_run_goes_on_with_the_crops_it_began_with(
+    job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached: list[list[tuple[int, ...]]] = []
+
+    def note(run: Run, evaluation: float, spent: float) -> None:
+        cached.append([tuple(one.crop.image.shape) for one in run.pool.cached])
+        fit_time(run, evaluation, spent)
+
+    monkeypatch.setattr(fine_tuning, "fit_time", note)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
+    quick = replace(job, config=replace(CONFIG, quick=True, epochs=5))
+    steps: list[Event] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Stepped):
+            steps.append(event)
+
+    with pytest.raises(Cancelled):
+        finetune(
+            quick,
+            team,
+            listen=listen,
+            ask=lambda: Request.CANCEL if steps else Request.GO,
+        )
+    # now something else has the memory
+    monkeypatch.setattr(planning, "free_memory", lambda _: 100)
+    sizes = iter([1000, 1000])
+    monkeypatch.setattr(planning, "measure_memory", lambda *_: next(sizes, 10))
+    finetune(quick, team, resume=True)
+    assert cached[0]
+    assert cached[1] == cached[0]
 
 
 def test_another_run_is_not_resumed(job: Job, team: Team) -> None:

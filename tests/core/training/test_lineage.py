@@ -70,6 +70,17 @@ def test_what_was_learned_from_is_known_nucleus_by_nucleus(
     assert has_seen(mine, corrected) is Seen.YES
 
 
+def test_an_image_seen_by_another_stain_is_known(
+    adapter: Path, reviewed: ReviewedImage
+) -> None:
+    write_learned(adapter, [replace(reviewed, group="/slides/field.tif")], Learned())
+    assert "/slides" not in (adapter / LEARNED_FILE).read_text()
+    mine = find_adapter("mine")
+    stained = replace(reviewed, name="stained", image=255 - reviewed.image)
+    assert has_seen(mine, stained) is Seen.NO
+    assert has_seen(mine, replace(stained, group="/slides/field.tif")) is Seen.YES
+
+
 def test_a_child_knows_what_its_parent_has_learned_from(
     adapter: Path, reviewed: ReviewedImage, home: Path
 ) -> None:

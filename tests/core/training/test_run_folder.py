@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
 import os
 import zipfile
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from filelock import FileLock
 
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.errors import OutputError, TrainingDataError
+from napari_sac.core.models.adapter import CONFIG_FILE, LEARNED_FILE, WEIGHT_NAMES
 from napari_sac.core.training import reviewed_file
 from napari_sac.core.training.events import Wish
 from napari_sac.core.training.run_folder import (
@@ -253,6 +255,24 @@ def test_tables_are_read_while_they_are_written(folder: Path) -> None:
     assert read_validation(folder) == {}
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOLCK, "No locks available"),
+        NotImplementedError("FileSystem does not appear to support flock"),
+    ],
+)
+def test_where_nothing_can_be_locked_nothing_is_trained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with pytest.raises(OutputError, match="another drive"), hold(folder):
+        pass
+
+
 def test_only_its_process_runs_a_run(folder: Path) -> None:
     assert not is_running(folder)
     # a lock of its own, as another process has
@@ -318,6 +338,18 @@ def test_the_command_names_the_folder(folder: Path) -> None:
 def test_a_removed_run_leaves_nothing(folder: Path) -> None:
     ask_for(folder, Wish.CANCEL)
     (folder / "report.html").write_text("half")
+    remove_run(folder)
+    assert not folder.exists()
+
+
+def test_half_an_adapter_goes_with_its_run_and_one_of_others_stays(
+    folder: Path,
+) -> None:
+    (folder / CONFIG_FILE).write_text("{}")
+    remove_run(folder)
+    assert [p.name for p in folder.iterdir()] == [CONFIG_FILE]
+    for name in (LEARNED_FILE, WEIGHT_NAMES[0]):
+        (folder / name).write_text("{}")
     remove_run(folder)
     assert not folder.exists()
 

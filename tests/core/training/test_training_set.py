@@ -19,6 +19,7 @@ from napari_sac.core.training.sampling import PointKind, draw_crops, draw_prompt
 from napari_sac.core.training.training_set import (
     ReviewedImage,
     crop_to_known,
+    digest,
     learned_nuclei,
     middles_of,
     pixels_sha256,
@@ -369,6 +370,32 @@ def test_one_image_seen_in_two_ways_is_in_one_part(tmp_path: Path) -> None:
     assert data.kind == "images"
     assert len(data.held_out) == 2
     assert len({one.group for one in data.held_out}) == 1
+
+
+def test_one_image_seen_in_another_way_is_neither_proof_nor_original(
+    reviewed: tuple[ReviewedImage, ...],
+) -> None:
+    first, second = (replace(one, group=f"{one.name}.png") for one in reviewed[:2])
+    stained = replace(first, name="stained", image=255 - first.image)
+    with pytest.raises(TrainingDataError, match=r"1 of the 2 .* stained for one"):
+        with_folder([first], [second, stained])
+    assert without_known([stained, second], [first]) == (second,)
+    larger = np.pad(stained.image, ((0, 1), (0, 0), (0, 0)))
+    other = review_image(
+        "other", larger, np.pad(stained.labels, ((0, 1), (0, 0))), group=first.group
+    )
+    assert without_known([other], [first]) == (other,), "of another size"
+
+
+def test_what_is_said_by_points_is_part_of_the_hash(
+    reviewed: tuple[ReviewedImage, ...],
+) -> None:
+    one = reviewed[0]
+    rejected = replace(one, rejected=np.array([[3.0, 4.0]]))
+    negative = replace(one, negatives=np.array([[3.0, 4.0, 1.0]]))
+    moved = replace(one, negatives=np.array([[3.0, 5.0, 1.0]]))
+    hashes = {digest([given]) for given in (one, rejected, negative, moved)}
+    assert len(hashes) == 4
 
 
 def test_what_is_known_already_is_no_original(

@@ -11,6 +11,7 @@ from scipy import ndimage
 from napari_sac.core.types import (
     POSITIVE,
     BoolArray,
+    IntArray,
     ObjectMask,
     Prompts,
     PromptState,
@@ -26,9 +27,6 @@ _HOLE_LOGIT = 1e-6
 _COVERED_WEIGHT = 0.8
 """How much the covered part of a mask counts beside IoU: a little of a nucleus that
 looks out from under a better mask does not save it."""
-
-_PLACED = (PromptState.ADDED, PromptState.MOVED)
-_DECIDED = (PromptState.ACCEPTED, *_PLACED)
 
 
 def assemble_labels(
@@ -96,8 +94,14 @@ def assemble_labels(
 
 def decided_objects(prompts: Prompts) -> set[int]:
     """Return the ids of nuclei that a person accepted, added or moved."""
-    rows = np.isin(prompts.state, [state.value for state in _DECIDED])
+    rows = prompts.placed | (prompts.state == PromptState.ACCEPTED.value)
     return set(prompts.object_id[rows].tolist())
+
+
+def rejected_objects(prompts: Prompts) -> IntArray:
+    """Return the ids of nuclei whose positives were all rejected."""
+    rejected = prompts.rejected & (prompts.sign == POSITIVE)
+    return np.setdiff1d(prompts.object_id[rejected], prompts.object_id[prompts.usable])
 
 
 def placed_objects(prompts: Prompts) -> set[int]:
@@ -128,8 +132,7 @@ def protected_objects(prompts: Prompts, labels: npt.NDArray[np.uint32]) -> set[i
 
 def placed_positives(prompts: Prompts) -> Prompts:
     """Return the positives that a person added or moved."""
-    rows = np.isin(prompts.state, [state.value for state in _PLACED])
-    return prompts.select(rows & (prompts.sign == POSITIVE))
+    return prompts.select(prompts.placed & (prompts.sign == POSITIVE))
 
 
 def objects_at(prompts: Prompts, labels: npt.NDArray[np.uint32]) -> set[int]:
@@ -220,8 +223,7 @@ def _distances(
     prompts: Prompts, object_id: int, pixels: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
     """Return how far (N,) each pixel (N, 2) is from a positive of a nucleus."""
-    usable = prompts.state != PromptState.REJECTED.value
-    own = (prompts.object_id == object_id) & (prompts.sign == POSITIVE) & usable
+    own = prompts.usable & (prompts.object_id == object_id)
     offsets = pixels[:, None] - prompts.yx[own]
     return np.asarray(np.sqrt((offsets**2).sum(axis=2)).min(axis=1))
 

@@ -234,7 +234,7 @@ def _rank(
 
 def active_prompts(prompts: Prompts) -> Prompts:
     """Return the prompts that nobody rejected."""
-    return prompts.select(prompts.state != PromptState.REJECTED.value)
+    return prompts.select(~prompts.rejected)
 
 
 def decode_prompts(

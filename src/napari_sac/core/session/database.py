@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -26,6 +27,7 @@ TABLES = {
     "annotation INTEGER, time REAL, change BLOB)",
 }
 _LOCK_SECONDS = 5
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 WRONG_VALUES = (ValueError, TypeError, LookupError, OverflowError, MemoryError)
 
 BUSY = "This session is open in another viewer, so it was opened read-only."
@@ -39,8 +41,14 @@ def take_lock(folder: Path) -> tuple[FileLock | None, str | None]:
         lock.acquire(timeout=0)
     except Timeout:
         return None, BUSY
-    except OSError:
-        return None, forbidden
+    except (OSError, NotImplementedError) as error:
+        # a network drive, where nobody could tell who else writes there
+        may_not = isinstance(error, OSError) and error.errno in _FORBIDDEN
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        return None, forbidden if may_not else (
+            f"{folder} is on a drive that cannot lock files ({reason}), so it was "
+            "opened read-only."
+        )
     if all(os.access(place, os.W_OK) for place in (folder, folder / JOURNAL)):
         return lock, None
     lock.release()

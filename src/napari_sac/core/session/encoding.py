@@ -58,7 +58,7 @@ def to_bytes(change: Change) -> bytes:
     Raises
     ------
     ValueError
-        If it is larger than ``MAX_BYTES``.
+        If it is larger than ``MAX_BYTES``, or could not be read again.
     """
     header: dict[str, Any] = {"title": change.title[:_MAX_TITLE]}
     arrays: dict[str, AnyArray] = {}
@@ -67,6 +67,7 @@ def to_bytes(change: Change) -> bytes:
         if rows is not None:
             arrays[f"{name}.removed"] = rows.removed
             arrays[f"{name}.inserted"] = rows.inserted
+            _check_ids(rows.after.object_id)
             _put_prompts(arrays, f"{name}.before", rows.before)
             _put_prompts(arrays, f"{name}.after", rows.after)
     if change.pixels is not None:
@@ -78,6 +79,7 @@ def to_bytes(change: Change) -> bytes:
     if change.painted is not None:
         arrays["painted.removed"] = _ids(change.painted.removed)
         arrays["painted.added"] = _ids(change.painted.added)
+        _check_ids(arrays["painted.added"])
     if change.reviewed is not None:
         _put_polygons(arrays, "reviewed.before", change.reviewed[0])
         _put_polygons(arrays, "reviewed.after", change.reviewed[1])
@@ -233,9 +235,9 @@ def _take_prompts(arrays: Mapping[str, AnyArray], name: str) -> Prompts:
         _take(arrays, f"{name}.{column}", kind)
         for column, kind in _PROMPT_COLUMNS.items()
     )
+    _check_ids(ids)
     if len(ids) and (
-        not 1 <= ids.min() <= ids.max() <= _MAX_ID
-        or not np.isfinite(yx).all()
+        not np.isfinite(yx).all()
         or not ((score >= 0) & (score <= 1)).all()
         or not np.isin(sign, (NEGATIVE, POSITIVE)).all()
         or codes.max() >= len(PromptState)
@@ -250,9 +252,13 @@ def _ids(ids: frozenset[int]) -> AnyArray:
 
 def _take_ids(arrays: Mapping[str, AnyArray], name: str) -> frozenset[int]:
     ids = _take(arrays, name, "<i8")
+    _check_ids(ids)
+    return frozenset(ids.tolist())
+
+
+def _check_ids(ids: AnyArray) -> None:
     if len(ids) and not 1 <= ids.min() <= ids.max() <= _MAX_ID:
         raise ValueError("impossible numbers of nuclei")
-    return frozenset(ids.tolist())
 
 
 def _put_classes(

@@ -69,7 +69,8 @@ def save_as(
     Raises
     ------
     OutputError
-        If it cannot be written, or something else has that name.
+        If it cannot be written, something else has that name, or the work cannot go on
+        there: then it has a copy.
     SessionError
         If a session of that name is open elsewhere. In either case ``journal`` goes on.
     """
@@ -85,6 +86,13 @@ def save_as(
         if here:
             return journal
     saved = copy_session(journal, target)
+    if saved.read_only:
+        saved.close(clean=True)
+        raise OutputError(
+            f"The session was copied to {target}, but the work cannot go on there: "
+            f"{saved.read_only_reason} It goes on where it was; save it on another "
+            "drive too."
+        )
     let_go(journal)
     return saved
 

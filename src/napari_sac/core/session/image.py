@@ -146,8 +146,8 @@ def hash_pixels(pixels: npt.NDArray[np.uint8]) -> str:
 
 def load_pixels(
     reference: ImageReference, kept: Path, beside: Path
-) -> npt.NDArray[np.uint8]:
-    """Return the pixels that a reference is about.
+) -> tuple[npt.NDArray[np.uint8], Path]:
+    """Return the pixels that a reference is about, and where they were.
 
     Parameters
     ----------
@@ -159,7 +159,8 @@ def load_pixels(
 
     Returns
     -------
-    (H, W, 3) uint8
+    (H, W, 3) uint8, and Path
+        The file that they were read from.
 
     Raises
     ------
@@ -185,7 +186,7 @@ def load_pixels(
             continue
         fits = pixels.dtype == np.uint8 and pixels.shape == (*reference.shape, 3)
         if fits and hash_pixels(pixels) == reference.sha256:
-            return pixels
+            return pixels, place
         reasons.append(f"{place} holds other pixels than the session is about.")
     why = " ".join(reasons) or f"It is not at {reference.path or kept}."
     raise SessionError(

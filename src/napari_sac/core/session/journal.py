@@ -475,8 +475,25 @@ class Journal:
         SessionError
             As :func:`~napari_sac.core.session.image.load_pixels`.
         """
+        return self.find_image(number, image)[0]
+
+    def find_image(
+        self, number: int, image: ImageReference
+    ) -> tuple[npt.NDArray[np.uint8], ImageReference]:
+        """Return the pixels (H, W, 3) of an annotation, and how to find them again.
+
+        The reference is another one where the file was found beside the session.
+
+        Raises
+        ------
+        SessionError
+            As :meth:`read_image`.
+        """
         kept = image_path(self._folder, number)
-        return load_pixels(image, kept, self._folder.parent)
+        pixels, place = load_pixels(image, kept, self._folder.parent)
+        if not image.kept and place != Path(image.path or ""):
+            image = replace(image, path=str(place))
+        return pixels, image
 
     def copy_to(self, folder: Path) -> None:
         """Write a copy of the session into an empty folder.
@@ -749,15 +766,15 @@ class Journal:
     def _read_all(self) -> _Read:
         """Return all that is on disk, though another process may write meanwhile."""
         while True:
-            compacted = self._compacted()
+            version = self._version()
             try:
                 read = self._read_once()
             except (sqlite3.Error, SessionError, *WRONG_VALUES):
-                # lines may have gone between two looks at them
-                if self._compacted() == compacted:
+                # lines may have gone between two looks at them, or be of a new image
+                if self._version() == version:
                     raise
             else:
-                if self._compacted() == compacted:
+                if self._version() == version:
                     return read
 
     def _read_once(self) -> _Read:
@@ -770,10 +787,14 @@ class Journal:
         owners = {line.step: line.annotation for line in lines}
         return _Read(images, states, done, undone, owners, changes)
 
-    def _compacted(self) -> str | None:
-        query = "SELECT value FROM facts WHERE name = ?"
-        found = self._connection.execute(query, (_COMPACTED,)).fetchone()
-        return None if found is None else found[0]
+    def _version(self) -> tuple[str | None, int | None]:
+        """Return what differs once the log was made shorter, or an image was added."""
+        query = (
+            "SELECT (SELECT value FROM facts WHERE name = ?), "
+            "(SELECT max(number) FROM annotations)"
+        )
+        compacted, images = self._connection.execute(query, (_COMPACTED,)).fetchone()
+        return compacted, images
 
     def _read_annotations(
         self,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from napari_sac.core.training.run import Job, Run
 
 CHECKPOINT_SECONDS = 20.0
-"""A checkpoint is written after each validation, and at least so often."""
+"""A checkpoint is written after each validation, for a pause, and at least so often."""
 
 
 def finished_report(job: Job, resume: bool) -> dict[str, Any] | None:
@@ -138,10 +138,24 @@ def save_checkpoint(run: Run) -> None:
                 "validate_every": run.validate_every,
                 "plan": list(asdict(run.plan).values()),
                 "notes": run.notes,
+                "row": run.row,
             },
             file,
         )
     run.saved_at = time.monotonic()
+
+
+def take_up_plan(run: Run) -> None:
+    """Compute steps as until the checkpoint, if there is one, whatever fits now."""
+    file = run.folder / CHECKPOINT
+    if not file.exists():
+        return
+    # its weights, which may be gigabytes, are left unread
+    saved = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
+    crop, at_once, checkpointing, blocks = saved["plan"]
+    plan = Plan(crop, min(at_once, run.plan.at_once), bool(checkpointing), blocks)
+    run.plan = plan
+    learn_in_last(run, plan.blocks)
 
 
 def take_up(run: Run) -> None:
@@ -152,10 +166,6 @@ def take_up(run: Run) -> None:
     if not file.exists():
         return
     saved = torch.load(file, weights_only=True, map_location=run.state.device)
-    crop, at_once, checkpointing, blocks = saved["plan"]
-    plan = Plan(crop, min(at_once, run.plan.at_once), bool(checkpointing), blocks)
-    run.plan = plan
-    learn_in_last(run, plan.blocks)
     tracked = adapter_parameters(run)
     with torch.no_grad():
         for name, tensor in saved["weights"].items():
@@ -167,6 +177,8 @@ def take_up(run: Run) -> None:
     run.best, run.best_score = saved["best"], saved["best_score"]
     run.best_step = saved["best_step"]
     run.notes = list(dict.fromkeys([*saved["notes"], *run.notes]))
+    # a run that an older version began has none
+    run.row = saved.get("row", [])
     run.validate_every = saved["validate_every"]
     run.rates = rates_of(run, saved["steps"])
     run.train_seconds += state.seconds

@@ -174,6 +174,7 @@ def _prepare(
     evaluation = predict_before(run) if team.leads else 0.0
     run.pool = make_pool(run)
     fit_memory(run)
+    checkpoint.take_up_plan(run)
     if job.config.quick:
         # a larger input shows more of the image at once
         count = max(6, QUICK_CROPS * 256**2 // max(256, run.plan.crop) ** 2)
@@ -231,6 +232,9 @@ def _train(run: Run) -> bool:
     last, stopped = time.monotonic(), False
     while state.step < steps:
         wish = run.ask()
+        if wish is Wish.PAUSE:
+            # a pause may be long, and end with the computer
+            checkpoint.save_checkpoint(run)
         while wish is Wish.PAUSE:
             time.sleep(0.1)
             wish, last = run.ask(), time.monotonic()
@@ -246,12 +250,11 @@ def _train(run: Run) -> bool:
         state.seconds, last = state.seconds + now - last, now
         if state.step % LOG_EVERY == 0:
             log(run)
-        if state.step % run.validate_every == 0 or state.step == steps:
+        due = state.step % run.validate_every == 0 or state.step == steps
+        if due:
             validate(run)
-        if state.step % LOG_EVERY == 0 and run.team.leads:
-            late = time.monotonic() - run.saved_at > checkpoint.CHECKPOINT_SECONDS
-            if late or state.step % run.validate_every == 0:
-                checkpoint.save_checkpoint(run)
+        if due or time.monotonic() - run.saved_at > checkpoint.CHECKPOINT_SECONDS:
+            checkpoint.save_checkpoint(run)
     looked_at = state.step == steps or state.step % run.validate_every == 0
     if run.best_step < state.step and not looked_at:
         validate(run)

@@ -27,7 +27,8 @@ _FORMAT = 1
 _LARGEST = 64 << 20
 
 NucleiByImage = Mapping[str, npt.NDArray[np.int64]]
-"""A pixel (N, 2), (y, x), of each of some nuclei, by the hash of its image's pixels."""
+"""A pixel (N, 2), (y, x), of each of some nuclei, by what their image is known by, as
+:func:`~napari_sac.core.training.training_set.image_keys` returns it."""
 
 
 class Seen(StrEnum):
@@ -45,9 +46,9 @@ class Learned:
     Parameters
     ----------
     nuclei : dict of str to (N, 2) int64
-        The innermost pixel (y, x) of each, by the hash of its image's pixels.
+        The innermost pixel (y, x) of each, by each key of its image.
     names : dict of str to str
-        Of the images, by the same hash.
+        Of the images, by the same keys.
     """
 
     nuclei: NucleiByImage = field(default_factory=dict)
@@ -106,14 +107,15 @@ def write_learned(
         If it cannot be written.
     """
     # imported late: it takes long, which opening a dock need not
-    from napari_sac.core.training.training_set import middles_of, pixels_sha256
+    from napari_sac.core.training.training_set import image_keys, middles_of
 
     nuclei, names = dict(before.nuclei), dict(before.names)
     for one in images:
-        key = pixels_sha256(one)
-        known = nuclei.get(key, np.empty((0, 2), np.int64))
-        nuclei[key] = np.unique(np.concatenate([known, middles_of(one.labels)]), axis=0)
-        names[key] = one.name
+        middles = middles_of(one.labels)
+        for key in image_keys(one):
+            known = nuclei.get(key, np.empty((0, 2), np.int64))
+            nuclei[key] = np.unique(np.concatenate([known, middles]), axis=0)
+            names[key] = one.name
     values = [
         {"name": names[key], "sha256": key, "nuclei": pixels.tolist()}
         for key, pixels in nuclei.items()

@@ -25,7 +25,12 @@ from filelock import FileLock, Timeout
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.errors import OutputError, TrainingDataError
 from napari_sac.core.io import atomic_path
-from napari_sac.core.models.adapter import INFO_FILE
+from napari_sac.core.models.adapter import (
+    CONFIG_FILE,
+    INFO_FILE,
+    LEARNED_FILE,
+    WEIGHT_NAMES,
+)
 from napari_sac.core.training.events import Wish
 from napari_sac.core.training.reviewed_file import (
     check_amount,
@@ -334,7 +339,7 @@ def hold(folder: Path) -> Iterator[None]:
     Raises
     ------
     OutputError
-        If there is no run, or another process is that.
+        If there is no run, another process is that, or nobody could tell.
     """
     if not (folder / RUN).is_dir():
         raise OutputError(f"There is no run in {folder}. Nothing was changed.")
@@ -346,6 +351,12 @@ def hold(folder: Path) -> Iterator[None]:
         raise OutputError(
             f"The run in {folder} is going on in another process already. Nothing was "
             "changed."
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise OutputError(
+            f"{folder} cannot be locked ({reason}), so two programs could write there "
+            "at once. Nothing was trained; choose a folder on another drive."
         ) from error
     try:
         yield
@@ -489,7 +500,11 @@ def remove_run(folder: Path) -> None:
     """
     shutil.rmtree(folder / RUN, ignore_errors=True)
     if not (folder / INFO_FILE).exists():
-        for name in (REPORT, REPORT_PAGE):
+        names = [REPORT, REPORT_PAGE]
+        if (folder / LEARNED_FILE).exists():
+            # of an adapter that was not written to its end, which begins with this
+            names += [CONFIG_FILE, *WEIGHT_NAMES, LEARNED_FILE]
+        for name in names:
             with suppress(OSError):
                 (folder / name).unlink()
     with suppress(OSError):

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from napari_sac.core.errors import SessionError, TrainingDataError
 from napari_sac.core.inference.instances import decided_objects
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.training.training_set import review_image
-from napari_sac.core.types import PromptState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +50,7 @@ def read_reviewed_session(folder: str | Path) -> tuple[ReviewedImage, ...]:
                     "it in instance mode and save it. Nothing was changed."
                 )
             try:
-                pixels = journal.read_image(number, image)
+                pixels, image = journal.find_image(number, image)
             except SessionError as error:
                 raise TrainingDataError(
                     f"{error} Nothing was changed. Without it, nothing can be learned "
@@ -84,5 +81,5 @@ def read_reviewed_session(folder: str | Path) -> tuple[ReviewedImage, ...]:
 def _was_reviewed(state: AnnotationState) -> bool:
     """Return whether a person said anything about the image."""
     prompts = state.prompts
-    rejected = prompts.state == PromptState.REJECTED.value
-    return bool(state.reviewed or decided_objects(prompts) or np.any(rejected))
+    rejected = prompts.rejected.any()
+    return bool(state.reviewed or decided_objects(prompts) or rejected)

@@ -27,7 +27,7 @@ from napari_sac.core.datasets.pairs import (
     pair_by_stem,
 )
 from napari_sac.core.errors import LabelFormatError, TrainingDataError
-from napari_sac.core.inference.instances import decided_objects
+from napari_sac.core.inference.instances import decided_objects, rejected_objects
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
 from napari_sac.core.names import PROMPTS_FILES
 from napari_sac.core.polygons import mask_of, mostly_inside
@@ -40,11 +40,11 @@ from napari_sac.core.training.targets import (
 from napari_sac.core.types import (
     NEGATIVE,
     POSITIVE,
+    AnyArray,
     BoolArray,
     FloatArray,
     IntArray,
     Prompts,
-    PromptState,
 )
 
 if TYPE_CHECKING:
@@ -145,10 +145,13 @@ class TrainingSet:
 
 
 def digest(images: Sequence[ReviewedImage]) -> str:
-    """Return a hash of images, of their labels and of what is known of them."""
+    """Return a hash of images, of their labels and points, and of what is known."""
     sha256 = hashlib.sha256()
     for one in images:
-        for array in (one.image, one.labels, one.known):
+        # runs without points keep the hash that they were begun with
+        points = [given for given in (one.rejected, one.negatives) if len(given)]
+        arrays: list[AnyArray] = [one.image, one.labels, one.known, *points]
+        for array in arrays:
             sha256.update(f"{array.shape}".encode())
             sha256.update(np.ascontiguousarray(array).data)
     return sha256.hexdigest()
@@ -202,7 +205,7 @@ def review_image(
         raise ValueError(f"{name}: image {image.shape}, labels {shape}")
     if prompts is not None:
         # a mask that waits to be taken away
-        labels = np.where(np.isin(labels, _rejected_objects(prompts)), 0, labels)
+        labels = np.where(np.isin(labels, rejected_objects(prompts)), 0, labels)
     dense, ids = _consecutive(labels)
     inside = mask_of(regions, shape)
     if known is not None:
@@ -226,14 +229,6 @@ def review_image(
     return result if prompts is None else _with_points(result, dense, ids, prompts)
 
 
-def _rejected_objects(prompts: Prompts) -> IntArray:
-    """Return the ids of nuclei whose positives were all rejected."""
-    positive = prompts.sign == POSITIVE
-    rejected = prompts.state == PromptState.REJECTED.value
-    kept = prompts.object_id[positive & ~rejected]
-    return np.setdiff1d(prompts.object_id[positive & rejected], kept)
-
-
 def _around_unmasked(
     dense: npt.NDArray[np.int32], ids: IntArray, prompts: Prompts
 ) -> BoolArray:
@@ -241,7 +236,7 @@ def _around_unmasked(
 
     Where and how large they are is not known, only that they are no background.
     """
-    wanted = (prompts.sign == 1) & (prompts.state != PromptState.REJECTED.value)
+    wanted = prompts.usable
     radius = typical_diameter(dense)
     if radius is None:
         # nothing was segmented yet: nothing tells how far a nucleus reaches
@@ -291,8 +286,7 @@ def _with_points(
     radius = RING * (typical_diameter(dense) or 0.0)
     known = one.known.copy()
     rejected = []
-    is_rejected = (prompts.state == PromptState.REJECTED.value) & (prompts.sign == 1)
-    for y, x in prompts.yx[is_rejected]:
+    for y, x in prompts.yx[prompts.rejected & (prompts.sign == POSITIVE)]:
         pixel = _pixel((y, x), dense.shape)
         # one that was rejected inside a nucleus was a duplicate, not background
         if pixel is None or dense[pixel]:
@@ -301,9 +295,7 @@ def _with_points(
         known[around] |= dense[around] == 0
         rejected.append((y, x))
     negatives = []
-    rows = (prompts.sign == NEGATIVE) & np.isin(
-        prompts.state, [PromptState.ADDED.value, PromptState.MOVED.value]
-    )
+    rows = (prompts.sign == NEGATIVE) & prompts.placed
     first = {int(k): i + 1 for i, k in enumerate(ids)}
     for (y, x), k in zip(prompts.yx[rows], prompts.object_id[rows], strict=True):
         pixels = dense == first.get(int(k), -1)
@@ -492,8 +484,8 @@ def with_folder(
             "The images to validate on have no nucleus. Give others, or none: then a "
             "part of the training images is set aside. Nothing was changed."
         )
-    pixels = {pixels_sha256(one) for one in images}
-    both = [one.name for one in held_out if pixels_sha256(one) in pixels]
+    keys = _keys_of_all(images)
+    both = [one.name for one in held_out if not keys.isdisjoint(image_keys(one))]
     if both:
         raise TrainingDataError(
             f"{len(both)} of the {len(held_out)} images to validate on are among those "
@@ -509,6 +501,8 @@ def without_known(
 ) -> tuple[ReviewedImage, ...]:
     """Return the images that are not among others: what is set aside stays unseen.
 
+    One that is seen by another channel or stain is the same.
+
     Parameters
     ----------
     original : sequence of ReviewedImage
@@ -516,8 +510,8 @@ def without_known(
     known : sequence of ReviewedImage
         Whole images that are learned from or compared on.
     """
-    pixels = {pixels_sha256(one) for one in known}
-    return tuple(one for one in original if pixels_sha256(one) not in pixels)
+    keys = _keys_of_all(known)
+    return tuple(one for one in original if keys.isdisjoint(image_keys(one)))
 
 
 def _merged(images: Sequence[ReviewedImage]) -> tuple[ReviewedImage, ...]:
@@ -536,6 +530,23 @@ def pixels_sha256(one: ReviewedImage) -> str:
     return sha256.hexdigest()
 
 
+def image_keys(one: ReviewedImage) -> tuple[str, ...]:
+    """Return what an image is known by: hashes of its pixels, and of its group.
+
+    Those of a group are of one shape, seen by other channels or stains, or neighbours.
+    """
+    pixels = pixels_sha256(one)
+    if not one.group:
+        return (pixels,)
+    place = f"{one.group}\n{one.labels.shape}"
+    # no path: adapters are handed on
+    return pixels, hashlib.sha256(place.encode(errors="surrogatepass")).hexdigest()
+
+
+def _keys_of_all(images: Sequence[ReviewedImage]) -> set[str]:
+    return set(itertools.chain.from_iterable(map(image_keys, images)))
+
+
 def middles_of(labels: IntArray) -> npt.NDArray[np.int64]:
     """Return the innermost pixel (N, 2), (y, x), of each nucleus."""
     numbers = np.unique(labels[labels > 0])
@@ -548,12 +559,13 @@ def learned_nuclei(one: ReviewedImage, learned: NucleiByImage) -> IntArray:
 
     Its outline may have been corrected since.
     """
-    pixels = learned.get(pixels_sha256(one)) if learned else None
-    if pixels is None:
+    found = [learned[key] for key in image_keys(one) if key in learned]
+    if not found:
         return np.empty(0, np.int64)
+    pixels = np.concatenate(found)
     inside = ((pixels >= 0) & (pixels < one.labels.shape)).all(1)
-    found = np.unique(one.labels[tuple(pixels[inside].T)])
-    return found[found > 0].astype(np.int64)
+    labels = np.unique(one.labels[tuple(pixels[inside].T)])
+    return labels[labels > 0].astype(np.int64)
 
 
 def _both(first: ReviewedImage, second: ReviewedImage) -> ReviewedImage:
