@@ -185,11 +185,11 @@ def test_a_checkpoint_follows_a_validation_and_a_pause(
         pass
 
     monkeypatch.setattr(fine_tuning, "fit_time", look_often)
-    wishes = iter([Request.PAUSE] * paused)
+    wishes = iter([Wish.PAUSE] * paused)
 
-    def ask() -> Request:
+    def ask() -> Wish:
         if not runs or runs[0].state.step < 4:
-            return Request.GO
+            return Wish.GO
         for wish in wishes:
             return wish
         raise Killed
@@ -223,7 +223,7 @@ def test_a_quick_run_goes_on_with_the_crops_it_began_with(
             quick,
             team,
             listen=listen,
-            ask=lambda: Request.CANCEL if steps else Request.GO,
+            ask=lambda: Wish.CANCEL if steps else Wish.GO,
         )
     # now something else has the memory
     monkeypatch.setattr(planning, "free_memory", lambda _: 100)
