@@ -15,7 +15,12 @@ from napari.utils.interactions import (
     mouse_release_callbacks,
 )
 
-from napari_sac.viewer.regions import NO_AREA, REVIEWED_HINT, TOOLS_HINT
+from napari_sac.viewer.regions import (
+    NO_AREA,
+    REVIEWED_HINT,
+    TOOLS_HINT,
+    labels_inside,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,6 +230,22 @@ def test_a_region_accepts_what_lies_mostly_in_it_as_one_step(
     layer.remove([0])
     assert bench.session.undo_title == "unmark 1 region"
     assert (annotation.prompts.state == "accepted").sum() == len(inside)
+
+
+def test_labels_in_regions_are_those_with_most_of_their_pixels_there() -> None:
+    labels = np.zeros((200, 300), np.uint32)
+    labels[50:60, 50:60] = 7
+    # half of it lies in the region, and more than half
+    labels[70:80, 95:105] = 2**31
+    labels[85:95, 94:104] = 3
+    labels[150:160, 250:260] = 5
+    region = np.array([[40, 40], [40, 99.5], [100, 99.5], [100, 40]])
+    second = np.array([[145, 245], [145, 320], [320, 320], [320, 245]], float)
+    assert labels_inside(labels, [region], 20) == {7, 3}
+    assert labels_inside(labels, [region, second], 20) == {7, 3, 5}
+    # nothing far away is looked at
+    assert labels_inside(labels, [region], 0) == {7, 3, 2**31}
+    assert labels_inside(labels, [region + 1000], 20) == set()
 
 
 def test_before_there_are_masks_the_points_tell_what_a_region_holds(

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.io import atomic_path
-from napari_sac.core.polygons import pixels_inside
+from napari_sac.core.polygons import mask_inside
 from napari_sac.core.types import (
     POSITIVE,
     IntArray,
@@ -503,19 +503,11 @@ def _fill(
 ) -> None:
     """Write the pixels whose middle lies inside the exterior and in no hole."""
     # a ring counts from the corner of the first pixel
-    rows, columns = pixels_inside(exterior - 0.5, labels.shape)
-    if len(rows) == 0:
-        return
-    keep = np.ones(len(rows), bool)
-    if holes:
-        corner = (rows.min(), columns.min())
-        window = np.zeros(
-            (rows.max() - corner[0] + 1, columns.max() - corner[1] + 1), bool
-        )
-        for hole in holes:
-            window[pixels_inside(hole - corner - 0.5, window.shape)] = True
-        keep = ~window[rows - corner[0], columns - corner[1]]
-    labels[rows[keep], columns[keep]] = object_id
+    (y, x), mask = mask_inside(exterior - 0.5, labels.shape)
+    for hole in holes:
+        (top, left), gap = mask_inside(hole - 0.5 - (y, x), mask.shape)
+        mask[top : top + gap.shape[0], left : left + gap.shape[1]][gap] = False
+    labels[y : y + mask.shape[0], x : x + mask.shape[1]][mask] = object_id
 
 
 def _features(file: Path) -> list[Any]:

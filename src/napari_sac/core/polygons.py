@@ -17,15 +17,14 @@ _FEW_CROSSINGS = 1 << 20
 """So many take no time, however small the image."""
 
 
-def pixels_inside(
+def mask_inside(
     ring: FloatArray, shape: tuple[int, ...]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return rows and columns of the pixels whose middle lies in a polygon.
+) -> tuple[tuple[int, int], BoolArray]:
+    """Return which pixels have their middle in a polygon, by the even-odd rule.
 
-    By the even-odd rule, row by row between the crossings with its edges: in time and
-    memory with its area and with the rows that its edges cross, not with corners times
-    area as ``skimage.draw.polygon``, which for the outline of a whole tissue takes
-    minutes.
+    Row by row between the crossings with its edges: in time with the pixels around it
+    and with the rows that its edges cross, not with corners times area as
+    ``skimage.draw.polygon``, which for the outline of a whole tissue takes minutes.
 
     Parameters
     ----------
@@ -36,7 +35,10 @@ def pixels_inside(
 
     Returns
     -------
-    rows, columns : (P,) int64
+    (y, x) : tuple of int
+        Where the mask begins.
+    mask : (h, w) bool
+        No larger than the polygon needs; (0, 0) where it has no pixel.
 
     Raises
     ------
@@ -44,33 +46,24 @@ def pixels_inside(
         If it crosses rows more often than any outline along the edges of pixels: so
         many crossings are of no outline, and fill the memory.
     """
-    if len(ring) < 3:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    corners = np.asarray(ring, np.float64)
-    y, x = corners.T
-    next_y, next_x = np.roll(corners, -1, axis=0).T
-    # an edge crosses the rows from its upper end on, without the lower one
-    first = np.clip(np.ceil(np.minimum(y, next_y)), 0, shape[0]).astype(np.int64)
-    last = np.clip(np.ceil(np.maximum(y, next_y)), 0, shape[0]).astype(np.int64)
-    crossings = int((last - first).sum())
-    if crossings > max(_FEW_CROSSINGS, shape[0] * (shape[1] + 1)):
-        raise ValueError(f"an outline that crosses rows of pixels {crossings:,} times")
-    edge, row = _expand(first, last)
-    part = (row - y[edge]) / (next_y - y)[edge]
-    crossing = x[edge] + part * (next_x - x)[edge]
-    order = np.lexsort((crossing, row))
-    # a closed line crosses a row as often to the right as to the left
-    row, crossing = row[order][::2], crossing[order]
-    ends = np.clip(np.ceil(crossing), 0, shape[1]).astype(np.int64)
-    span, columns = _expand(ends[::2], ends[1::2])
-    return row[span], columns
+    row, column = _crossings(ring, shape)
+    if len(row) == 0:
+        return (0, 0), np.zeros((0, 0), bool)
+    y, x = int(row.min()), int(column.min())
+    mask = np.zeros((row.max() - y + 1, column.max() - x + 1), bool)
+    np.logical_xor.at(mask, (row - y, column - x), True)
+    # a pixel is inside if the line crosses its row an odd number of times to the left
+    np.logical_xor.accumulate(mask, axis=1, out=mask)
+    # behind the last crossing nothing is
+    return (y, x), mask[:, :-1]
 
 
 def mask_of(rings: Iterable[FloatArray], shape: tuple[int, ...]) -> BoolArray:
     """Return (H, W) which pixels lie in any of the polygons (N, 2)."""
     mask = np.zeros(shape, bool)
     for ring in rings:
-        mask[pixels_inside(ring, shape)] = True
+        (y, x), inside = mask_inside(ring, shape)
+        mask[y : y + inside.shape[0], x : x + inside.shape[1]] |= inside
     return mask
 
 
@@ -91,6 +84,31 @@ def mostly_inside(labels: IntArray, mask: BoolArray) -> IntArray:
     outside = np.zeros(len(ids), np.int64)
     outside[np.searchsorted(ids, cut)] = rest
     return np.asarray(ids[shared > outside])
+
+
+def _crossings(
+    ring: FloatArray, shape: tuple[int, ...]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the rows where a polygon's edges cross them, and the first pixel behind.
+
+    Those to the left of the image are at its first column, those to the right behind
+    its last one.
+    """
+    if len(ring) < 3:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    corners = np.asarray(ring, np.float64)
+    y, x = corners.T
+    next_y, next_x = np.roll(corners, -1, axis=0).T
+    # an edge crosses the rows from its upper end on, without the lower one
+    first = np.clip(np.ceil(np.minimum(y, next_y)), 0, shape[0]).astype(np.int64)
+    last = np.clip(np.ceil(np.maximum(y, next_y)), 0, shape[0]).astype(np.int64)
+    crossings = int((last - first).sum())
+    if crossings > max(_FEW_CROSSINGS, shape[0] * (shape[1] + 1)):
+        raise ValueError(f"an outline that crosses rows of pixels {crossings:,} times")
+    edge, row = _expand(first, last)
+    part = (row - y[edge]) / (next_y - y)[edge]
+    crossing = x[edge] + part * (next_x - x)[edge]
+    return row, np.clip(np.ceil(crossing), 0, shape[1]).astype(np.int64)
 
 
 def _expand(

@@ -7,18 +7,18 @@ for pixels that are given, and for masks.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sac.core.polygons import mask_of, mostly_inside
 from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.types import POSITIVE, Prompts, PromptState
 from napari_sac.viewer import painting
 from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.live import Edit
-from napari_sac.viewer.regions import nuclei_inside
+from napari_sac.viewer.regions import labels_inside, nuclei_inside
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -34,7 +34,8 @@ NOTHING_GIVEN = (
     "imported or accepted."
 )
 
-_CORRECTED = (PromptState.ADDED, PromptState.MOVED)
+_NEAR_DIAMETERS = 8.0
+"""How far beyond a region its nuclei reach, at most."""
 
 _SELECTED_REACH = 2.0
 """How far, in diameters, a click may be from the selected nucleus to belong to it."""
@@ -49,7 +50,7 @@ def accept(
     who selects everything does not mean those.
     """
     prompts = annotation.prompts
-    rejected = prompts.state == PromptState.REJECTED.value
+    rejected = prompts.rejected
     brought_back = bool(rejected[rows].all())
     rows = rows if brought_back else rows[~rejected[rows]]
     own = np.isin(prompts.object_id, prompts.object_id[rows])
@@ -440,7 +441,8 @@ def _nuclei_in(annotation: Annotation, regions: Sequence[FloatArray]) -> set[int
     labels = annotation.state.labels
     found: set[int] = set()
     if regions and annotation.has_instances:
-        found |= set(mostly_inside(labels, mask_of(regions, labels.shape)).tolist())
+        reach = math.ceil(_NEAR_DIAMETERS * annotation.state.settings.diameter)
+        found |= labels_inside(labels, regions, reach)
     if not annotation.has_instances or not annotation.segmented:
         found |= nuclei_inside(annotation.prompts, regions) - annotation.painted
     return found
@@ -452,7 +454,7 @@ def _all_decided(prompts: Prompts) -> Prompts:
     Who corrects a nucleus has decided on it, and it looks so. No mask depends on it:
     beside a point that a person set, the others count as much whether accepted or not.
     """
-    corrected = np.isin(prompts.state, [state.value for state in _CORRECTED])
+    corrected = prompts.placed
     open_rows = prompts.state == PromptState.AUTO.value
     rest = open_rows & np.isin(prompts.object_id, prompts.object_id[corrected])
     rows = np.flatnonzero(rest)

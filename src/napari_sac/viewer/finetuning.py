@@ -404,7 +404,7 @@ def _masked_ids(prompts: Prompts, labels: npt.NDArray[np.uint32]) -> set[int]:
 
 
 def _count_false(prompts: Prompts, labels: npt.NDArray[np.uint32]) -> int:
-    """Return how many rejected candidates lie on background; others are duplicates."""
+    """Return how many rejected proposals lie on background; others are duplicates."""
     # imported late: it takes long, which opening a dock need not
     from napari_sac.core.inference.instances import rejected_objects
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers.base import ActionType
 
+from napari_sac.core.polygons import mask_of, mostly_inside
 from napari_sac.core.session.changes import same_polygons
 from napari_sac.core.types import POSITIVE
 from napari_sac.viewer.layers import build_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
     from napari.layers import Layer, Shapes
@@ -197,6 +198,23 @@ def nuclei_inside(prompts: Prompts, polygons: Iterable[FloatArray]) -> set[int]:
     for polygon in polygons:
         inside |= inside_polygon(prompts.yx, polygon)
     return set(prompts.object_id[inside & (prompts.sign == POSITIVE)].tolist())
+
+
+def labels_inside(
+    labels: npt.NDArray[np.uint32], polygons: Sequence[FloatArray], reach: int
+) -> set[int]:
+    """Return the labels (H, W) that lie mostly in polygons.
+
+    Of them only the pixels within ``reach`` of the polygons' box count: to look at all
+    of a large image would take long.
+    """
+    corners = np.concatenate(polygons)
+    first = np.floor(corners.min(axis=0)).astype(int) - reach
+    last = np.ceil(corners.max(axis=0)).astype(int) + reach + 1
+    first, last = (np.clip(corner, 0, labels.shape) for corner in (first, last))
+    near = labels[first[0] : last[0], first[1] : last[1]]
+    mask = mask_of([one - first for one in polygons], near.shape)
+    return set(mostly_inside(near, mask).tolist())
 
 
 def _empty(layer: Shapes) -> None:

@@ -59,8 +59,8 @@ if TYPE_CHECKING:
 
 DEFAULT_CACHE_BYTES = 2 << 30
 
-_MOST_COMPARED_PIXELS = 16_000_000
-"""Of a larger image the window would wait for more than a second."""
+_MOST_COMPARED_PIXELS = 4_000_000
+"""For a larger image the window would have to wait."""
 
 
 class AnnotationSession:
