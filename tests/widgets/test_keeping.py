@@ -589,7 +589,7 @@ def test_with_a_second_image_an_import_says_where_it_went(
     path = tmp_path / "labels.tif"
     write_labels(path, nuclei.labels)
     viewer.add_image(nuclei.image, rgb=True, name="second")
-    dock.images.choose(viewer.layers["field"])
+    dock.images.image.setCurrentText("field")
     choose(dock, "labels", path)
     wait(qtbot, dock)
     assert "12 nuclei are in field now." in dock.status.message.text()

@@ -279,7 +279,8 @@ def test_nuclei_of_another_channel_or_plane_are_told_of(
     qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
 ) -> None:
     grey = image.data[..., 0]
-    dock.images.choose(viewer.add_image(np.stack([grey] * 3), name="channels"))
+    viewer.add_image(np.stack([grey] * 3), name="channels")
+    dock.images.image.setCurrentText("channels")
     viewer.dims.set_current_step(0, 1)
     assert dock.why_not_segment.text() == "Find nuclei first."
     dock.diameter.setValue(20)
@@ -655,7 +656,7 @@ def test_with_a_second_image_the_dock_says_which_one_it_works_on(
     run(qtbot, dock, dock.find_button)
     assert "12 nuclei found in field (" in dock.status.message.text()
     wide = dock.choices.minimumSizeHint().width()
-    dock.images.choose(other)
+    dock.images.image.setCurrentText(other.name)
     assert "slide 17, st…, left part" in dock.choices.heading.text()
     assert dock.choices.heading.toolTip() == name
     assert dock.choices.minimumSizeHint().width() == wide
