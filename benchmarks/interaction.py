@@ -98,6 +98,7 @@ def build_field(model: Model, config: DecodeConfig, count: int) -> Field:
     shape = (side * size, side * size)
     embedding = Embedding(
         key="tiled",
+        model_key=tile.model_key,
         image_shape=shape,
         scale=1.0,
         rows=axis,

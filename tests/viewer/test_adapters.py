@@ -169,9 +169,9 @@ def test_an_adapter_from_a_folder_gets_a_free_name(own: Path, tmp_path: Path) ->
     first = bring_adapter(source, ignore_progress)
     second = bring_adapter(source, ignore_progress)
     assert first.title == second.title == "From a colleague"
-    assert [first.name, second.name] == ["bung-1", "bung-1-2"]
-    assert {path.name for path in own.iterdir()} == {"bung-1", "bung-1-2"}
-    assert bring_adapter(SHIPPED_ADAPTERS / "he", ignore_progress).name == "he-2"
+    assert [first.name, second.name] == ["bung-1", "bung-1_2"]
+    assert {path.name for path in own.iterdir()} == {"bung-1", "bung-1_2"}
+    assert bring_adapter(SHIPPED_ADAPTERS / "he", ignore_progress).name == "he_2"
 
 
 @pytest.mark.parametrize(

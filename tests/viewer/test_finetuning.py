@@ -29,7 +29,6 @@ from napari_sac.viewer.finetuning import (
     new_results,
     pair_folders,
     read_verdict,
-    suggest_name,
 )
 from napari_sac.viewer.session import AnnotationSession
 
@@ -254,16 +253,6 @@ def test_results_are_new_until_they_were_seen(tmp_path: Path) -> None:
     # the disk was full: a report, and no adapter
     (second / "napari_sac.json").unlink()
     assert new_results(tmp_path) == ()
-
-
-def test_names_are_suggested_that_are_free() -> None:
-    assert suggest_name("Schnitt 3 (HE).tif", lambda _: False) == (
-        "Schnitt_3_HE_.tif_tuned"
-    )
-    taken = {"a_tuned", "a_tuned_2"}
-    assert suggest_name("a", taken.__contains__) == "a_tuned_3"
-    assert suggest_name("", lambda _: False) == "my_tuned"
-    assert len(suggest_name("x" * 500, lambda _: False)) < 64
 
 
 @pytest.mark.parametrize("from_file", [False, True])

@@ -175,19 +175,17 @@ def test_corrections_are_drawn_when_an_import_is_undone(
     assert not (annotation.state.labels == first).any()
 
 
-def test_segmenting_nothing_keeps_the_embedding_as_that_of_its_model(
-    bench: Bench,
-) -> None:
+def test_segmenting_nothing_keeps_the_embedding(bench: Bench) -> None:
     annotation = bench.find()
     bench.segment(annotation)
-    embedding, model = annotation.embedding, annotation.embedded_by
+    embedding = annotation.embedding
     bench.session.reject(annotation, np.arange(len(annotation.prompts)))
     other = LoadedModel(ModelChoice("other"), build_tiny_model(seed=5))
     segmented = segment(ask_for_labels(bench, annotation, other), ignore_progress)
     assert segmented.nuclei == 0
     assert segmented.embedding is None
     bench.session.show_labels(annotation, bench.plane, segmented)
-    assert (annotation.embedding, annotation.embedded_by) == (embedding, model)
+    assert annotation.embedding is embedding
 
 
 def test_points_lie_on_an_image_that_moved_while_they_were_found(bench: Bench) -> None:
@@ -237,7 +235,7 @@ def test_an_embedding_leaves_what_was_seen_at_another_scale(bench: Bench) -> Non
     )
     found = find_nuclei(request, ignore_progress)
     bench.session.show_proposals(bench.plane, found)
-    annotation.embed(old, bench.loaded.model.key)
+    annotation.embed(old)
     assert annotation.foreground is found.foreground
 
 

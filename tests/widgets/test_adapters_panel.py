@@ -176,7 +176,10 @@ def test_use_and_switch_back(
     panel.select("mine")
     panel.use.click()
     assert dock.models.adapter.currentText() == "Mine, liver"
-    assert panel.used.text() == "In use: sac_tiny with Mine. Before: sac_tiny alone."
+    assert (
+        panel.used.text()
+        == "In use: SAC tiny with Mine. Before: SAC tiny without adapter."
+    )
     assert not panel.use.isEnabled()
     assert not panel.delete.isEnabled()
     assert "It is in use" in panel.hindrance.text()
@@ -253,7 +256,7 @@ def test_add_and_export(
     answers.path = tmp_path / "mine"
     panel.add.click()
     wait(qtbot, panel)
-    assert panel.selected().name == "mine-2"
+    assert panel.selected().name == "mine_2"
     answers.path = tmp_path / "he_merged.pth"
     panel.export_merged.click()
     assert not panel.status.bar.isHidden()
@@ -286,18 +289,18 @@ def test_compare_counts_nuclei_and_flips(
     # the generator of a random model says nothing of nuclei
     session.decode_config = DecodeConfig(minimum_iou=0, generator_weight=0)
     panel.select("mine")
-    assert panel.opponent.currentText() == "sac_tiny alone"
+    assert panel.opponent.currentText() == "SAC tiny without adapter"
     with qtbot.waitSignal(panel.compared, timeout=60_000):
         panel.compare.click()
     table = panel.scores
     assert [table.item(row, 0).text() for row in (0, 1)] == [
-        "sac_tiny alone",
+        "SAC tiny without adapter",
         "Mine, liver",
     ]
     assert [table.item(row, 1).text() for row in (0, 1)] == ["12", "12"]
     assert table.isColumnHidden(2)
     assert "Nothing was reviewed here" in panel.verdict.text()
-    assert panel.shown.text() == "Shown: sac_tiny alone [field]"
+    assert panel.shown.text() == "Shown: SAC tiny without adapter [field]"
     panel.flip.click()
     assert panel.shown.text() == "Shown: Mine, liver [field]"
     panel.remove.click()

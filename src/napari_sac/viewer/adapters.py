@@ -5,7 +5,6 @@ What reads weights runs in a worker's thread; the rest needs no torch.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from napari_sac.core.models.adapter import (
     check_base,
     export_merged,
     find_adapter,
+    free_name,
     read_adapter_info,
     user_adapters,
 )
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from napari_sac.core.progress import Progress
     from napari_sac.viewer.inference import LoadedModel
-
-_LONGEST_NAME = 56
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class ListedAdapter:
     @property
     def title(self) -> str:
         """What people call it."""
-        return self.name if self.info is None else self.info.title or self.name
+        return self.name if self.info is None else self.info.shown_title
 
 
 def every_adapter() -> tuple[ListedAdapter, ...]:
@@ -145,7 +143,7 @@ def bring_adapter(folder: Path, progress: Progress) -> AdapterInfo:
                 f"The adapter {folder} is damaged and was not added. {error}"
             ) from error
     progress("copying the adapter", 0, 0)
-    return add_adapter(folder, _free_name(info.name))
+    return add_adapter(folder, free_name(info.name))
 
 
 def write_merged(info: AdapterInfo, file: Path, progress: Progress) -> Path:
@@ -180,25 +178,28 @@ def _look_at(folder: Path, *, own: bool) -> ListedAdapter:
     return ListedAdapter(info.name, folder, own, info)
 
 
+def name_choice(model: str, adapter: str | None) -> str:
+    """Return what a model with an adapter, or without, is called in the docks.
+
+    Raises
+    ------
+    NapariSacError
+        If one of them is not here.
+    """
+    title = get_spec(model).title
+    if not adapter:
+        return f"{title} without adapter"
+    return f"{title} with {find_adapter(adapter).shown_title}"
+
+
 def _base_of(info: AdapterInfo) -> ModelSpec:
     try:
         return get_spec(info.base)
     except ModelNotFoundError as error:
         raise IncompatibleAdapterError(
-            f"The adapter {info.title or info.name} is for the model {info.base}, "
+            f"The adapter {info.shown_title} is for the model {info.base}, "
             "which is not here. Add that model first: napari-sac models import FILE"
         ) from error
-
-
-def _free_name(wanted: str) -> str:
-    """Return a name that no adapter has, as near to the wanted one as can be."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).lstrip("._-")[:_LONGEST_NAME]
-    name = base = plain or "adapter"
-    number = 1
-    while (user_adapters() / name).exists() or (SHIPPED_ADAPTERS / name).exists():
-        number += 1
-        name = f"{base}-{number}"
-    return name
 
 
 def is_current(loaded: LoadedModel) -> bool:

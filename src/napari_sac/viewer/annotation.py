@@ -52,8 +52,6 @@ class Annotation:
         The masks that the labels were drawn from, by ``object_id``.
     embedding : Embedding or None
         Of the image, if there is memory for it.
-    embedded_by : str
-        Key of the model that made the embedding.
     foreground : ForegroundLogits or None
         What the generator saw, from when nuclei were found to when there is an
         embedding, which has it.
@@ -96,7 +94,6 @@ class Annotation:
     regions: Shapes | None = None
     masks: dict[int, ObjectMask] = field(default_factory=dict)
     embedding: Embedding | None = None
-    embedded_by: str = ""
     foreground: ForegroundLogits | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     steps: int = 0
@@ -196,9 +193,9 @@ class Annotation:
             held += self.embedding.foreground.logits.nbytes
         return held
 
-    def embed(self, embedding: Embedding, model_key: str) -> None:
+    def embed(self, embedding: Embedding) -> None:
         """Keep an embedding, and what it was made from no longer."""
-        self.embedding, self.embedded_by = embedding, model_key
+        self.embedding = embedding
         if (
             self.foreground is not None
             and self.foreground.key == embedding.foreground.key

@@ -6,10 +6,8 @@ worker's thread, on copies that stay as they are while somebody goes on correcti
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -26,7 +24,7 @@ from napari_sac.viewer.prompts import usable_ids
 from napari_sac.viewer.regions import nuclei_inside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -42,7 +40,6 @@ SCORES = {"f1": "F1", "pq": "PQ", "aji": "AJI", "dice": "Dice"}
 """Names of scores in a report, and for people."""
 
 _MOST_CHARACTERS = 1 << 22
-_LONGEST_STEM = 50
 
 IMAGES, LABELS = "images", "labels"
 """Subfolders that are looked for in a folder of pairs."""
@@ -302,21 +299,6 @@ def mark_seen(folder: Path) -> None:
     # where it cannot be noted it is offered once more
     with suppress(OSError):
         _seen(folder).touch()
-
-
-def suggest_name(image: str, taken: Callable[[str], bool]) -> str:
-    """Return a name for an adapter that is not taken yet.
-
-    Parameters
-    ----------
-    image : str
-        Name of what is learned from.
-    taken : callable
-    """
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", image).strip("._-")[:_LONGEST_STEM]
-    stem = f"{stem or 'my'}_tuned"
-    names = (stem if i == 1 else f"{stem}_{i}" for i in itertools.count(1))
-    return next(name for name in names if not taken(name))
 
 
 def _seen(folder: Path) -> Path:

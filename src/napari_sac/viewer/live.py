@@ -96,8 +96,6 @@ class Scene:
         The model used last; used again if it is that one.
     embedding : Embedding or None
         The last one; computed anew if it is of another model or scale.
-    embedded_by : str
-        Key of its model.
     foreground : ForegroundLogits or None
         What the generator saw when nuclei were found; used again if it fits.
     """
@@ -107,7 +105,6 @@ class Scene:
     choice: ModelChoice
     loaded: LoadedModel | None
     embedding: Embedding | None
-    embedded_by: str
     foreground: ForegroundLogits | None = None
 
 
@@ -513,10 +510,8 @@ def _embed(scene: Scene, loaded: LoadedModel, progress: Progress) -> Embedding:
 
     scale = embedding_scale(loaded.model, scene.settings.diameter)
     known = scene.embedding
-    if known is not None and (scene.embedded_by, known.scale) == (
-        loaded.model.key,
-        scale,
-    ):
+    wanted = (loaded.model.key, scale)
+    if known is not None and (known.model_key, known.scale) == wanted:
         return known
     image = scene.plane.read()
     return embed_image(

@@ -115,7 +115,7 @@ def show_labels(
     session.see(annotation, plane)
     session.journal.know_pixels(annotation, segmented.image)
     if segmented.embedding is not None:
-        annotation.embed(segmented.embedding, segmented.loaded.model.key)
+        annotation.embed(segmented.embedding)
     session.loaded = segmented.loaded
     annotation.seconds.update(segmented.seconds)
     session.use(annotation)

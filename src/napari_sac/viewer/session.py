@@ -488,7 +488,6 @@ class AnnotationSession:
             ModelChoice(settings.model, adapter, self.device),
             self.loaded,
             annotation.embedding,
-            annotation.embedded_by,
             annotation.foreground,
         )
 
@@ -506,7 +505,7 @@ class AnnotationSession:
             return
         self.loaded = result.loaded
         if annotation.plane is not None and annotation in self.annotations:
-            annotation.embed(result.embedding, result.loaded.model.key)
+            annotation.embed(result.embedding)
             self.use(annotation)
 
     # -- undo and redo ----------------------------------------------------------

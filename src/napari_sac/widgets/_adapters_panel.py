@@ -23,7 +23,6 @@ from napari_sac.core.io import safe_name
 from napari_sac.core.models.adapter import (
     delete_adapter,
     export_adapter,
-    find_adapter,
     retitle_adapter,
 )
 from napari_sac.viewer.adapters import (
@@ -32,6 +31,7 @@ from napari_sac.viewer.adapters import (
     adapter_path,
     bring_adapter,
     every_adapter,
+    name_choice,
     write_merged,
 )
 from napari_sac.viewer.comparing import (
@@ -53,7 +53,6 @@ from napari_sac.widgets._adapters_wording import (
     describe_listed,
     describe_merged,
     describe_used,
-    name_choice,
     name_in_table,
     score_texts,
 )
@@ -406,14 +405,10 @@ class AdaptersPanel(QWidget):
         """Return what a choice is called; None if there is none, or it is gone."""
         if choice is None:
             return None
-        model, adapter = choice
-        if not adapter:
-            return name_choice(model, None)
         try:
-            info = find_adapter(adapter)
+            return name_choice(*choice)
         except NapariSacError:
             return None
-        return name_choice(model, info.title or info.name)
 
     # -- what the buttons do ----------------------------------------------------
 

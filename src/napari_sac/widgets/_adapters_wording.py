@@ -21,11 +21,6 @@ CANNOT_BE_USED = "The selected adapter cannot be used, so there is nothing to co
 NOT_MEASURED = "-"
 
 
-def name_choice(model: str, title: str | None) -> str:
-    """Return what a model with an adapter of that title, or without, is called."""
-    return f"{model} alone" if title is None else f"{model} with {title}"
-
-
 def name_in_table(listed: ListedAdapter) -> str:
     """Return the title of an adapter, and what is wrong with it."""
     if listed.info is None:
@@ -114,7 +109,7 @@ def ask_delete(title: str, images: int) -> str:
 
 def describe_added(info: AdapterInfo) -> str:
     """Return that an adapter was added."""
-    return f"Added {info.title or info.name}. Press Use to segment with it."
+    return f"Added {info.shown_title}. Press Use to segment with it."
 
 
 def describe_chosen(name: str) -> str:

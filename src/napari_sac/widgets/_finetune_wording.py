@@ -41,7 +41,6 @@ CONFIDENCE = "Below each score: where it lies with 95 % confidence."
 NOTHING_YET = "The curves begin with the first steps."
 GOES_ON_ELSEWHERE = "It was taken up again elsewhere and goes on. Nothing was deleted."
 DISCARD_RUN = "Delete this training for good? What it has learned goes."
-NOT_ADAPTED = "without adapter"
 
 CLOSING = "Fine-tuning of {} is still going on."
 CLOSING_WAYS = (
@@ -89,11 +88,10 @@ def describe_total(chosen: Sequence[Counts]) -> str:
     return f"Learns from {count(nuclei, 'nucleus', 'nuclei')} of {of}."
 
 
-def describe_start(model: str, adapter: str | None) -> str:
+def describe_start(model: str) -> str:
     """Return which model the training goes on from."""
-    beside = f"with {adapter}" if adapter else NOT_ADAPTED
     return (
-        f"Goes on from {model}, {beside}, as chosen in Segment nuclei. That one stays "
+        f"Goes on from {model}, as chosen in Segment nuclei. That one stays "
         "as it is; what is learned becomes a new adapter."
     )
 
@@ -175,11 +173,6 @@ def describe_gain(verdict: Verdict) -> str:
 def describe_used(name: str) -> str:
     """Return that an adapter is used now."""
     return f"Segment nuclei uses {name} now."
-
-
-def describe_choice(model: str, adapter: str | None) -> str:
-    """Return a model and its adapter in few words, for a button."""
-    return f"{model} with {adapter}" if adapter else f"{model} {NOT_ADAPTED}"
 
 
 def describe_not_used(name: str) -> str:

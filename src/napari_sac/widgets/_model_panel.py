@@ -266,7 +266,7 @@ class ModelPanel(QWidget):
         self._session.adapters_changed.emit()
         self._choose(info.base, info.name)
         if not self.refused.text():
-            self._session.told.emit(describe_chosen(info.title or info.name))
+            self._session.told.emit(describe_chosen(info.shown_title))
 
     def _on_adapters_changed(self) -> None:
         if is_alive(self):

@@ -76,7 +76,7 @@ DISCARD_QUESTION = "Delete this work for good? Points, labels and history go."
 
 def name_adapters(adapters: Sequence[AdapterInfo]) -> list[str]:
     """Return what menus call adapters; those of one title show their folder too."""
-    titles = [info.title or info.name for info in adapters]
+    titles = [info.shown_title for info in adapters]
     named = []
     for info, title in zip(adapters, titles, strict=True):
         alone = titles.count(title) == 1
@@ -99,7 +99,7 @@ def describe_adapter(info: AdapterInfo) -> str:
 
 def suggest_adapter(info: AdapterInfo) -> str:
     """Return that an adapter is meant for the image."""
-    return f"This looks like H&E: choose {info.title or info.name}."
+    return f"This looks like H&E: choose {info.shown_title}."
 
 
 def describe_adapter_gone(name: str) -> str:

@@ -16,11 +16,11 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_sac.core.errors import NapariSacError, OutputError
 from napari_sac.core.models.adapter import (
-    find_adapter,
+    free_name,
     new_adapter_folder,
     user_adapters,
 )
-from napari_sac.core.models.registry import get_spec, licence_of
+from napari_sac.core.models.registry import licence_of
 from napari_sac.core.training.run_folder import (
     REPORT_PAGE,
     RunRequest,
@@ -30,7 +30,7 @@ from napari_sac.core.training.run_folder import (
     save_request,
     sweep_runs,
 )
-from napari_sac.viewer.adapters import adapter_path
+from napari_sac.viewer.adapters import adapter_path, name_choice
 from napari_sac.viewer.finetuning import (
     PairFolders,
     SavedSession,
@@ -42,7 +42,6 @@ from napari_sac.viewer.finetuning import (
     new_results,
     pair_folders,
     read_verdict,
-    suggest_name,
 )
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.widgets._adapters_panel import AdaptersPanel
@@ -63,7 +62,6 @@ from napari_sac.widgets._finetune_wording import (
     NOTHING_CHECKED,
     NOTHING_LISTED,
     describe_cancelled_run,
-    describe_choice,
     describe_found_run,
     describe_start,
     describe_started,
@@ -334,7 +332,7 @@ class FinetuneWidget(QWidget):
 
     def _show_used(self) -> None:
         used = self._result is not None and self._is_chosen(self._result)
-        before = "" if self._before is None else describe_choice(*_titles(self._before))
+        before = "" if self._before is None else _name(self._before)
         self.result.show_used(used, before)
 
     def _is_chosen(self, choice: Choice) -> bool:
@@ -414,9 +412,9 @@ class FinetuneWidget(QWidget):
             return
         lines = self._lines()
         self.sources.show_lines(lines)
-        self.adapter.start.setText(describe_start(*_titles(self.session.chosen_model)))
+        self.adapter.start.setText(describe_start(_name(self.session.chosen_model)))
         image = lines[0].name if lines else ""
-        self.adapter.suggest(suggest_name(image, _is_taken))
+        self.adapter.suggest(free_name(image or "my", "_tuned"))
         self._allow()
 
     def _allow(self) -> None:
@@ -557,14 +555,9 @@ def _name_problem(name: str) -> str:
     return ""
 
 
-def _is_taken(name: str) -> bool:
-    return bool(_name_problem(name))
-
-
-def _titles(choice: Choice) -> tuple[str, str | None]:
-    """Return how model and adapter are called in the menus."""
-    model, adapter = choice
+def _name(choice: Choice) -> str:
+    """Return what a model with an adapter is called, also if one of them is gone."""
     try:
-        return get_spec(model).title, find_adapter(adapter).title if adapter else None
+        return name_choice(*choice)
     except NapariSacError:
-        return model, adapter
+        return " with ".join(filter(None, choice))

@@ -25,7 +25,9 @@ from napari_sac.core.models.adapter import (
     export_merged,
     fill_adapter,
     find_adapter,
+    free_name,
     list_adapters,
+    new_adapter_folder,
     read_adapter_info,
     restore_adapter,
     retitle_adapter,
@@ -49,6 +51,16 @@ def saved(tmp_path: Path) -> AdapterInfo:
         "", Path(), "Mine", "", "sac_tiny", "ab" * 32, "", tissue="liver"
     )
     return save_adapter(tmp_path / "mine", model.sam, model.generator, info)
+
+
+def test_names_are_suggested_that_are_free(saved: AdapterInfo) -> None:
+    assert free_name("Schnitt 3 (HE).tif", "_tuned") == "Schnitt_3_HE_.tif_tuned"
+    assert free_name("he") == "he_2"
+    assert free_name("..") == "adapter"
+    add_adapter(saved.path)
+    assert free_name("mine") == "mine_2"
+    long = free_name("x" * 500, "_tuned")
+    assert new_adapter_folder(long).name == long
 
 
 def test_own_adapters_are_listed_and_deleted(saved: AdapterInfo) -> None:

@@ -41,6 +41,8 @@ class Embedding:
     ----------
     key : str
         Identifies pixels, model and scale: equal keys, equal embeddings.
+    model_key : str
+        Of the model whose image encoder it is from.
     image_shape : (int, int)
         Height and width of the image, in its own pixels.
     scale : float
@@ -54,6 +56,7 @@ class Embedding:
     """
 
     key: str
+    model_key: str
     image_shape: tuple[int, int]
     scale: float
     rows: TileAxis
@@ -147,6 +150,7 @@ def embed_image(
         foreground = as_logits(maps)
     return Embedding(
         key=embedding_key(image, model.key, scale),
+        model_key=model.key,
         image_shape=(image.shape[0], image.shape[1]),
         scale=scale,
         rows=rows,

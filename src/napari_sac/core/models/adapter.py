@@ -8,6 +8,7 @@ adapter is for. Listing adapters needs no torch.
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -56,6 +57,8 @@ SHIPPED_ADAPTERS = Path(__file__).parent / "weights" / "adapters"
 
 _MAXIMUM_JSON_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LONGEST_STEM = 50
+"""Of a name that is suggested; the rest is for what tells it from others."""
 _TEXTS = (
     "title",
     "description",
@@ -131,6 +134,11 @@ class AdapterInfo:
     tissue: str = ""
     created: str = ""
     promoted: bool = True
+
+    @property
+    def shown_title(self) -> str:
+        """What people call it: its title, or its name if it has none."""
+        return self.title or self.name
 
 
 def user_adapters() -> Path:
@@ -599,12 +607,23 @@ def new_adapter_folder(name: str) -> Path:
             f"{name!r} cannot be the name of an adapter. Use up to 64 letters, digits, "
             "dots, dashes and underscores, and begin with a letter or a digit."
         )
-    target = user_adapters() / name
-    if target.exists() or (SHIPPED_ADAPTERS / name).exists():
+    if _is_taken(name):
         raise OutputError(
             f"There is an adapter {name} already, and it was kept. Give another name."
         )
-    return target
+    return user_adapters() / name
+
+
+def free_name(wanted: str, ending: str = "") -> str:
+    """Return a name that no adapter has, as near to the wanted one as can be."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", wanted).strip("._-")[:_LONGEST_STEM]
+    first = f"{stem or 'adapter'}{ending}"
+    names = (first if i == 1 else f"{first}_{i}" for i in itertools.count(1))
+    return next(name for name in names if not _is_taken(name))
+
+
+def _is_taken(name: str) -> bool:
+    return (user_adapters() / name).exists() or (SHIPPED_ADAPTERS / name).exists()
 
 
 def _copy_files(source: Path, target: Path) -> None:
