@@ -25,7 +25,8 @@ from napari_sac.core.models.adapter import (
     retitle_adapter,
 )
 from napari_sac.core.progress import ignore_progress
-from napari_sac.core.training.lineage import Seen
+from napari_sac.core.training.lineage import Learned, Seen, write_learned
+from napari_sac.core.training.training_set import review_image
 from napari_sac.viewer import comparing
 from napari_sac.viewer.adapters import (
     adapter_key,
@@ -40,6 +41,7 @@ from napari_sac.viewer.comparing import (
     plan_comparison,
     shifted_geometry,
 )
+from napari_sac.viewer.finetuning import group_of
 from napari_sac.viewer.inference import LoadedModel, ModelChoice
 from napari_sac.viewer.planes import plane_geometry
 
@@ -169,8 +171,8 @@ def test_an_adapter_from_a_folder_gets_a_free_name(own: Path, tmp_path: Path) ->
     first = bring_adapter(source, ignore_progress)
     second = bring_adapter(source, ignore_progress)
     assert first.title == second.title == "From a colleague"
-    assert [first.name, second.name] == ["bung-1", "bung-1_2"]
-    assert {path.name for path in own.iterdir()} == {"bung-1", "bung-1_2"}
+    assert [first.name, second.name] == ["bung_1", "bung_1_2"]
+    assert {path.name for path in own.iterdir()} == {"bung_1", "bung_1_2"}
     assert bring_adapter(SHIPPED_ADAPTERS / "he", ignore_progress).name == "he_2"
 
 
@@ -259,6 +261,23 @@ def test_they_are_measured_by_what_was_reviewed(
         assert side.seen is Seen.NO
     ComparisonLayers(bench.viewer).show(found)
     np.testing.assert_array_equal(annotation.labels.data, before)
+
+
+def test_an_image_that_was_learned_from_by_another_stain_is_known(
+    bench: Bench, own: Path, he: Candidate, two_models: list[ModelChoice]
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    bench.session.accept(annotation, np.arange(5))
+    other_pixels = np.zeros((*annotation.state.labels.shape, 3), np.uint8)
+    group = group_of(bench.layer)
+    one = review_image(
+        "field", other_pixels, annotation.state.labels.astype(np.int64), group=group
+    )
+    # under another name: names are told apart from pixels
+    write_learned(own / "mine", [replace(one, name="other")], Learned())
+    found = compare(bench, he)
+    assert [side.seen for side in found.sides] == [Seen.NO, Seen.YES]
 
 
 def test_who_has_drawn_the_masks_is_told(

@@ -17,7 +17,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from napari_sac.core.config import ProposalConfig
 from napari_sac.core.errors import ImageFormatError
 from napari_sac.core.training.lineage import Seen, has_seen
-from napari_sac.viewer.finetuning import copy_annotation, count_reviewed
+from napari_sac.viewer.finetuning import copy_annotation, count_reviewed, group_of
 from napari_sac.viewer.inference import LoadedModel, ModelChoice, load
 from napari_sac.viewer.layers import plane_name
 from napari_sac.viewer.planes import current_plane, is_open, plane_geometry
@@ -290,6 +290,7 @@ def _reviewed_in(
     from napari_sac.core.training.training_set import review_image
 
     labels = np.ascontiguousarray(copied.labels[request.area])
+    is_whole = labels.shape == copied.labels.shape
     if labels.shape != image.shape[:2]:
         return None
     corner = np.array([s.start for s in request.area], np.float64)
@@ -299,6 +300,8 @@ def _reviewed_in(
         labels.astype(np.int64),
         prompts=replace(copied.prompts, yx=copied.prompts.yx - corner),
         regions=[polygon - corner for polygon in copied.regions],
+        # by it an image is known that was learned from by another channel or stain
+        group=group_of(copied.plane.layer) if is_whole else "",
     )
     return one if one.count else None
 

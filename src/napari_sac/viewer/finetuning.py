@@ -350,12 +350,12 @@ def _read(source: Source, progress: Progress) -> tuple[ReviewedImage, ...]:
         source.labels.astype(np.int64),
         prompts=source.prompts,
         regions=source.regions,
-        group=_group_of(layer),
+        group=group_of(layer),
     )
     return (one,)
 
 
-def _group_of(layer: Image) -> str:
+def group_of(layer: Image) -> str:
     """Return the same for all layers of one image: its planes are alike."""
     file = layer.source.path
     if file:

@@ -218,18 +218,18 @@ def test_a_quick_run_goes_on_with_the_crops_it_began_with(
         if isinstance(event, Stepped):
             steps.append(event)
 
-    with pytest.raises(Cancelled):
-        finetune(
-            quick,
-            team,
-            listen=listen,
-            ask=lambda: Wish.CANCEL if steps else Wish.GO,
-        )
-    # now something else has the memory
-    monkeypatch.setattr(planning, "free_memory", lambda _: 100)
-    sizes = iter([1000, 1000])
-    monkeypatch.setattr(planning, "measure_memory", lambda *_: next(sizes, 10))
-    finetune(quick, team, resume=True)
+    def ask() -> Wish:
+        return Wish.CANCEL if steps else Wish.GO
+
+    with monkeypatch.context() as short:
+        sizes = iter([1000, 1000])
+        short.setattr(planning, "free_memory", lambda _: 100)
+        short.setattr(planning, "measure_memory", lambda *_: next(sizes, 10))
+        with pytest.raises(Cancelled):
+            finetune(quick, team, listen=listen, ask=ask)
+    # now there is memory for larger ones
+    outcome = finetune(quick, team, resume=True)
+    assert sum("instead of" in note for note in outcome.report["notes"]) == 1
     assert cached[0]
     assert cached[1] == cached[0]
 

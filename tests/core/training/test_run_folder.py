@@ -338,6 +338,9 @@ def test_the_command_names_the_folder(folder: Path) -> None:
 def test_a_removed_run_leaves_nothing(folder: Path) -> None:
     ask_for(folder, Wish.CANCEL)
     (folder / "report.html").write_text("half")
+    # what a killed process was writing
+    (folder / ".0123456789ab.part").mkdir()
+    (folder / ".0123456789ab.part" / "adapter_config.json").write_text("{}")
     remove_run(folder)
     assert not folder.exists()
 

@@ -14,7 +14,7 @@ from napari_sac.core.io import atomic_path
 from napari_sac.core.models.adapter import INFO_FILE
 from napari_sac.core.models.registry import get_spec, weights_sha256
 from napari_sac.core.training.memory import Plan
-from napari_sac.core.training.run import adapter_parameters, learn_in_last
+from napari_sac.core.training.run import adapter_parameters
 from napari_sac.core.training.run_folder import (
     BEFORE,
     CHECKPOINT,
@@ -146,16 +146,14 @@ def save_checkpoint(run: Run) -> None:
 
 
 def take_up_plan(run: Run) -> None:
-    """Compute steps as until the checkpoint, if there is one, whatever fits now."""
+    """Plan steps as they were until the checkpoint, if there is one."""
     file = run.folder / CHECKPOINT
     if not file.exists():
         return
     # its weights, which may be gigabytes, are left unread
     saved = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
     crop, at_once, checkpointing, blocks = saved["plan"]
-    plan = Plan(crop, min(at_once, run.plan.at_once), bool(checkpointing), blocks)
-    run.plan = plan
-    learn_in_last(run, plan.blocks)
+    run.plan = Plan(crop, min(at_once, run.plan.at_once), bool(checkpointing), blocks)
 
 
 def take_up(run: Run) -> None:

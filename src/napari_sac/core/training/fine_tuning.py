@@ -164,17 +164,17 @@ def _prepare(
     if job.data.held_out_is_learned:
         run.tell(
             f"{parent.name if parent else job.model} has learned from nuclei that are "
-            "held out, for there are no others: the scores before and after are better "
-            "than on new images. Review more nuclei; on the command line, --val takes "
-            "other images."
+            "held out, or from others at their place in another plane, for there are "
+            "no others: the scores before and after may be better than on new images. "
+            "Review more nuclei; on the command line, --val takes other images."
         )
     rank = state.sam.peft_config["default"].r
     if parent is not None and rank != job.config.rank:
         run.tell(f"The rank stays {rank}, as {parent.name} has it.")
     evaluation = predict_before(run) if team.leads else 0.0
     run.pool = make_pool(run)
-    fit_memory(run)
     checkpoint.take_up_plan(run)
+    fit_memory(run)
     if job.config.quick:
         # a larger input shows more of the image at once
         count = max(6, QUICK_CROPS * 256**2 // max(256, run.plan.crop) ** 2)

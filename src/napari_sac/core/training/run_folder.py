@@ -507,5 +507,8 @@ def remove_run(folder: Path) -> None:
         for name in names:
             with suppress(OSError):
                 (folder / name).unlink()
+        # a process that was killed could not
+        for partial in folder.glob(".*.part"):
+            shutil.rmtree(partial, ignore_errors=True)
     with suppress(OSError):
         os.rmdir(folder)
