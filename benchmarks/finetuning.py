@@ -7,6 +7,7 @@
     python benchmarks/finetuning.py sparse
     python benchmarks/finetuning.py shuffled
     python benchmarks/finetuning.py memory
+    python benchmarks/finetuning.py parts
 
 - ``monuseg``: sac_tiny on three MoNuSeg training images for ten minutes; AP at 0.5 on
   MoNuSeg val must be 0.12 above that of sac_tiny without adapter, and Dice higher.
@@ -15,6 +16,9 @@
 - ``sparse``: the same three images with half of the nuclei unreviewed; within 0.03 AP
   of training with all of them.
 - ``shuffled``: labels of other images; must not be promoted.
+- ``parts``: how good weights between those before and after a training are, on the
+  images that it learned from and on others, all of the training split: by it the part
+  that is kept was chosen.
 - ``memory``: what a LoRA step of vit_b at 1024 pixels with gradient checkpointing
   takes, on the GPU if there is one; the weights are random, which does not matter.
 
@@ -33,7 +37,7 @@ import time
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -53,6 +57,9 @@ from napari_sac.core.models.lora import inject_lora, set_trainable
 from napari_sac.core.models.registry import get_spec, load_model
 from napari_sac.core.models.sam import build_sam
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 TRAINING = (
     "TCGA-38-6178-01Z-00-DX1",
     "TCGA-A7-A13F-01Z-00-DX1",
@@ -65,6 +72,28 @@ REGION = (slice(488, 1000), slice(0, 512))
 """Of that image; it holds 61 nuclei."""
 
 SHARE_UNREVIEWED = 0.5
+
+QUARTERS = {
+    SPARSE_IMAGE: (REGION, (slice(0, 480), slice(250, 750))),
+    "TCGA-G9-6363-01Z-00-DX1": (
+        (slice(0, 512), slice(0, 512)),
+        (slice(520, 1000), slice(250, 750)),
+    ),
+}
+"""By image: what quick mode learns from, and where else in it it is measured."""
+
+ELSEWHERE = (
+    "TCGA-21-5784-01Z-00-DX1",
+    "TCGA-B0-5698-01Z-00-DX1",
+    "TCGA-G9-6336-01Z-00-DX1",
+    "TCGA-AY-A8YK-01A-01-TS1",
+    "TCGA-CH-5767-01Z-00-DX1",
+    "TCGA-NH-A8F7-01A-01-TS1",
+)
+"""Of the training split: lung, kidney, prostate, colon, prostate, colon."""
+
+MIDDLE = (slice(250, 750), slice(250, 750))
+PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def scores_on_val(data: Path, adapter: Path | None) -> dict[str, ImageScores]:
@@ -196,6 +225,70 @@ def case_shuffled(data: Path, output: Path, minutes: float) -> dict[str, Any]:
     }
 
 
+def case_parts(data: Path, output: Path, minutes: float) -> dict[str, Any]:
+    """Measure weights between those before and after."""
+    from napari_sac.core.training import run as run_module
+
+    # a run of its own for each part would learn the same again
+    run_module.QUICK_PART = run_module.FULL_PART = 1.0
+    rows: dict[str, Any] = {}
+    for image, (region, rest) in QUARTERS.items():
+        name = image[:12]
+        copy_pairs(data, output / name / "data", {image: image}, region)
+        finetune_here(output / name, FinetuneConfig(quick=True))
+        rows[f"quick on {name}"] = {
+            "there": scores_between(data, output / name, (image,), rest),
+            "elsewhere": scores_between(data, output / name, ELSEWHERE, MIDDLE),
+        }
+    copy_pairs(data, output / "full" / "data", {n: n for n in TRAINING})
+    finetune_here(output / "full", FinetuneConfig(max_minutes=minutes))
+    rows["full"] = {
+        "elsewhere": scores_between(data, output / "full", ELSEWHERE, MIDDLE)
+    }
+    return rows | {"reached": True}
+
+
+def finetune_here(folder: Path, config: FinetuneConfig) -> None:
+    """Fine-tune on the pairs in a folder, in this process."""
+    from napari_sac.core.training.fine_tuning import finetune
+    from napari_sac.core.training.run import Job
+    from napari_sac.core.training.team import join_team
+    from napari_sac.core.training.training_set import read_reviewed, split
+
+    images = read_reviewed(folder / "data" / "images", folder / "data" / "labels")
+    job = Job("sac_tiny", None, split(images, {}), folder / "run", config)
+    finetune(job, join_team())
+
+
+def scores_between(
+    data: Path, folder: Path, names: Sequence[str], part: tuple[slice, ...]
+) -> dict[float, dict[str, float]]:
+    """Return the mean scores of weights some way from the base to an adapter."""
+    import torch
+
+    base = load_model("sac_tiny")
+    result = {}
+    for way in PARTS:
+        model = load_model("sac_tiny", adapter=folder / "run")
+        for ours, its in ((model.sam, base.sam), (model.generator, base.generator)):
+            before = its.state_dict()
+            between = {
+                name: torch.lerp(before[name], after, way)
+                if after.is_floating_point()
+                else after
+                for name, after in ours.state_dict().items()
+            }
+            ours.load_state_dict(between)
+        scores = []
+        for name in names:
+            image = normalise_image(imread(data / "images" / f"{name}.png")[part])
+            truth = imread(data / "labels" / f"{name}.png")[part]
+            found = segment_image(image, model)
+            scores.append(evaluate_labels(found.labels, truth.astype(np.int64)))
+        result[way] = asdict(mean_scores(scores))
+    return result
+
+
 def case_memory(data: Path, output: Path, minutes: float) -> dict[str, Any]:
     """Take one step of vit_b."""
     del data, output, minutes
@@ -252,6 +345,7 @@ CASES = {
     "sparse": case_sparse,
     "shuffled": case_shuffled,
     "memory": case_memory,
+    "parts": case_parts,
 }
 
 

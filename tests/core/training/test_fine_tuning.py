@@ -33,6 +33,7 @@ from napari_sac.core.training import (
     stepping,
     validation,
 )
+from napari_sac.core.training import run as run_module
 from napari_sac.core.training.events import Stepped, Told, Validated, Wish
 from napari_sac.core.training.fine_tuning import finetune
 from napari_sac.core.training.joint_step import Pool, add_gradients, draw_batch
@@ -314,6 +315,34 @@ def test_quick_leaves_the_encoder(job: Job, team: Team) -> None:
         changed = [k for k in after if not torch.equal(after[k], before[k])]
         assert changed
         assert not any("running_" in k for k in changed)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_what_is_kept_lies_between_the_weights_before_and_after(
+    job: Job, team: Team, monkeypatch: pytest.MonkeyPatch, *, quick: bool
+) -> None:
+    config = replace(CONFIG, quick=quick)
+    # nothing is the best, so the last is kept
+    monkeypatch.setattr(fine_tuning, "choose_windows", lambda *_: ())
+    saved = {}
+    for part in (0.0, 0.25, 1.0):
+        name = "QUICK_PART" if quick else "FULL_PART"
+        monkeypatch.setattr(run_module, name, part)
+        one = replace(job, config=config, output=job.output / f"{part}")
+        finetune(one, team)
+        saved[part] = weights_of(one)
+    for name, before in saved[0.0].items():
+        if not before.is_floating_point():
+            continue
+        between = torch.lerp(before, saved[1.0][name], 0.25)
+        if "lora_A" in name:
+            between = saved[1.0][name]
+        torch.testing.assert_close(saved[0.25][name], between)
+        assert not ("lora_B" in name and before.any()), "nothing of the effect"
+    moved = [n for n in saved[0.0] if not torch.equal(saved[0.0][n], saved[1.0][n])]
+    assert any(GENERATOR_FILE in name for name in moved)
+    assert any(DECODER_FILE in name for name in moved)
+    assert any("lora_B" in name for name in moved) is not quick
 
 
 def test_full_changes_lora(job: Job, team: Team) -> None:

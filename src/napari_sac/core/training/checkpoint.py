@@ -159,6 +159,7 @@ def take_up_plan(run: Run) -> None:
 def take_up(run: Run) -> None:
     """Go on from a checkpoint, if there is one; else begin."""
     for name, parameter in adapter_parameters(run).items():
+        run.first[name] = parameter.detach().clone()
         run.state.averages[name] = parameter.detach().clone()
     file = run.folder / CHECKPOINT
     if not file.exists():

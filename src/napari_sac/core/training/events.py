@@ -57,7 +57,7 @@ class Stepped:
 
 @dataclass(frozen=True, eq=False)
 class Validated:
-    """The running averages were looked at on the held-out part.
+    """The weights that would be kept were looked at on the held-out part.
 
     ``image`` (h, w, 3) uint8, ``labels`` and ``truth`` (h, w) are of its first window,
     to be shown: what is found now, and what is true.

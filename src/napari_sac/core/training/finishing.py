@@ -16,7 +16,7 @@ from napari_sac.core.training.comparison import Compared, compare
 from napari_sac.core.training.events import Comparing
 from napari_sac.core.training.lineage import learned_by, write_learned
 from napari_sac.core.training.report import RunRecord, write_report
-from napari_sac.core.training.run import Outcome, weights_in_place
+from napari_sac.core.training.run import Outcome, kept_weights, weights_in_place
 from napari_sac.core.training.run_folder import BEFORE, CHECKPOINT, REPORT
 from napari_sac.core.training.validation import held_out_parts, predict
 
@@ -32,7 +32,7 @@ def finish(run: Run, begun: float, stopped: bool) -> Outcome:
         run.team.close()
         return _outcome_of_others(run)
     run.listen(Comparing())
-    with weights_in_place(run, run.best or run.state.averages):
+    with weights_in_place(run, run.best or kept_weights(run)):
         tuned = predict(run)
         with np.load(run.folder / BEFORE) as saved:
             before = [saved[str(i)] for i in range(len(tuned))]

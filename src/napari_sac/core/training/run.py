@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from napari_sac.core.training.training_set import ReviewedImage, TrainingSet
 
 
+QUICK_PART, FULL_PART = 0.5, 0.75
+"""How far from the weights before to those after those lie that are kept."""
+
 CANCELLED = "The fine-tuning was cancelled. No adapter was made."
 
 
@@ -92,6 +95,7 @@ class Run:
     validate_every: int
     windows: tuple[ReviewedImage, ...]
     ask: Ask
+    first: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     best_score: float = -1.0
     best_step: int = 0
@@ -211,6 +215,23 @@ def learn_in_last(run: Run, blocks: int) -> None:
         for name, parameter in block.named_parameters():
             if ".lora_" in name:
                 parameter.requires_grad_(i >= first)
+
+
+def kept_weights(run: Run) -> dict[str, Tensor]:
+    """Return what would be kept at the moment: some way from the first to the averages.
+
+    What is learned from a few images makes a model better on them, and worse on others.
+    Weights between those before and after keep most of the one and lose much of the
+    other (M. Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
+    """
+    part = QUICK_PART if run.job.config.quick else FULL_PART
+    return {
+        # LoRA adds B @ A: it has a part of its effect where B has
+        name: average.clone()
+        if ".lora_A." in name
+        else torch.lerp(run.first[name], average, part)
+        for name, average in run.state.averages.items()
+    }
 
 
 @contextmanager

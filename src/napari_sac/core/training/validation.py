@@ -14,15 +14,13 @@ from napari_sac.core.io import atomic_path
 from napari_sac.core.training.comparison import limit_to_known
 from napari_sac.core.training.events import Validated
 from napari_sac.core.training.preparation import own_diameter
-from napari_sac.core.training.run import as_model, weights_in_place
+from napari_sac.core.training.run import as_model, kept_weights, weights_in_place
 from napari_sac.core.training.run_folder import BEFORE, VALIDATION
 from napari_sac.core.training.tables import append_row, drop_rows_after
 from napari_sac.core.training.training_set import crop_to_known
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from torch import Tensor
 
     from napari_sac.core.training.optimization import TrainingState
     from napari_sac.core.training.run import Run
@@ -73,17 +71,18 @@ def _fullest_window(one: ReviewedImage, side: int) -> ReviewedImage:
 
 
 def validate(run: Run) -> None:
-    """Look at the averages on the held-out part, and keep them if they are the best."""
+    """Look at the weights on the held-out part, and keep them if they are the best."""
     state = run.state
     if not run.team.leads:
         return
+    weights = kept_weights(run)
     if not run.windows:
-        run.best, run.best_step = _copied(state.averages), state.step
+        run.best, run.best_step = weights, state.step
         return
     data = run.job.data
     # as training does; a window has too few nuclei to tell
     diameters = [own_diameter(one) or data.diameter for one in _looked_at(data)]
-    with weights_in_place(run, state.averages):
+    with weights_in_place(run, weights):
         model = as_model(run)
         found = [
             limit_to_known(
@@ -106,17 +105,13 @@ def validate(run: Run) -> None:
     best = score >= run.best_score
     if best:
         run.best_score, run.best_step = score, state.step
-        run.best = _copied(state.averages)
+        run.best = weights
     row = {"step": float(state.step), "seconds": round(state.seconds, 1)}
     row |= {name: round(value, 4) for name, value in asdict(scores).items()}
     drop_rows_after(run.folder / VALIDATION, state.step - 1)
     append_row(run.folder / VALIDATION, row)
     first = run.windows[0]
     run.listen(Validated(state.step, scores, best, first.image, found[0], first.labels))
-
-
-def _copied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in weights.items()}
 
 
 def held_out_parts(run: Run) -> list[ReviewedImage]:
