@@ -271,5 +271,6 @@ class Drawing:
                 # what was decided is kept for undo, and nothing large beside it
                 if annotation in session.annotations:
                     session.annotations.remove(annotation)
+                    annotation.deleted_at = max(a.number for a in session.remembered)
                 annotation.forget_pixels()
         session.changed.emit()

@@ -596,9 +596,11 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
         if plane is None and number in shown:
             plane = _load_plane(session, read, number, view)
         work = _read_work(restored.info.get(f"work-{number}"))
-        session.restore(
+        deleted_at = work.pop("deleted_at", 0)
+        annotation = session.restore(
             number, plane, state, reference.name, **work, shown=number in shown
         )
+        annotation.deleted_at = deleted_at
     _choose_model_of(session, restored)
     if journal.read_only_reason is not None:
         session.told.emit(
@@ -849,8 +851,13 @@ def _load_plane(
 
 def _read_work(info: Any) -> dict[str, Any]:
     """Return what a session says sensibly of the work on an image, and its look."""
-    kinds = {"clicks": int, "worked": int | float, "outlined": bool}
-    names = {"clicks": "steps"}
+    kinds = {
+        "clicks": int,
+        "worked": int | float,
+        "outlined": bool,
+        "deleted": int,
+    }
+    names = {"clicks": "steps", "deleted": "deleted_at"}
     work = info if isinstance(info, dict) else {}
     return {
         names.get(key, key): work[key]

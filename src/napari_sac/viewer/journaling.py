@@ -412,7 +412,9 @@ class SessionJournal:
                     "outlined": annotation.outlined,
                 }
                 if not annotation.is_shown:
-                    work["deleted"] = True
+                    last = max(annotation.number, annotation.deleted_at)
+                    known = self._numbers.items()
+                    work["deleted"] = max(n for k, n in known if k <= last)
                 self._note(journal, f"work-{number}", work)
                 # where the image is away, nobody knows better how it lay
                 if annotation.geometry:

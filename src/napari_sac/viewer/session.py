@@ -332,7 +332,11 @@ class AnnotationSession:
         worked: float = 0.0,
         shown: bool = True,
     ) -> Annotation:
-        """Take up an annotation of a session that was opened, and show it."""
+        """Take up an annotation of a session that was opened.
+
+        It is shown, unless it is one that was deleted and begun anew: that is kept for
+        undo.
+        """
         geometry = {} if plane is None else plane_geometry(plane.layer)
         annotation = Annotation(number, plane, state, geometry, name)
         annotation.outlined = outlined

@@ -109,15 +109,21 @@ class Restored:
 
     @property
     def shown(self) -> dict[int, AnnotationState]:
-        """The states without those that somebody deleted, and began anew later."""
+        """The states without those that somebody deleted, and then began anew."""
         return {n: state for n, state in self.states.items() if not self._replaced(n)}
 
     def _replaced(self, number: int) -> bool:
         work, image = self.info.get(f"work-{number}"), self.images[number]
-        if not isinstance(work, dict) or work.get("deleted") is not True:
+        last = work.get("deleted") if isinstance(work, dict) else None
+        if type(last) is not int:
             return False
-        later = (other for n, other in self.images.items() if n > number)
-        return any(image.is_plane_of(other) for other in later)
+        # an empty one was undone: nothing has taken the place of what was deleted
+        return any(
+            n > max(number, last)
+            and image.is_plane_of(other)
+            and not self.states[n].is_empty
+            for n, other in self.images.items()
+        )
 
 
 class _Line(NamedTuple):
