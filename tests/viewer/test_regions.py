@@ -15,6 +15,9 @@ from napari.utils.interactions import (
     mouse_release_callbacks,
 )
 
+from napari_sac.core.config import ProposalConfig
+from napari_sac.core.progress import ignore_progress
+from napari_sac.viewer.inference import FindRequest, find_nuclei
 from napari_sac.viewer.regions import (
     NO_AREA,
     REVIEWED_HINT,
@@ -293,6 +296,28 @@ def test_nuclei_of_a_region_of_an_older_session_stay_as_they_were(
     inside = annotation.prompts.yx[:, 1] < 100
     assert sorted(annotation.prompts.object_id[inside].tolist()) == before
     assert set(annotation.prompts.state) == {"auto"}
+
+
+def test_a_nucleus_beside_a_region_stays_where_it_is_found_in_it_now(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    x = annotation.prompts.yx[:, 1]
+    nearest = int(np.where(x > 100, x, np.inf).argmin())
+    edge = x[nearest] - 1
+    region = [[-1, -1], [-1, edge], [161, edge], [161, -1]]
+    bench.session.set_reviewed(annotation, (np.array(region, float),))
+    assert annotation.prompts.state[nearest] == "auto"
+    before = annotation.prompts.yx[nearest].tolist()
+    # it is found two pixels further to the left, where nothing comes any more
+    request = FindRequest(
+        bench.plane, bench.loaded.choice, bench.loaded, ProposalConfig(), diameter=20
+    )
+    found = find_nuclei(request, ignore_progress)
+    found.prompts.yx[:, 1] -= 2
+    bench.session.show_proposals(bench.plane, found, 0)
+    assert len(annotation.prompts) == 12
+    assert before in annotation.prompts.yx.tolist()
 
 
 def test_labels_that_are_imported_were_reviewed_by_nobody(

@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_sac.core.config import ProposalConfig
 from napari_sac.core.session.pixels import PixelChange
-from napari_sac.core.types import Prompts
+from napari_sac.core.types import POSITIVE, Prompts
 from napari_sac.viewer import painting
 from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.editing import edit_if_drawn, sync
@@ -61,7 +61,9 @@ def show_proposals(
         known, painted, reviewed = Prompts.empty(), frozenset(), ()
     # of what was reviewed nothing goes, and nothing comes that nobody has seen
     kept = painted | nuclei_inside(known, reviewed)
-    _, proposals = _apart(found.prompts, reviewed)
+    unseen, proposals = _apart(found.prompts, reviewed)
+    # beside a region a nucleus must not go because it is found in it now
+    kept |= _near(known, unseen, found.diameter / 2)
     first = edits.next_id(state.prompts, state.hidden)
     everything = edits.add_proposals(
         known, proposals, found.diameter, first_id=first, kept=kept
@@ -278,6 +280,18 @@ def _apart(
     """Return the prompts of nuclei in regions, and all others."""
     inside = np.isin(prompts.object_id, list(nuclei_inside(prompts, regions)))
     return prompts.select(inside), prompts.select(~inside)
+
+
+def _near(prompts: Prompts, others: Prompts, reach: float) -> set[int]:
+    """Return the nuclei with a positive point within reach of one of the others."""
+    if len(others) == 0:
+        return set()
+    # imported late: it takes half a second, which opening a dock need not
+    from scipy.spatial import KDTree
+
+    distance, _ = KDTree(others.yx).query(prompts.yx)
+    near = (distance < reach) & (prompts.sign == POSITIVE)
+    return set(prompts.object_id[near].tolist())
 
 
 def _settings_of(loaded: LoadedModel, settings: Settings) -> Settings:
