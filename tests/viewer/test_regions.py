@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from napari.components import ViewerModel
 from napari.utils.interactions import (
     mouse_double_click_callbacks,
     mouse_move_callbacks,
@@ -24,9 +25,11 @@ from napari_sac.viewer.regions import (
     TOOLS_HINT,
     labels_inside,
 )
+from napari_sac.viewer.session import AnnotationSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from conftest import Bench
     from napari.layers import Shapes
@@ -258,6 +261,32 @@ def test_before_there_are_masks_the_points_tell_what_a_region_holds(
     left = annotation.prompts.yx[:, 1] < 100
     bench.session.set_reviewed(annotation, (LEFT,))
     np.testing.assert_array_equal(annotation.prompts.state == "accepted", left)
+
+
+def test_they_tell_it_still_after_a_session_was_opened_again(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = bench.find()
+    # it gets a mask, and its neighbour
+    annotation.points.add([80.0, 100.0])
+    bench.decode()
+    assert len(np.unique(annotation.state.labels)) == 3
+    bench.session.save_as(tmp_path / "x.sac")
+    bench.session.close()
+    session = AnnotationSession.of(ViewerModel())
+    (annotation,) = session.open(tmp_path / "x.sac")
+    opened = annotation.prompts.state == "auto"
+    left = annotation.prompts.yx[:, 1] < 100
+    session.set_reviewed(annotation, (LEFT,))
+    np.testing.assert_array_equal(
+        annotation.prompts.state[opened] == "accepted", left[opened]
+    )
+    # all of them are drawn with the next one
+    bench.session, session.loaded = session, bench.loaded
+    assert not annotation.segmented
+    assert bench.decode()
+    assert annotation.segmented
+    session.close()
 
 
 def test_in_a_region_nothing_comes_or_goes_that_nobody_has_seen(bench: Bench) -> None:

@@ -36,6 +36,7 @@ from napari_sac.core.types import Prompts, PromptState
 from napari_sac.viewer import painting
 from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.adapters import check_choice
+from napari_sac.viewer.annotation import Annotation
 from napari_sac.viewer.inference import measure_nuclei
 from napari_sac.viewer.live import Edit
 from napari_sac.viewer.planes import (
@@ -46,6 +47,7 @@ from napari_sac.viewer.planes import (
     full_resolution,
     is_open,
     pixel_size,
+    plane_geometry,
 )
 
 if TYPE_CHECKING:
@@ -58,7 +60,6 @@ if TYPE_CHECKING:
     from napari_sac.core.session.image import ImageReference
     from napari_sac.core.session.journal import Journal, Restored
     from napari_sac.core.types import AnyArray, FloatArray, ObjectClass
-    from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.inference import LoadedModel, ModelChoice
     from napari_sac.viewer.session import AnnotationSession
 
@@ -595,12 +596,13 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
             plane = None
         if plane is None and number in shown:
             plane = _load_plane(session, read, number, view)
-        work = _read_work(restored.info.get(f"work-{number}"))
-        deleted_at = work.pop("deleted_at", 0)
-        annotation = session.restore(
-            number, plane, state, reference.name, **work, shown=number in shown
-        )
-        annotation.deleted_at = deleted_at
+        geometry = {} if plane is None else plane_geometry(plane.layer)
+        annotation = Annotation(number, plane, state, geometry, reference.name)
+        # the labels are known, and the masks that they were drawn from are not
+        annotation.segmented = annotation.unsure = bool(state.labels.any())
+        for name, value in _read_work(restored.info.get(f"work-{number}")).items():
+            setattr(annotation, name, value)
+        session.restore(annotation, shown=number in shown)
     _choose_model_of(session, restored)
     if journal.read_only_reason is not None:
         session.told.emit(
@@ -855,6 +857,7 @@ def _read_work(info: Any) -> dict[str, Any]:
         "clicks": int,
         "worked": int | float,
         "outlined": bool,
+        "segmented": bool,
         "deleted": int,
     }
     names = {"clicks": "steps", "deleted": "deleted_at"}

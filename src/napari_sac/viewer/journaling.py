@@ -410,6 +410,7 @@ class SessionJournal:
                     "clicks": annotation.steps,
                     "worked": round(annotation.worked, 1),
                     "outlined": annotation.outlined,
+                    "segmented": annotation.segmented,
                 }
                 if not annotation.is_shown:
                     last = max(annotation.number, annotation.deleted_at)

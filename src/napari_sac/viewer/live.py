@@ -439,7 +439,8 @@ class LiveQueue:
                 continue
             unsure, annotation.unsure = annotation.unsure, False
             undrawn, annotation.undrawn = frozenset(annotation.undrawn), set()
-            segmented = unsure and annotation.segmented
+            # after a session was opened no mask is known, also of what was clicked on
+            lacks = annotation.segmented or not annotation.masks
             return LiveRequest(
                 step=step,
                 annotation=number,
@@ -449,7 +450,7 @@ class LiveQueue:
                 masks=dict(annotation.masks),
                 painted=annotation.painted,
                 unsure=unsure,
-                whole=segmented and bool(annotation.state.labels.any()),
+                whole=unsure and lacks and bool(annotation.state.labels.any()),
                 undrawn=undrawn,
             )
         return None

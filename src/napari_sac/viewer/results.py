@@ -241,6 +241,7 @@ def draw_masks(
         annotation.unsure = True
         return
     annotation.take_masks(step, update.masks)
+    annotation.segmented |= request.whole
     if step != request.step or request.unsure:
         annotation.drew_others.add(step)
     if annotation.labels is None:

@@ -320,32 +320,16 @@ class AnnotationSession:
             self.told.emit(f"{layer.name} is here again, with its nuclei.")
             self.changed.emit()
 
-    def restore(
-        self,
-        number: int,
-        plane: ImagePlane | None,
-        state: AnnotationState,
-        name: str,
-        *,
-        outlined: bool | None = None,
-        steps: int = 0,
-        worked: float = 0.0,
-        shown: bool = True,
-    ) -> Annotation:
+    def restore(self, annotation: Annotation, *, shown: bool = True) -> None:
         """Take up an annotation of a session that was opened.
 
         It is shown, unless it is one that was deleted and begun anew: that is kept for
         undo.
         """
-        geometry = {} if plane is None else plane_geometry(plane.layer)
-        annotation = Annotation(number, plane, state, geometry, name)
-        annotation.outlined = outlined
-        annotation.steps, annotation.worked = steps, worked
-        # the labels are known, and the masks that they were drawn from are not
-        annotation.segmented = annotation.unsure = bool(state.labels.any())
-        self._numbered[number] = annotation
+        state, plane = annotation.state, annotation.plane
+        self._numbered[annotation.number] = annotation
         if not shown:
-            return annotation
+            return
         self.annotations.append(annotation)
         self.drawing.show_points(annotation)
         if state.labels.any():
@@ -355,7 +339,6 @@ class AnnotationSession:
         if plane is not None:
             self.follow(plane)
         self.changed.emit()
-        return annotation
 
     # -- models -----------------------------------------------------------------
 
