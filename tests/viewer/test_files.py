@@ -422,6 +422,30 @@ def test_other_weights_of_the_same_name_redraw_nothing_unasked(
     session.close()
 
 
+def test_other_weights_are_loaded_once_to_be_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.segment(bench.find())
+    session, _ = reopened_elsewhere(bench)
+    other = replace(bench.loaded.model, key="learned on")
+    loads = []
+
+    def load(choice: ModelChoice, _: Any) -> Any:
+        loads.append(choice)
+        return other
+
+    monkeypatch.setattr(ModelChoice, "load", load)
+    (again,) = session.annotations
+    for x in (60.0, 100.0):
+        again.points.add([80.0, x])
+        request = session.live.next_request()
+        with pytest.raises(NapariSacError, match="not those") as refused:
+            decode_live(request, ignore_progress)
+        session.live.fail(request, refused.value)
+    assert loads == [ModelChoice("tiny")]
+    session.close()
+
+
 def test_a_step_killed_before_its_mask_is_made_up_for(
     bench: Bench, tmp_path: Path
 ) -> None:
