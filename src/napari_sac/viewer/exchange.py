@@ -537,13 +537,19 @@ def read_session(
                 planes[number] = plane
                 continue
             try:
-                pixels[number], found = journal.find_image(number, reference)
+                read, found = journal.find_image(number, reference)
             except SessionError as error:
                 problems.append(
                     f"{error} Prompts and labels can be corrected all the same."
                 )
+                continue
+            _note_place(journal, restored, reference, found)
+            # what lies beside the session may be open as well
+            plane = None if found is reference else find_plane(shown, found)
+            if plane is not None and has_pixels(plane, found):
+                planes[number] = plane
             else:
-                _note_place(journal, restored, reference, found)
+                pixels[number] = read
         problems += _model_problems(restored)
     except BaseException:
         # whatever has happened: who is not closed keeps the session locked
