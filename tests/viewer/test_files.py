@@ -38,7 +38,7 @@ from napari_sac.viewer.inference import ModelChoice
 from napari_sac.viewer.live import decode_live
 from napari_sac.viewer.planes import AS_READ, current_plane, pixel_size
 from napari_sac.viewer.readers import get_session_reader, open_dropped_session
-from napari_sac.viewer.session import AnnotationSession
+from napari_sac.viewer.session import OTHER_PIXELS, AnnotationSession
 from napari_sac.viewer.writers import write_outlines
 
 if TYPE_CHECKING:
@@ -580,6 +580,10 @@ def test_an_image_that_is_opened_again_has_its_nuclei(
     assert bench.session.find(bench.plane) is annotation
     assert told == ["field [1] is here again, with its nuclei."]
     assert tuple(annotation.points.scale) == tuple(annotation.labels.scale) == (2, 3)
+    bench.viewer.layers.remove(bench.layer)
+    open_file(bench, tmp_path / "field.tif", turned=True, name="field")
+    assert bench.session.find(bench.plane) is annotation
+    assert told[1:] == [f"field [1] is here again, with its nuclei. {OTHER_PIXELS}"]
     annotation.points.add([80.0, 100.0])
     assert bench.decode()
     assert (annotation.state.labels == annotation.prompts.object_id[-1]).any()

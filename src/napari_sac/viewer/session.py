@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
 
     from napari_sac.core.session.history import Step
-    from napari_sac.core.session.image import ImageReference
     from napari_sac.core.types import AnyArray, FloatArray
     from napari_sac.viewer.inference import Found, LoadedModel, Segmented
     from napari_sac.viewer.live import LiveResult
@@ -61,6 +60,11 @@ DEFAULT_CACHE_BYTES = 2 << 30
 
 _MOST_COMPARED_PIXELS = 4_000_000
 """For a larger image the window would have to wait."""
+
+OTHER_PIXELS = (
+    "It has other pixels than before: see whether the nuclei fit, or delete their "
+    "layers and find nuclei anew."
+)
 
 
 class AnnotationSession:
@@ -305,19 +309,32 @@ class AnnotationSession:
         if not isinstance(layer, Image):
             return
         self._watch_image(layer)
+        left = _MOST_COMPARED_PIXELS
         for annotation in self.annotations:
             reference = self.journal.reference(annotation)
             if annotation.plane is not None or reference is None:
                 continue
             plane = exchange.plane_in(layer, reference)
-            if plane is None or not _is_same(plane, reference):
+            if plane is None:
                 continue
+            # napari numbers a name that is taken; another name may be another channel
+            named = unnumbered(str(layer.name)) == unnumbered(reference.name)
+            size = plane.shape[0] * plane.shape[1]
+            compared = size <= (left if named else _MOST_COMPARED_PIXELS)
+            same = compared and exchange.has_pixels(plane, reference)
+            if not (named or same):
+                continue
+            # a stack has many planes
+            left -= size
             self.see(annotation, plane)
             # the file may be another one since
             self.journal.image_changed(annotation)
             self.drawing.place(annotation, plane_geometry(layer))
             self.follow(current_plane(layer, self.viewer.dims.point, plane.channels))
-            self.told.emit(f"{layer.name} is here again, with its nuclei.")
+            told = f"{layer.name} is here again, with its nuclei."
+            if compared and not same:
+                told += f" {OTHER_PIXELS}"
+            self.told.emit(told)
             self.changed.emit()
 
     def restore(self, annotation: Annotation, *, shown: bool = True) -> None:
@@ -675,16 +692,6 @@ class AnnotationSession:
             total += annotation.held_bytes
             if total > self.cache_bytes and annotation is not used:
                 annotation.forget_pixels()
-
-
-def _is_same(plane: ImagePlane, reference: ImageReference) -> bool:
-    """Return whether a plane of the same file is the one, for that may give several."""
-    # napari numbers a name that is taken
-    if unnumbered(str(plane.layer.name)) == unnumbered(reference.name):
-        return True
-    # it was renamed, or is another channel
-    small = plane.shape[0] * plane.shape[1] <= _MOST_COMPARED_PIXELS
-    return small and exchange.has_pixels(plane, reference)
 
 
 def _unwrapped(viewer: ViewerModel) -> ViewerModel:
