@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
+from filelock import FileLock
 from napari.components import ViewerModel
 from napari.layers._source import layer_source
 
@@ -502,6 +504,31 @@ def test_a_journal_that_cannot_be_written_is_told_once(
     check_same(annotation, session.annotations[0])
     while session.undo():
         bench.session.undo()
+    check_same(annotation, session.annotations[0])
+    session.close()
+
+
+def test_what_is_written_anew_needs_a_drive_with_locks(
+    bench: Bench, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.write_text("a file where the folder should be", encoding="utf-8")
+    share, acquire = tmp_path / "share", FileLock.acquire
+
+    def acquire_elsewhere(lock: FileLock, **options: Any) -> Any:
+        if Path(lock.lock_file).is_relative_to(share):
+            raise OSError(errno.ENOLCK, "No locks available")
+        return acquire(lock, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", acquire_elsewhere)
+    annotation = edit(bench)
+    with pytest.raises(OutputError) as refused:
+        bench.session.save_as(share / "a.sac")
+    assert f": {share / 'a.sac'} is on a drive that cannot" in str(refused.value)
+    assert str(refused.value).endswith("save it on another drive.")
+    assert not list(share.iterdir())
+    bench.session.save_as(tmp_path / "b.sac")
+    bench.session.close()
+    session = reopened(tmp_path / "b.sac")
     check_same(annotation, session.annotations[0])
     session.close()
 
