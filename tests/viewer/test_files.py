@@ -424,6 +424,19 @@ def test_other_weights_of_the_same_name_redraw_nothing_unasked(
     session.close()
 
 
+def test_other_weights_redraw_no_imported_points(bench: Bench) -> None:
+    bench.session.chosen_model, bench.session.loaded = ("tiny", None), bench.loaded
+    bench.session.import_points(bench.plane, np.array([[40.0, 40.0]]), 20)
+    bench.decode()
+    session, _ = reopened_elsewhere(bench)
+    other = replace(bench.loaded.model, key="learned on")
+    session.loaded = replace(bench.loaded, model=other)
+    session.annotations[0].points.add([80.0, 100.0])
+    with pytest.raises(NapariSacError, match="not those"):
+        decode_live(session.live.next_request(), ignore_progress)
+    session.close()
+
+
 def test_other_weights_are_loaded_once_to_be_refused(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ from napari_sac.viewer.planes import (
     pixel_size,
     plane_geometry,
 )
+from napari_sac.viewer.results import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -215,6 +216,8 @@ def import_points(
     if len(state.prompts) == 0:
         settings = session.fresh_settings()
         settings = replace(settings, diameter=diameter or settings.diameter)
+        if session.loaded is not None and session.loaded.choice == session.choice():
+            settings = settings_of(session.loaded, settings)
     _import(
         session,
         annotation,

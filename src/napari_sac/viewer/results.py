@@ -72,7 +72,7 @@ def show_proposals(
         everything, Prompts.empty(), threshold, kept=kept
     )
     settings = replace(
-        _settings_of(found.loaded, state.settings),
+        settings_of(found.loaded, state.settings),
         diameter=found.diameter,
         threshold=threshold,
     )
@@ -122,7 +122,7 @@ def show_labels(
     annotation.seconds.update(segmented.seconds)
     session.use(annotation)
     settings = replace(
-        _settings_of(segmented.loaded, state.settings),
+        settings_of(segmented.loaded, state.settings),
         decode=request.config,
         diameter=request.diameter,
     )
@@ -295,7 +295,8 @@ def _near(prompts: Prompts, others: Prompts, reach: float) -> set[int]:
     return set(prompts.object_id[near].tolist())
 
 
-def _settings_of(loaded: LoadedModel, settings: Settings) -> Settings:
+def settings_of(loaded: LoadedModel, settings: Settings) -> Settings:
+    """Return settings with a model, by which other weights of that name are known."""
     adapter = loaded.choice.adapter
     return replace(
         settings,
