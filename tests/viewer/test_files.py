@@ -796,6 +796,33 @@ def test_who_deletes_all_layers_opens_their_own_session_again(
     journal.close(clean=True)
 
 
+def test_an_image_that_is_closed_while_its_session_is_read_is_read_too(
+    bench: Bench, tmp_path: Path
+) -> None:
+    file = tmp_path / "field.tif"
+    tifffile.imwrite(file, bench.layer.data, photometric="rgb")
+    bench.viewer.layers.clear()
+    open_file(bench, file, name="field")
+    annotation = edit(bench)
+    bench.session.save_as(tmp_path / "x.sac")
+    bench.session.close()
+    for is_there in (True, False):
+        session, told = AnnotationSession.of(ViewerModel()), []
+        session.told.connect(told.append)
+        with layer_source(path=str(file)):
+            layer = session.viewer.add_image(bench.layer.data, rgb=True)
+        read = exchange.read_session(tmp_path / "x.sac", [layer])
+        assert not read.pixels
+        session.viewer.layers.clear()
+        if not is_there:
+            file.unlink()
+        (again,) = exchange.show_session(session, read)
+        check_same(again, annotation)
+        assert (again.plane is not None) == is_there
+        assert any("corrected all the same" in t for t in told) == (not is_there)
+        session.close()
+
+
 def test_pixels_that_are_not_those_of_the_file_are_kept(
     bench: Bench, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 _EXPORT_ENDINGS = {".csv": PROMPTS_FILE, ".geojson": OUTLINES_FILE}
 """What comes behind the name of the image in files other than labels."""
 _GEOJSON_SUFFIXES = (".geojson", ".json")
+_STILL_CORRECTED = "Prompts and labels can be corrected all the same."
 
 
 @dataclass(frozen=True, eq=False)
@@ -542,9 +543,7 @@ def read_session(
             try:
                 read, found = journal.find_image(number, reference)
             except SessionError as error:
-                problems.append(
-                    f"{error} Prompts and labels can be corrected all the same."
-                )
+                problems.append(f"{error} {_STILL_CORRECTED}")
                 continue
             _note_place(journal, restored, reference, found)
             # what lies beside the session may be open as well
@@ -844,6 +843,12 @@ def _load_plane(
     """Add the image as the models read it; None if it is not there."""
     reference = read.restored.images[number]
     pixels = read.pixels.get(number)
+    if pixels is None and number in read.planes:
+        # it was open, and was closed while the session was read
+        try:
+            pixels = read.journal.read_image(number, reference)
+        except SessionError as error:
+            session.told.emit(f"{error} {_STILL_CORRECTED}")
     if pixels is None:
         return None
     layer = session.viewer.add_image(
