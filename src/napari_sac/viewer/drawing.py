@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 REGIONS_STAY = (
     "The reviewed regions still count. The tool Reviewed regions shows their layer "
-    "again; delete them in it to take them back."
+    "again; delete them in it to take them back. The nuclei that they accepted stay so."
 )
 
 POINTS_STAY = (
@@ -261,10 +261,11 @@ class Drawing:
             regions, points = layer is annotation.regions, layer is annotation.points
             if not annotation.let_go(layer):
                 continue
-            if regions and annotation.reviewed:
-                session.told.emit(REGIONS_STAY)
-            if points and self.hides_points(annotation) and not self._goes(annotation):
-                session.told.emit(POINTS_STAY)
+            if not self._goes(annotation):
+                if regions and annotation.reviewed:
+                    session.told.emit(REGIONS_STAY)
+                if points and self.hides_points(annotation):
+                    session.told.emit(POINTS_STAY)
             if annotation.plane is None:
                 session.live.forget(annotation)
             if not annotation.is_shown:
