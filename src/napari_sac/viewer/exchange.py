@@ -488,7 +488,8 @@ def outline_classes(annotation: Annotation) -> Mapping[int, ObjectClass]:
 def open_session(session: AnnotationSession, folder: str | Path) -> list[Annotation]:
     """Open a session folder in a viewer in which nothing was annotated yet.
 
-    Images that the viewer has open already are used; others are read.
+    Images that the viewer has open already, with the same pixels, are used; others are
+    read.
 
     Raises
     ------
