@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
+from filelock import FileLock
 from napari.components import ViewerModel
 from napari.layers._source import layer_source
 
@@ -38,7 +40,7 @@ from napari_sac.viewer.inference import ModelChoice
 from napari_sac.viewer.live import decode_live
 from napari_sac.viewer.planes import AS_READ, current_plane, pixel_size
 from napari_sac.viewer.readers import get_session_reader, open_dropped_session
-from napari_sac.viewer.session import AnnotationSession
+from napari_sac.viewer.session import OTHER_PIXELS, AnnotationSession
 from napari_sac.viewer.writers import write_outlines
 
 if TYPE_CHECKING:
@@ -422,6 +424,43 @@ def test_other_weights_of_the_same_name_redraw_nothing_unasked(
     session.close()
 
 
+def test_other_weights_redraw_no_imported_points(bench: Bench) -> None:
+    bench.session.chosen_model, bench.session.loaded = ("tiny", None), bench.loaded
+    bench.session.import_points(bench.plane, np.array([[40.0, 40.0]]), 20)
+    bench.decode()
+    session, _ = reopened_elsewhere(bench)
+    other = replace(bench.loaded.model, key="learned on")
+    session.loaded = replace(bench.loaded, model=other)
+    session.annotations[0].points.add([80.0, 100.0])
+    with pytest.raises(NapariSacError, match="not those"):
+        decode_live(session.live.next_request(), ignore_progress)
+    session.close()
+
+
+def test_other_weights_are_loaded_once_to_be_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.segment(bench.find())
+    session, _ = reopened_elsewhere(bench)
+    other = replace(bench.loaded.model, key="learned on")
+    loads = []
+
+    def load(choice: ModelChoice, _: Any) -> Any:
+        loads.append(choice)
+        return other
+
+    monkeypatch.setattr(ModelChoice, "load", load)
+    (again,) = session.annotations
+    for x in (60.0, 100.0):
+        again.points.add([80.0, x])
+        request = session.live.next_request()
+        with pytest.raises(NapariSacError, match="not those") as refused:
+            decode_live(request, ignore_progress)
+        session.live.fail(request, refused.value)
+    assert loads == [ModelChoice("tiny")]
+    session.close()
+
+
 def test_a_step_killed_before_its_mask_is_made_up_for(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -478,6 +517,31 @@ def test_a_journal_that_cannot_be_written_is_told_once(
     check_same(annotation, session.annotations[0])
     while session.undo():
         bench.session.undo()
+    check_same(annotation, session.annotations[0])
+    session.close()
+
+
+def test_what_is_written_anew_needs_a_drive_with_locks(
+    bench: Bench, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.write_text("a file where the folder should be", encoding="utf-8")
+    share, acquire = tmp_path / "share", FileLock.acquire
+
+    def acquire_elsewhere(lock: FileLock, **options: Any) -> Any:
+        if Path(lock.lock_file).is_relative_to(share):
+            raise OSError(errno.ENOLCK, "No locks available")
+        return acquire(lock, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", acquire_elsewhere)
+    annotation = edit(bench)
+    with pytest.raises(OutputError) as refused:
+        bench.session.save_as(share / "a.sac")
+    assert f": {share / 'a.sac'} is on a drive that cannot" in str(refused.value)
+    assert str(refused.value).endswith("save it on another drive.")
+    assert not list(share.iterdir())
+    bench.session.save_as(tmp_path / "b.sac")
+    bench.session.close()
+    session = reopened(tmp_path / "b.sac")
     check_same(annotation, session.annotations[0])
     session.close()
 
@@ -556,6 +620,10 @@ def test_an_image_that_is_opened_again_has_its_nuclei(
     assert bench.session.find(bench.plane) is annotation
     assert told == ["field [1] is here again, with its nuclei."]
     assert tuple(annotation.points.scale) == tuple(annotation.labels.scale) == (2, 3)
+    bench.viewer.layers.remove(bench.layer)
+    open_file(bench, tmp_path / "field.tif", turned=True, name="field")
+    assert bench.session.find(bench.plane) is annotation
+    assert told[1:] == [f"field [1] is here again, with its nuclei. {OTHER_PIXELS}"]
     annotation.points.add([80.0, 100.0])
     assert bench.decode()
     assert (annotation.state.labels == annotation.prompts.object_id[-1]).any()
@@ -641,6 +709,53 @@ def test_what_was_started_over_does_not_come_back(bench: Bench, tmp_path: Path) 
     session.close()
 
 
+def test_what_was_deleted_together_comes_back_together(
+    bench: Bench, tmp_path: Path
+) -> None:
+    file = tmp_path / "field.tif"
+    bench.viewer.layers.clear()
+    open_file(bench, file, name="field")
+    first = bench.find()
+    open_file(bench, file, name="field")
+    second = edit(bench)
+    bench.session.save_as(tmp_path / "x.sac")
+    bench.viewer.layers.clear()
+    open_file(bench, file, name="field")
+    # what replaces both for now
+    third = bench.find()
+    bench.session.close()
+    session = reopened(tmp_path / "x.sac")
+    (again,) = session.annotations
+    check_same(again, third)
+    session.undo()
+    session.save_as(tmp_path / "y.sac")
+    session.close()
+    session = reopened(tmp_path / "y.sac")
+    both = session.annotations[:2]
+    for known, again in zip((first, second), both, strict=True):
+        check_same(again, known)
+    session.close()
+
+
+def test_a_start_that_was_undone_replaces_nothing(bench: Bench, tmp_path: Path) -> None:
+    bench.viewer.layers.clear()
+    open_file(bench, tmp_path / "field.tif", name="field")
+    deleted = edit(bench)
+    bench.viewer.layers.clear()
+    open_file(bench, tmp_path / "field.tif", name="field")
+    bench.find()
+    bench.session.undo()
+    bench.session.save_as(tmp_path / "x.sac")
+    bench.session.close()
+    session = reopened(tmp_path / "x.sac")
+    assert len(session.annotations) == 2
+    check_same(session.annotations[0], deleted)
+    # what was undone can be done again, and is seen then
+    assert session.redo() == "find 12 nuclei"
+    assert len(session.annotations[1].points.data) == 12
+    session.close()
+
+
 def test_nuclei_that_undo_shows_again_come_back_with_their_session(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -650,7 +765,7 @@ def test_nuclei_that_undo_shows_again_come_back_with_their_session(
     bench.session.save_as(tmp_path / "x.sac")
     bench.session.flush()
     journal = bench.session.journal
-    assert noted(journal.folder)["deleted"] is True
+    assert noted(journal.folder)["deleted"] == 1
     bench.session.undo()
     bench.session.flush()
     assert "deleted" not in noted(journal.folder)
@@ -679,6 +794,33 @@ def test_who_deletes_all_layers_opens_their_own_session_again(
     journal = Journal.open(tmp_path / "mine.sac")
     assert journal.restore().states[1].prompts.state[5] == "accepted"
     journal.close(clean=True)
+
+
+def test_an_image_that_is_closed_while_its_session_is_read_is_read_too(
+    bench: Bench, tmp_path: Path
+) -> None:
+    file = tmp_path / "field.tif"
+    tifffile.imwrite(file, bench.layer.data, photometric="rgb")
+    bench.viewer.layers.clear()
+    open_file(bench, file, name="field")
+    annotation = edit(bench)
+    bench.session.save_as(tmp_path / "x.sac")
+    bench.session.close()
+    for is_there in (True, False):
+        session, told = AnnotationSession.of(ViewerModel()), []
+        session.told.connect(told.append)
+        with layer_source(path=str(file)):
+            layer = session.viewer.add_image(bench.layer.data, rgb=True)
+        read = exchange.read_session(tmp_path / "x.sac", [layer])
+        assert not read.pixels
+        session.viewer.layers.clear()
+        if not is_there:
+            file.unlink()
+        (again,) = exchange.show_session(session, read)
+        check_same(again, annotation)
+        assert (again.plane is not None) == is_there
+        assert any("corrected all the same" in t for t in told) == (not is_there)
+        session.close()
 
 
 def test_pixels_that_are_not_those_of_the_file_are_kept(

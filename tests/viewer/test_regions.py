@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from napari.components import ViewerModel
 from napari.utils.interactions import (
     mouse_double_click_callbacks,
     mouse_move_callbacks,
@@ -15,15 +16,20 @@ from napari.utils.interactions import (
     mouse_release_callbacks,
 )
 
+from napari_sac.core.config import ProposalConfig
+from napari_sac.core.progress import ignore_progress
+from napari_sac.viewer.inference import FindRequest, find_nuclei
 from napari_sac.viewer.regions import (
     NO_AREA,
     REVIEWED_HINT,
     TOOLS_HINT,
     labels_inside,
 )
+from napari_sac.viewer.session import AnnotationSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from conftest import Bench
     from napari.layers import Shapes
@@ -257,6 +263,32 @@ def test_before_there_are_masks_the_points_tell_what_a_region_holds(
     np.testing.assert_array_equal(annotation.prompts.state == "accepted", left)
 
 
+def test_they_tell_it_still_after_a_session_was_opened_again(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = bench.find()
+    # it gets a mask, and its neighbour
+    annotation.points.add([80.0, 100.0])
+    bench.decode()
+    assert len(np.unique(annotation.state.labels)) == 3
+    bench.session.save_as(tmp_path / "x.sac")
+    bench.session.close()
+    session = AnnotationSession.of(ViewerModel())
+    (annotation,) = session.open(tmp_path / "x.sac")
+    opened = annotation.prompts.state == "auto"
+    left = annotation.prompts.yx[:, 1] < 100
+    session.set_reviewed(annotation, (LEFT,))
+    np.testing.assert_array_equal(
+        annotation.prompts.state[opened] == "accepted", left[opened]
+    )
+    # all of them are drawn with the next one
+    bench.session, session.loaded = session, bench.loaded
+    assert not annotation.segmented
+    assert bench.decode()
+    assert annotation.segmented
+    session.close()
+
+
 def test_in_a_region_nothing_comes_or_goes_that_nobody_has_seen(bench: Bench) -> None:
     annotation = bench.find(score_threshold=0.6)
     session, hidden = bench.session, annotation.hidden
@@ -293,6 +325,28 @@ def test_nuclei_of_a_region_of_an_older_session_stay_as_they_were(
     inside = annotation.prompts.yx[:, 1] < 100
     assert sorted(annotation.prompts.object_id[inside].tolist()) == before
     assert set(annotation.prompts.state) == {"auto"}
+
+
+def test_a_nucleus_beside_a_region_stays_where_it_is_found_in_it_now(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    x = annotation.prompts.yx[:, 1]
+    nearest = int(np.where(x > 100, x, np.inf).argmin())
+    edge = x[nearest] - 1
+    region = [[-1, -1], [-1, edge], [161, edge], [161, -1]]
+    bench.session.set_reviewed(annotation, (np.array(region, float),))
+    assert annotation.prompts.state[nearest] == "auto"
+    before = annotation.prompts.yx[nearest].tolist()
+    # it is found two pixels further to the left, where nothing comes any more
+    request = FindRequest(
+        bench.plane, bench.loaded.choice, bench.loaded, ProposalConfig(), diameter=20
+    )
+    found = find_nuclei(request, ignore_progress)
+    found.prompts.yx[:, 1] -= 2
+    bench.session.show_proposals(bench.plane, found, 0)
+    assert len(annotation.prompts) == 12
+    assert before in annotation.prompts.yx.tolist()
 
 
 def test_labels_that_are_imported_were_reviewed_by_nobody(

@@ -661,6 +661,12 @@ def test_reviewed_regions_whose_layer_is_deleted_are_told_of(bench: Bench) -> No
     bench.viewer.layers.remove(annotation.regions)
     assert told == [REGIONS_STAY]
     assert bench.session.regions.show_reviewed(annotation).nshapes == 1
+    # who deletes the image too keeps nothing of it
+    told.clear()
+    bench.viewer.layers.selection = {annotation.regions, bench.layer}
+    bench.viewer.layers.remove_selected()
+    assert annotation.regions is annotation.plane is None
+    assert told == []
 
 
 def test_exchanged_pixels_are_looked_at_anew(bench: Bench) -> None:

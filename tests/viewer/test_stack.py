@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import tifffile
+from napari.components import ViewerModel
+from napari.layers._source import layer_source
 
 from napari_sac.viewer.planes import look_at_plane
+from napari_sac.viewer.session import AnnotationSession
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from conftest import Bench
 
 
@@ -48,6 +54,31 @@ def test_only_what_lies_on_the_shown_plane_is_shown(bench: Bench) -> None:
     assert first.points.visible
     assert first.labels.visible
     assert not second.points.visible
+
+
+def test_a_stack_beside_its_session_is_used_for_all_planes_where_it_is_open(
+    bench: Bench, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    open_stack(bench)
+    stack = bench.layer.data
+    tifffile.imwrite(old / "stack.tif", stack, photometric="minisblack")
+    bench.viewer.layers.clear()
+    with layer_source(path=str(old / "stack.tif")):
+        bench.layer = bench.viewer.add_image(stack, name="stack")
+    for plane in range(3):
+        bench.viewer.dims.set_current_step(0, plane)
+        bench.find()
+    bench.session.save_as(old / "S.sac")
+    bench.session.close()
+    old.rename(new)
+    session = AnnotationSession.of(ViewerModel())
+    with layer_source(path=str(new / "stack.tif")):
+        layer = session.viewer.add_image(stack, name="stack")
+    again = session.open(new / "S.sac")
+    assert [a.plane.layer for a in again] == [layer] * 3
+    session.close()
 
 
 def test_the_layers_of_other_images_are_left_alone(bench: Bench) -> None:

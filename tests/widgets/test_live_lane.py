@@ -58,7 +58,7 @@ class Clicks:
             raise ValueError("cannot take")
         self.taken.append(result)
 
-    def fail(self, request: int) -> None:
+    def fail(self, request: int, error: Exception) -> None:
         self.failed.append(request)
 
     def give_back(self, request: int) -> None:

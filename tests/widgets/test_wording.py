@@ -57,14 +57,24 @@ def test_what_was_rejected_is_no_nucleus() -> None:
 
 def test_hidden_points_are_told_if_there_are_some(annotated: Annotation) -> None:
     assert describe_count(annotated) == "12 points shown."
-    rows = np.arange(12)
-    annotated.state = replace(
-        annotated.state,
-        prompts=annotated.prompts.select(rows >= 5),
-        hidden=annotated.prompts.select(rows < 5),
+    rows, prompts = np.arange(12), annotated.prompts
+    prompts.score[:5] = annotated.threshold - 0.1
+    prompts.score[5:] = annotated.threshold
+
+    def said_without(hidden: np.ndarray) -> str:
+        annotated.state = replace(
+            annotated.state,
+            prompts=prompts.select(~hidden),
+            hidden=prompts.select(hidden),
+        )
+        return describe_count(annotated)
+
+    assert said_without(rows < 5) == "7 points shown; hidden: 5 of a lower score."
+    assert said_without(rows > 7) == (
+        "8 points shown; hidden: 4 because of a reviewed region."
     )
-    assert describe_count(annotated) == (
-        "7 points shown; 5 of a lower score are hidden."
+    assert said_without(rows < 7) == (
+        "5 points shown; hidden: 5 of a lower score, 2 because of a reviewed region."
     )
 
 

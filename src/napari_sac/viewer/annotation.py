@@ -78,6 +78,9 @@ class Annotation:
     drew_others : set of int
         Steps that also brought the masks of steps before them: without them those
         have masks of other prompts than there are.
+    deleted_at : int
+        The highest number of an annotation when the last layer of this one was deleted:
+        one that is numbered higher was begun after that.
     placed_on : Prompts or None
         While napari adds a point whose step is done already: the prompts before it,
         which are what ``points`` still shows.
@@ -103,6 +106,7 @@ class Annotation:
     segmented: bool = False
     unsure: bool = False
     threshold_step: int = 0
+    deleted_at: int = 0
     placed_on: Prompts | None = None
     undrawn: set[int] = field(default_factory=set)
     drew_others: set[int] = field(default_factory=set)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 REGIONS_STAY = (
     "The reviewed regions still count. The tool Reviewed regions shows their layer "
-    "again; delete them in it to take them back."
+    "again; delete them in it to take them back. The nuclei that they accepted stay so."
 )
 
 POINTS_STAY = (
@@ -261,15 +261,17 @@ class Drawing:
             regions, points = layer is annotation.regions, layer is annotation.points
             if not annotation.let_go(layer):
                 continue
-            if regions and annotation.reviewed:
-                session.told.emit(REGIONS_STAY)
-            if points and self.hides_points(annotation) and not self._goes(annotation):
-                session.told.emit(POINTS_STAY)
+            if not self._goes(annotation):
+                if regions and annotation.reviewed:
+                    session.told.emit(REGIONS_STAY)
+                if points and self.hides_points(annotation):
+                    session.told.emit(POINTS_STAY)
             if annotation.plane is None:
                 session.live.forget(annotation)
             if not annotation.is_shown:
                 # what was decided is kept for undo, and nothing large beside it
                 if annotation in session.annotations:
                     session.annotations.remove(annotation)
+                    annotation.deleted_at = max(a.number for a in session.remembered)
                 annotation.forget_pixels()
         session.changed.emit()

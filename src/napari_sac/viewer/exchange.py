@@ -36,6 +36,7 @@ from napari_sac.core.types import Prompts, PromptState
 from napari_sac.viewer import painting
 from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.adapters import check_choice
+from napari_sac.viewer.annotation import Annotation
 from napari_sac.viewer.inference import measure_nuclei
 from napari_sac.viewer.live import Edit
 from napari_sac.viewer.planes import (
@@ -46,7 +47,9 @@ from napari_sac.viewer.planes import (
     full_resolution,
     is_open,
     pixel_size,
+    plane_geometry,
 )
+from napari_sac.viewer.results import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -58,13 +61,13 @@ if TYPE_CHECKING:
     from napari_sac.core.session.image import ImageReference
     from napari_sac.core.session.journal import Journal, Restored
     from napari_sac.core.types import AnyArray, FloatArray, ObjectClass
-    from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.inference import LoadedModel, ModelChoice
     from napari_sac.viewer.session import AnnotationSession
 
 _EXPORT_ENDINGS = {".csv": PROMPTS_FILE, ".geojson": OUTLINES_FILE}
 """What comes behind the name of the image in files other than labels."""
 _GEOJSON_SUFFIXES = (".geojson", ".json")
+_STILL_CORRECTED = "Prompts and labels can be corrected all the same."
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +217,8 @@ def import_points(
     if len(state.prompts) == 0:
         settings = session.fresh_settings()
         settings = replace(settings, diameter=diameter or settings.diameter)
+        if session.loaded is not None and session.loaded.choice == session.choice():
+            settings = settings_of(session.loaded, settings)
     _import(
         session,
         annotation,
@@ -483,7 +488,8 @@ def outline_classes(annotation: Annotation) -> Mapping[int, ObjectClass]:
 def open_session(session: AnnotationSession, folder: str | Path) -> list[Annotation]:
     """Open a session folder in a viewer in which nothing was annotated yet.
 
-    Images that the viewer has open already are used; others are read.
+    Images that the viewer has open already, with the same pixels, are used; others are
+    read.
 
     Raises
     ------
@@ -536,13 +542,17 @@ def read_session(
                 planes[number] = plane
                 continue
             try:
-                pixels[number], found = journal.find_image(number, reference)
+                read, found = journal.find_image(number, reference)
             except SessionError as error:
-                problems.append(
-                    f"{error} Prompts and labels can be corrected all the same."
-                )
+                problems.append(f"{error} {_STILL_CORRECTED}")
+                continue
+            _note_place(journal, restored, reference, found)
+            # what lies beside the session may be open as well
+            plane = None if found is reference else find_plane(shown, found)
+            if plane is not None and has_pixels(plane, found):
+                planes[number] = plane
             else:
-                _note_place(journal, restored, reference, found)
+                pixels[number] = read
         problems += _model_problems(restored)
     except BaseException:
         # whatever has happened: who is not closed keeps the session locked
@@ -595,10 +605,13 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
             plane = None
         if plane is None and number in shown:
             plane = _load_plane(session, read, number, view)
-        work = _read_work(restored.info.get(f"work-{number}"))
-        session.restore(
-            number, plane, state, reference.name, **work, shown=number in shown
-        )
+        geometry = {} if plane is None else plane_geometry(plane.layer)
+        annotation = Annotation(number, plane, state, geometry, reference.name)
+        # the labels are known, and the masks that they were drawn from are not
+        annotation.segmented = annotation.unsure = bool(state.labels.any())
+        for name, value in _read_work(restored.info.get(f"work-{number}")).items():
+            setattr(annotation, name, value)
+        session.restore(annotation, shown=number in shown)
     _choose_model_of(session, restored)
     if journal.read_only_reason is not None:
         session.told.emit(
@@ -831,6 +844,12 @@ def _load_plane(
     """Add the image as the models read it; None if it is not there."""
     reference = read.restored.images[number]
     pixels = read.pixels.get(number)
+    if pixels is None and number in read.planes:
+        # it was open, and was closed while the session was read
+        try:
+            pixels = read.journal.read_image(number, reference)
+        except SessionError as error:
+            session.told.emit(f"{error} {_STILL_CORRECTED}")
     if pixels is None:
         return None
     layer = session.viewer.add_image(
@@ -849,8 +868,14 @@ def _load_plane(
 
 def _read_work(info: Any) -> dict[str, Any]:
     """Return what a session says sensibly of the work on an image, and its look."""
-    kinds = {"clicks": int, "worked": int | float, "outlined": bool}
-    names = {"clicks": "steps"}
+    kinds = {
+        "clicks": int,
+        "worked": int | float,
+        "outlined": bool,
+        "segmented": bool,
+        "deleted": int,
+    }
+    names = {"clicks": "steps", "deleted": "deleted_at"}
     work = info if isinstance(info, dict) else {}
     return {
         names.get(key, key): work[key]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -198,7 +199,8 @@ class SessionJournal:
         Raises
         ------
         NapariSacError
-            If it cannot be written; nothing was changed.
+            If it cannot be written, or the work cannot go on there; it goes on where it
+            was.
         """
         annotations = list(annotations)
         old, target = self._journal, session_path(folder)
@@ -237,11 +239,12 @@ class SessionJournal:
             )
         with scratch:
             try:
+                write = partial(self._draft, Path(scratch.name), target, annotations)
                 try:
-                    draft = self._draft(Path(scratch.name), annotations, history)
+                    draft = write(history)
                 except ValueError:
                     # a step that is too large; what it led to is not
-                    draft = self._draft(Path(scratch.name), annotations, History())
+                    draft = write(History())
                 labels = _labels(annotations, self._numbers)
                 with _closed_on_failure(draft):
                     journal = save_as(draft, target, labels)
@@ -263,9 +266,13 @@ class SessionJournal:
             self._try(lambda: let_go(old))
 
     def _draft(
-        self, folder: Path, annotations: list[Annotation], history: History
+        self,
+        folder: Path,
+        target: Path,
+        annotations: list[Annotation],
+        history: History,
     ) -> Journal:
-        """Write a new journal into a folder that is deleted soon."""
+        """Write a new journal into a folder that is deleted soon, beside its target."""
         beginnings = {a.number: _copy(a.state) for a in annotations}
         for step in reversed(history.done):
             known = beginnings[step.annotation]
@@ -273,6 +280,14 @@ class SessionJournal:
         self._numbers, numbers = {}, self._numbers
         journal = Journal.create(folder / f"{len(list(folder.iterdir()))}{SUFFIX}")
         with _closed_on_failure(journal):
+            if journal.read_only:
+                # its own name says nothing to anyone, and it is deleted soon
+                reason = str(journal.read_only_reason)
+                raise OutputError(
+                    "The work cannot go on there: "
+                    f"{reason.replace(str(journal.folder), str(target))} Nothing was "
+                    "written, and it goes on as it was; save it on another drive."
+                )
             problems: list[ImageFormatError] = []
             for annotation in annotations:
                 beginning = beginnings[annotation.number]
@@ -410,9 +425,12 @@ class SessionJournal:
                     "clicks": annotation.steps,
                     "worked": round(annotation.worked, 1),
                     "outlined": annotation.outlined,
+                    "segmented": annotation.segmented,
                 }
                 if not annotation.is_shown:
-                    work["deleted"] = True
+                    last = max(annotation.number, annotation.deleted_at)
+                    known = self._numbers.items()
+                    work["deleted"] = max(n for k, n in known if k <= last)
                 self._note(journal, f"work-{number}", work)
                 # where the image is away, nobody knows better how it lay
                 if annotation.geometry:

@@ -205,6 +205,21 @@ class LiveResult:
     known: dict[int, ObjectMask] = field(default_factory=dict)
 
 
+class OtherWeightsError(NapariSacError):
+    """A model that is not the one that drew the nuclei.
+
+    Parameters
+    ----------
+    message : str
+    loaded : LoadedModel
+        The model.
+    """
+
+    def __init__(self, message: str, loaded: LoadedModel) -> None:
+        super().__init__(message)
+        self.loaded = loaded
+
+
 @dataclass
 class LiveQueue:
     """The steps whose masks are not drawn yet, in their order.
@@ -284,9 +299,17 @@ class LiveQueue:
                 annotation.undrawn |= request.undrawn
         self._call()
 
-    def fail(self, request: LiveRequest | PreviewRequest) -> None:
-        """Go on without the masks of a request that could not be served."""
+    def fail(
+        self, request: LiveRequest | PreviewRequest, error: Exception | None = None
+    ) -> None:
+        """Go on without the masks of a request that could not be served, and why not.
+
+        A model that was refused is kept: to load it takes seconds, and the next click
+        would, only to be refused too.
+        """
         self._out = None
+        if isinstance(error, OtherWeightsError):
+            self.session.loaded = error.loaded
         annotation = self.session.numbered(request.annotation)
         if isinstance(request, LiveRequest) and annotation is not None:
             self._waiting.pop(request.step, None)
@@ -439,7 +462,8 @@ class LiveQueue:
                 continue
             unsure, annotation.unsure = annotation.unsure, False
             undrawn, annotation.undrawn = frozenset(annotation.undrawn), set()
-            segmented = unsure and annotation.segmented
+            # after a session was opened no mask is known, also of what was clicked on
+            lacks = annotation.segmented or not annotation.masks
             return LiveRequest(
                 step=step,
                 annotation=number,
@@ -449,7 +473,7 @@ class LiveQueue:
                 masks=dict(annotation.masks),
                 painted=annotation.painted,
                 unsure=unsure,
-                whole=segmented and bool(annotation.state.labels.any()),
+                whole=unsure and lacks and bool(annotation.state.labels.any()),
                 undrawn=undrawn,
             )
         return None
@@ -469,9 +493,10 @@ def decode_live(
 
     Raises
     ------
+    OtherWeightsError
+        If the model has other weights than the one that drew the nuclei.
     NapariSacError
-        Of the image, the model, the device, or if the model has other weights than the
-        one that drew the nuclei; ``Cancelled`` from ``progress``.
+        Of the image, the model or the device; ``Cancelled`` from ``progress``.
     """
     start = time.perf_counter()
     scene = request.scene
@@ -497,10 +522,11 @@ def _check_weights(scene: Scene, loaded: LoadedModel) -> None:
         return
     adapter = scene.choice.adapter
     with_adapter = "" if adapter is None else f" with the adapter {adapter.name}"
-    raise NapariSacError(
+    raise OtherWeightsError(
         f"The weights of {scene.choice.name}{with_adapter} are not those that these "
         "nuclei were drawn with. Prompts and labels are kept as they were drawn; press "
-        "Segment to draw all of them with these weights, or put the others back."
+        "Segment to draw all of them with these weights, or put the others back.",
+        loaded,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from napari_sac.core.errors import ImageFormatError, NapariSacError
 from napari_sac.core.io import DECODE_ERRORS, MAX_PIXELS, normalise_image
+from napari_sac.core.session.image import position_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,9 +71,7 @@ class ImagePlane:
     @property
     def position(self) -> tuple[int, ...]:
         """The index without chosen channels: at one position lie the same nuclei."""
-        if self.channel_axis is None or not self.channels:
-            return self.index
-        return self.index[: self.channel_axis] + self.index[self.channel_axis + 1 :]
+        return position_of(self.index, self.channel_axis, self.channels)
 
     def shows_as(self, other: ImagePlane) -> bool:
         """Return whether another plane at this position has the same pixels."""

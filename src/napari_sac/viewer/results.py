@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_sac.core.config import ProposalConfig
 from napari_sac.core.session.pixels import PixelChange
-from napari_sac.core.types import Prompts
+from napari_sac.core.types import POSITIVE, Prompts
 from napari_sac.viewer import painting
 from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.editing import edit_if_drawn, sync
@@ -61,7 +61,9 @@ def show_proposals(
         known, painted, reviewed = Prompts.empty(), frozenset(), ()
     # of what was reviewed nothing goes, and nothing comes that nobody has seen
     kept = painted | nuclei_inside(known, reviewed)
-    _, proposals = _apart(found.prompts, reviewed)
+    unseen, proposals = _apart(found.prompts, reviewed)
+    # beside a region a nucleus must not go because it is found in it now
+    kept |= _near(known, unseen, found.diameter / 2)
     first = edits.next_id(state.prompts, state.hidden)
     everything = edits.add_proposals(
         known, proposals, found.diameter, first_id=first, kept=kept
@@ -70,7 +72,7 @@ def show_proposals(
         everything, Prompts.empty(), threshold, kept=kept
     )
     settings = replace(
-        _settings_of(found.loaded, state.settings),
+        settings_of(found.loaded, state.settings),
         diameter=found.diameter,
         threshold=threshold,
     )
@@ -120,7 +122,7 @@ def show_labels(
     annotation.seconds.update(segmented.seconds)
     session.use(annotation)
     settings = replace(
-        _settings_of(segmented.loaded, state.settings),
+        settings_of(segmented.loaded, state.settings),
         decode=request.config,
         diameter=request.diameter,
     )
@@ -239,6 +241,7 @@ def draw_masks(
         annotation.unsure = True
         return
     annotation.take_masks(step, update.masks)
+    annotation.segmented |= request.whole
     if step != request.step or request.unsure:
         annotation.drew_others.add(step)
     if annotation.labels is None:
@@ -280,7 +283,20 @@ def _apart(
     return prompts.select(inside), prompts.select(~inside)
 
 
-def _settings_of(loaded: LoadedModel, settings: Settings) -> Settings:
+def _near(prompts: Prompts, others: Prompts, reach: float) -> set[int]:
+    """Return the nuclei with a positive point within reach of one of the others."""
+    if len(others) == 0:
+        return set()
+    # imported late: it takes half a second, which opening a dock need not
+    from scipy.spatial import KDTree
+
+    distance, _ = KDTree(others.yx).query(prompts.yx)
+    near = (distance < reach) & (prompts.sign == POSITIVE)
+    return set(prompts.object_id[near].tolist())
+
+
+def settings_of(loaded: LoadedModel, settings: Settings) -> Settings:
+    """Return settings with a model, by which other weights of that name are known."""
     adapter = loaded.choice.adapter
     return replace(
         settings,

@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
 
     from napari_sac.core.session.history import Step
-    from napari_sac.core.session.image import ImageReference
     from napari_sac.core.types import AnyArray, FloatArray
     from napari_sac.viewer.inference import Found, LoadedModel, Segmented
     from napari_sac.viewer.live import LiveResult
@@ -61,6 +60,11 @@ DEFAULT_CACHE_BYTES = 2 << 30
 
 _MOST_COMPARED_PIXELS = 4_000_000
 """For a larger image the window would have to wait."""
+
+OTHER_PIXELS = (
+    "It has other pixels than before: see whether the nuclei fit, or delete their "
+    "layers and find nuclei anew."
+)
 
 
 class AnnotationSession:
@@ -305,43 +309,44 @@ class AnnotationSession:
         if not isinstance(layer, Image):
             return
         self._watch_image(layer)
+        left = _MOST_COMPARED_PIXELS
         for annotation in self.annotations:
             reference = self.journal.reference(annotation)
             if annotation.plane is not None or reference is None:
                 continue
             plane = exchange.plane_in(layer, reference)
-            if plane is None or not _is_same(plane, reference):
+            if plane is None:
                 continue
+            # napari numbers a name that is taken; another name may be another channel
+            named = unnumbered(str(layer.name)) == unnumbered(reference.name)
+            size = plane.shape[0] * plane.shape[1]
+            compared = size <= (left if named else _MOST_COMPARED_PIXELS)
+            same = compared and exchange.has_pixels(plane, reference)
+            if not (named or same):
+                continue
+            # a stack has many planes
+            left -= size
             self.see(annotation, plane)
             # the file may be another one since
             self.journal.image_changed(annotation)
             self.drawing.place(annotation, plane_geometry(layer))
             self.follow(current_plane(layer, self.viewer.dims.point, plane.channels))
-            self.told.emit(f"{layer.name} is here again, with its nuclei.")
+            told = f"{layer.name} is here again, with its nuclei."
+            if compared and not same:
+                told += f" {OTHER_PIXELS}"
+            self.told.emit(told)
             self.changed.emit()
 
-    def restore(
-        self,
-        number: int,
-        plane: ImagePlane | None,
-        state: AnnotationState,
-        name: str,
-        *,
-        outlined: bool | None = None,
-        steps: int = 0,
-        worked: float = 0.0,
-        shown: bool = True,
-    ) -> Annotation:
-        """Take up an annotation of a session that was opened, and show it."""
-        geometry = {} if plane is None else plane_geometry(plane.layer)
-        annotation = Annotation(number, plane, state, geometry, name)
-        annotation.outlined = outlined
-        annotation.steps, annotation.worked = steps, worked
-        # the labels are known, and the masks that they were drawn from are not
-        annotation.segmented = annotation.unsure = bool(state.labels.any())
-        self._numbered[number] = annotation
+    def restore(self, annotation: Annotation, *, shown: bool = True) -> None:
+        """Take up an annotation of a session that was opened.
+
+        It is shown, unless it is one that was deleted and begun anew: that is kept for
+        undo.
+        """
+        state, plane = annotation.state, annotation.plane
+        self._numbered[annotation.number] = annotation
         if not shown:
-            return annotation
+            return
         self.annotations.append(annotation)
         self.drawing.show_points(annotation)
         if state.labels.any():
@@ -351,7 +356,6 @@ class AnnotationSession:
         if plane is not None:
             self.follow(plane)
         self.changed.emit()
-        return annotation
 
     # -- models -----------------------------------------------------------------
 
@@ -688,16 +692,6 @@ class AnnotationSession:
             total += annotation.held_bytes
             if total > self.cache_bytes and annotation is not used:
                 annotation.forget_pixels()
-
-
-def _is_same(plane: ImagePlane, reference: ImageReference) -> bool:
-    """Return whether a plane of the same file is the one, for that may give several."""
-    # napari numbers a name that is taken
-    if unnumbered(str(plane.layer.name)) == unnumbered(reference.name):
-        return True
-    # it was renamed, or is another channel
-    small = plane.shape[0] * plane.shape[1] <= _MOST_COMPARED_PIXELS
-    return small and exchange.has_pixels(plane, reference)
 
 
 def _unwrapped(viewer: ViewerModel) -> ViewerModel:

@@ -249,11 +249,14 @@ def describe_diameter(pixels: float, plane: ImagePlane) -> str:
 
 
 def describe_count(annotation: Annotation) -> str:
-    """Return how many points are shown, and how many the slider hides."""
-    shown, hidden = len(annotation.prompts), len(annotation.hidden)
-    if not hidden:
-        return f"{count(shown, 'point')} shown."
-    return f"{count(shown, 'point')} shown; {hidden:,} of a lower score are hidden."
+    """Return how many points are shown, and how many are hidden and why."""
+    low = int((annotation.hidden.score < annotation.threshold).sum())
+    # whatever their score, nothing comes in a region that was reviewed without them
+    others = len(annotation.hidden) - low
+    reasons = [f"{low:,} of a lower score"] if low else []
+    reasons += [f"{others:,} because of a reviewed region"] if others else []
+    text = f"{count(len(annotation.prompts), 'point')} shown"
+    return f"{text}; hidden: {', '.join(reasons)}." if reasons else f"{text}."
 
 
 def describe_elsewhere(there: ImagePlane) -> str:

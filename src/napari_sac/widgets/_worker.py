@@ -273,8 +273,8 @@ class RequestQueue(Protocol[_Request, _Taken_contra]):
     def take(self, result: _Taken_contra, /) -> None:
         """Take what came of the request."""
 
-    def fail(self, request: _Request, /) -> None:
-        """Go on without a request that could not be served."""
+    def fail(self, request: _Request, error: Exception, /) -> None:
+        """Go on without a request that could not be served, and why not."""
 
     def give_back(self, request: _Request, /) -> None:
         """Take back a request that nobody serves any more."""
@@ -387,7 +387,7 @@ class LiveLane(QObject, Generic[_Request, _Result]):
             if error is None:
                 self._queue.take(answer.result)
             else:
-                self._queue.fail(request)
+                self._queue.fail(request, error)
         except Exception as raised:
             # whatever is wrong with this mask, the next request must be served
             error = raised

@@ -283,7 +283,10 @@ def test_a_session_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="cannot be written"):
         Journal.create(tmp_path / "full")
+    with pytest.raises(OutputError, match="cannot be written"):
+        Journal.create(tmp_path / "file")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "full"]
+    assert (tmp_path / "file").is_file()
 
 
 def test_a_journal_knows_its_own_steps_only(edited: Edited) -> None:

@@ -78,10 +78,7 @@ class ImageReference:
     @property
     def position(self) -> tuple[int, ...]:
         """The index without chosen channels: at one position lie the same nuclei."""
-        axis = self.channel_axis
-        if axis is None or not self.channels:
-            return self.index
-        return self.index[:axis] + self.index[axis + 1 :]
+        return position_of(self.index, self.channel_axis, self.channels)
 
     def is_plane_of(self, other: ImageReference) -> bool:
         """Return whether another reference is about the same plane of one image."""
@@ -132,6 +129,15 @@ class ImageReference:
         ):
             raise ValueError("an image reference with impossible values")
         return result
+
+
+def position_of(
+    index: tuple[int, ...], channel_axis: int | None, channels: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Return the index of a plane without its channels, if some were chosen."""
+    if channel_axis is None or not channels:
+        return index
+    return index[:channel_axis] + index[channel_axis + 1 :]
 
 
 def unnumbered(name: str) -> str:

@@ -10,7 +10,6 @@ a process may be killed at any moment.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import sqlite3
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_sac.core.errors import OutputError, SessionError
-from napari_sac.core.folders import sync_folder
+from napari_sac.core.folders import sync_folder, whole_folder
 from napari_sac.core.io import atomic_path
 from napari_sac.core.session.changes import (
     Change,
@@ -109,15 +108,21 @@ class Restored:
 
     @property
     def shown(self) -> dict[int, AnnotationState]:
-        """The states without those that somebody deleted, and began anew later."""
+        """The states without those that somebody deleted, and then began anew."""
         return {n: state for n, state in self.states.items() if not self._replaced(n)}
 
     def _replaced(self, number: int) -> bool:
         work, image = self.info.get(f"work-{number}"), self.images[number]
-        if not isinstance(work, dict) or work.get("deleted") is not True:
+        last = work.get("deleted") if isinstance(work, dict) else None
+        if type(last) is not int:
             return False
-        later = (other for n, other in self.images.items() if n > number)
-        return any(image.is_plane_of(other) for other in later)
+        # an empty one was undone: nothing has taken the place of what was deleted
+        return any(
+            n > max(number, last)
+            and image.is_plane_of(other)
+            and not self.states[n].is_empty
+            for n, other in self.images.items()
+        )
 
 
 class _Line(NamedTuple):
@@ -182,23 +187,17 @@ class Journal:
             If it cannot be made there; nothing is left behind.
         """
         target = Path(folder).absolute()
-        partial = target.with_name(f".{secrets.token_hex(6)}.part")
-        try:
-            with writing(target):
-                partial.mkdir(parents=True)
+        with writing(target):
+            if target.exists():
+                # fails if something is in it, or it is a file
+                target.rmdir()
+            with whole_folder(target) as partial:
                 write_file(partial / HEADER, make_header().encode())
                 with closing(sqlite3.connect(partial / JOURNAL)) as connection:
                     prepare(connection)
                     for statement in TABLES.values():
                         connection.execute(statement)
                     connection.commit()
-                if target.is_dir():
-                    # fails if something is in it
-                    target.rmdir()
-                os.rename(partial, target)
-                sync_folder(target.parent)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
         return cls.open(target)
 
     @classmethod

@@ -95,3 +95,9 @@ class AnnotationState:
                 "labels must be (H, W) uint32, "
                 f"got {self.labels.shape} {self.labels.dtype}"
             )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was found, drawn or reviewed, or all of that was undone."""
+        said = len(self.prompts) or len(self.hidden) or self.reviewed
+        return not (said or self.labels.any())
