@@ -288,7 +288,10 @@ def test_nuclei_of_another_channel_or_plane_are_told_of(
     assert dock.why_not_segment.isHidden()
     dock.images.first.setCurrentText("1")
     assert not dock.why_not_segment.isHidden()
-    said = 'Find nuclei first. This image has nuclei in plane 1, Channel "as shown".'
+    said = (
+        "This image has nuclei in Channel 1, as shown. Choose as shown under Channel "
+        "and move the slider to 1 to see them, or find nuclei here."
+    )
     assert dock.why_not_segment.text() == said
     dock.images.first.setCurrentText("as shown")
     viewer.dims.set_current_step(0, 2)
@@ -299,7 +302,10 @@ def test_nuclei_of_another_channel_or_plane_are_told_of(
     dock.images.first.setCurrentText("0")
     run(qtbot, dock, dock.find_button)
     dock.images.first.setCurrentText("as shown")
-    assert dock.why_not_segment.text().endswith("has nuclei in Channel 0.")
+    assert dock.why_not_segment.text() == (
+        "This image has nuclei in Channel 0. Choose 0 under Channel to see them, or "
+        "find nuclei here."
+    )
 
 
 def test_channels_are_offered_anew_when_an_image_gets_other_data(

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from napari.layers import Image
 
+from napari_sac.viewer.planes import current_plane
 from napari_sac.widgets._wording import (
     describe_count,
     describe_effort,
+    describe_elsewhere,
     describe_progress,
     describe_stage,
     describe_step,
@@ -75,6 +78,36 @@ def test_hidden_points_are_told_if_there_are_some(annotated: Annotation) -> None
     )
     assert said_without(rows < 7) == (
         "5 points shown; hidden: 5 of a lower score, 2 because of a reviewed region."
+    )
+
+
+@pytest.mark.parametrize(
+    ("axes", "channels", "places", "way"),
+    [
+        ("zyx", (), "plane 3", "Move the slider to 3"),
+        ("tzyx", (), "plane 3, 1", "Move the sliders to 3, 1"),
+        (
+            "zcyx",
+            (),
+            "plane 3, Channel 1, as shown",
+            "Choose as shown under Channel and move the sliders to 3, 1",
+        ),
+        (
+            "zcyx",
+            (0, 1),
+            "plane 3, Channel 0 and 1",
+            "Choose 0 and 1 under Channel and move the slider to 3",
+        ),
+    ],
+)
+def test_the_way_to_nuclei_of_another_plane_is_told(
+    axes: str, channels: tuple[int, ...], places: str, way: str
+) -> None:
+    data = np.zeros((*(4, 2)[: len(axes) - 2], 8, 8), np.uint8)
+    layer = Image(data, axis_labels=tuple(axes))
+    plane = current_plane(layer, (3.0, 1.0, 0.0, 0.0)[: len(axes)], channels)
+    assert describe_elsewhere(plane) == (
+        f"This image has nuclei in {places}. {way} to see them, or find nuclei here."
     )
 
 
