@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from napari.layers import Image
 
+from napari_sac.core.config import DecodeConfig
+from napari_sac.viewer.inference import Segmented, SegmentRequest
 from napari_sac.viewer.planes import current_plane
 from napari_sac.widgets._wording import (
     describe_count,
     describe_effort,
     describe_elsewhere,
+    describe_imported,
     describe_progress,
+    describe_segmented,
     describe_stage,
     describe_step,
 )
@@ -109,6 +113,37 @@ def test_the_way_to_nuclei_of_another_plane_is_told(
     assert describe_elsewhere(plane) == (
         f"This image has nuclei in {places}. {way} to see them, or find nuclei here."
     )
+
+
+def test_one_nucleus_is_told_as_one(annotated: Annotation) -> None:
+    assert describe_imported(annotated).startswith("12 nuclei are there now.")
+    prompts = annotated.prompts.select(np.array([0]))
+    annotated.state = replace(annotated.state, prompts=prompts)
+    assert describe_imported(annotated).startswith("1 nucleus is there now.")
+
+
+@pytest.mark.parametrize(
+    ("drawn", "said"),
+    [(10, "2 nuclei got no mask."), (11, "1 nucleus got no mask."), (12, "(3.0 s).")],
+)
+def test_nuclei_without_a_mask_are_counted_as_nuclei(
+    dock: SegmentWidget, annotated: Annotation, nuclei: Nuclei, drawn: int, said: str
+) -> None:
+    plane, choice = dock.images.plane(), dock.models.choice()
+    segmented = Segmented(
+        labels=nuclei.labels,
+        request=SegmentRequest(
+            plane, annotated.prompts, choice, None, DecodeConfig(), 20.0
+        ),
+        masks={},
+        embedding=None,
+        image=nuclei.image,
+        loaded=None,
+        nuclei=drawn,
+        recomputed=0,
+        seconds={"decoding": 3.0},
+    )
+    assert describe_segmented(segmented, semantic=False).endswith(said)
 
 
 def test_a_step_is_told_with_what_is_left(

@@ -211,8 +211,9 @@ def describe_imported(annotation: Annotation, image: str = "", regions: int = 0)
 
     The image is named if there are several.
     """
-    nuclei = count(count_nuclei(annotation.prompts), "nucleus", "nuclei")
-    text = f"{nuclei} are {f'in {image}' if image else 'there'} now."
+    number = count_nuclei(annotation.prompts)
+    nuclei = f"{count(number, 'nucleus', 'nuclei')} {'is' if number == 1 else 'are'}"
+    text = f"{nuclei} {f'in {image}' if image else 'there'} now."
     if regions:
         text += f" {count(regions, 'reviewed region')} went with the nuclei before."
     return f"{text} Undo takes the import back."
@@ -314,7 +315,9 @@ def describe_segmented(segmented: Segmented, *, semantic: bool) -> str:
             f"{total - segmented.recomputed} unchanged ({took})."
         )
     without = count_nuclei(segmented.request.prompts) - segmented.nuclei
-    return f"{text} {count(without, 'point')} got no mask." if without > 0 else text
+    if without <= 0:
+        return text
+    return f"{text} {count(without, 'nucleus', 'nuclei')} got no mask."
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
