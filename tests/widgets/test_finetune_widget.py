@@ -430,7 +430,7 @@ def test_discarding_asks_first(tuner: FinetuneWidget, folder: Path) -> None:
     write_status(folder, TRAINING)
     tuner.watch.watch(folder)
     tuner.run.discard.click()
-    assert "for good" in tuner.run.problem.text()
+    assert "Delete this run for good?" in tuner.run.problem.text()
     tuner.run.keep.click()
     assert "ended without a word" in tuner.run.problem.text()
     tuner.run.discard.click()

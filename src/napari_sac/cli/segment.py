@@ -141,9 +141,11 @@ def run(args: argparse.Namespace) -> int:
             outcome = f"FAILED: {_describe_failure(error)}"
         say(f"{heading}: {outcome}")
     if failed:
+        some = len(failed) < len(files)
+        others = f" The others are in {args.output}." if some else ""
         say(
-            f"napari-sac segment: {len(failed)} of {len(files)} images failed, "
-            f"the others are in {args.output}: {', '.join(failed)}"
+            f"napari-sac segment: {len(failed)} of {len(files)} images failed: "
+            f"{', '.join(failed)}.{others}"
         )
     return 1 if failed else 0
 

@@ -40,7 +40,7 @@ EXAMPLE = "An example of what is held out:"
 CONFIDENCE = "Below each score: where it lies with 95 % confidence."
 NOTHING_YET = "The curves begin with the first steps."
 GOES_ON_ELSEWHERE = "It was taken up again elsewhere and goes on. Nothing was deleted."
-DISCARD_RUN = "Delete this training for good? What it has learned goes."
+DISCARD_RUN = "Delete this run for good? What it has learned goes."
 
 CLOSING = "Fine-tuning of {} is still going on."
 CLOSING_WAYS = (
