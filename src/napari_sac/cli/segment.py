@@ -94,7 +94,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--diameter",
         type=_positive,
         metavar="PIXELS",
-        help="typical diameter of a nucleus; by default estimated from each image",
+        help="typical diameter of a nucleus; by default measured in each image",
     )
     add_view_options(parser)
     parser.add_argument(
