@@ -21,6 +21,7 @@ from napari_sac.core.io import normalise_image
 from napari_sac.core.models.adapter import CONFIG_FILE, INFO_FILE, WEIGHT_NAMES
 from napari_sac.core.types import NEGATIVE
 from napari_sac.viewer.inference import LoadedModel
+from napari_sac.widgets._wording import count
 from napari_sac.widgets.segment_widget import SegmentWidget
 
 if TYPE_CHECKING:
@@ -731,7 +732,7 @@ def test_a_stain_that_was_looked_at_is_shown_again(
     second.leave()
 
 
-def test_points_without_a_mask_are_told(qtbot: QtBot, dock: SegmentWidget) -> None:
+def test_nuclei_without_a_mask_are_told(qtbot: QtBot, dock: SegmentWidget) -> None:
     run(qtbot, dock, dock.find_button)
     annotation = only(dock)
     # twice the same nucleus: one mask is a duplicate
@@ -742,7 +743,7 @@ def test_points_without_a_mask_are_told(qtbot: QtBot, dock: SegmentWidget) -> No
     qtbot.waitUntil(lambda: "segmented" in said())
     without = len(annotation.prompts) - nuclei
     assert without > 0
-    assert f" {without} point" in said()
+    assert f" {count(without, 'nucleus', 'nuclei')} got no mask." in said()
 
 
 def test_axes_that_are_turned_and_3d_are_refused_in_words(
