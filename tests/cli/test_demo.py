@@ -142,7 +142,10 @@ def test_the_nucleus_to_add_is_the_best_of_those_not_shown() -> None:
 
 def test_files_that_no_demo_has_left_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "labels.tif").write_bytes(b"a week of work")
-    with pytest.raises(OutputError, match=r"labels\.tif already.*Nothing was written"):
+    with pytest.raises(
+        OutputError,
+        match=r"labels\.tif already, and no summary\.json .*Nothing was written",
+    ):
         demo._prepare(tmp_path)
     # that of another program gives no leave
     for other in ("{}", "[]", "no JSON", '{"image": "a", "nuclei": 3}'):

@@ -199,6 +199,22 @@ def test_the_model_draws_an_accepted_nucleus_again_when_asked(bench: Bench) -> N
     assert set(annotation.prompts.state[own]) == {"accepted"}
 
 
+def test_who_has_no_key_for_it_is_told_of_the_button(bench: Bench) -> None:
+    labels = np.zeros(bench.plane.shape, np.uint32)
+    labels[20:60, 20:60] = 1
+    annotation = bench.session.import_labels(bench.plane, labels)
+    bench.session.accept(annotation, np.array([0]))
+    told: list[str] = []
+    bench.session.told.connect(told.append)
+    for keys, way in (({}, "R, or More tools"), ({"redraw": ""}, "More tools")):
+        bench.session.set_keys(keys)
+        bench.session.add_nuclei(annotation, np.array([[30.0, 30.0]]))
+        assert told[-1] == (
+            "This nucleus was painted or accepted as it is, so its pixels stay. "
+            f"Press {way} > Draw again, to let the model draw it."
+        )
+
+
 def test_going_to_a_nucleus_gives_it_the_keys_to_decide_with(bench: Bench) -> None:
     annotation = bench.find()
     bench.segment(annotation)

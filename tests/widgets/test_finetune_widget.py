@@ -14,7 +14,7 @@ import tifffile
 from napari.components import ViewerModel
 from PIL import Image
 from qtpy.QtCore import QEventLoop, Qt, QTimer
-from qtpy.QtWidgets import QApplication, QMainWindow
+from qtpy.QtWidgets import QApplication, QMainWindow, QWidget
 
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.models.adapter import SHIPPED_ADAPTERS, user_adapters
@@ -23,6 +23,7 @@ from napari_sac.core.training.run_folder import (
     Phase,
     RunRequest,
     RunStatus,
+    ask_for,
     hold,
     load_request,
     log_path,
@@ -429,7 +430,7 @@ def test_discarding_asks_first(tuner: FinetuneWidget, folder: Path) -> None:
     write_status(folder, TRAINING)
     tuner.watch.watch(folder)
     tuner.run.discard.click()
-    assert "for good" in tuner.run.problem.text()
+    assert "Delete this run for good?" in tuner.run.problem.text()
     tuner.run.keep.click()
     assert "ended without a word" in tuner.run.problem.text()
     tuner.run.discard.click()
@@ -532,6 +533,19 @@ def test_a_run_that_goes_on_is_offered(
         dock.look.click()
         assert dock.offer.isHidden()
         assert "Step 20 of 80" in dock.run.steps.text()
+
+
+def test_a_paused_run_is_offered_as_paused(
+    qtbot: QtBot,
+    viewer: ViewerModel,
+    folder: Path,
+    make_dock: Callable[[ViewerModel], FinetuneWidget],
+) -> None:
+    with hold(folder):
+        ask_for(folder, Wish.PAUSE)
+        dock = make_dock(viewer)
+        qtbot.waitUntil(lambda: not dock.offer.isHidden())
+        assert dock.offer.text.text() == "The fine-tuning mine is paused."
 
 
 def test_a_killed_run_is_offered_to_go_on_or_to_discard(
@@ -652,7 +666,8 @@ def test_closing_asks_and_tells_the_run(
     window.show()
     asked: list[str] = []
 
-    def ask(_: object, name: str) -> Closing:
+    def ask(_: object, name: str, wished: Wish) -> Closing:
+        assert wished is Wish.GO
         asked.append(name)
         return Closing.STAY if len(asked) == 1 else answer
 
@@ -695,7 +710,35 @@ def test_without_a_run_closing_asks_nothing(
 def test_the_question_names_the_run_and_the_ways(qtbot: QtBot) -> None:
     window = QMainWindow()
     qtbot.addWidget(window)
-    box, buttons = build_question(window, "mine")
-    assert "mine" in box.text()
+    box, buttons = build_question(window, "mine", Wish.GO)
+    assert box.text() == "Fine-tuning of mine is still going on."
+    assert buttons[Closing.KEEP].text() == "Keep training"
     assert set(buttons) == set(Closing)
     assert box.escapeButton() is buttons[Closing.STAY]
+
+
+def test_of_a_paused_run_closing_says_that_it_stays_paused(
+    qtbot: QtBot, viewer: ViewerModel, folder: Path
+) -> None:
+    window = Window(asks=False)
+    dock = FinetuneWidget(viewer)
+    window.setCentralWidget(dock)
+    window.show()
+    said: list[str] = []
+
+    def ask(closed: QWidget, name: str, wished: Wish) -> Closing:
+        box, buttons = build_question(closed, name, wished)
+        said.extend((box.text(), buttons[Closing.KEEP].text()))
+        return Closing.KEEP
+
+    dock.guard.ask = ask
+    with hold(folder):
+        ask_for(folder, Wish.PAUSE)
+        write_status(folder, replace(TRAINING, phase=Phase.PAUSED))
+        dock.watch.watch(folder)
+        window.close()
+        assert read_wish(folder) is Wish.PAUSE
+    assert said == [
+        "Fine-tuning of mine is paused, and stays so without the window.",
+        "Keep it paused",
+    ]

@@ -21,6 +21,7 @@ from napari_sac.core.io import normalise_image
 from napari_sac.core.models.adapter import CONFIG_FILE, INFO_FILE, WEIGHT_NAMES
 from napari_sac.core.types import NEGATIVE
 from napari_sac.viewer.inference import LoadedModel
+from napari_sac.widgets._wording import count
 from napari_sac.widgets.segment_widget import SegmentWidget
 
 if TYPE_CHECKING:
@@ -288,7 +289,10 @@ def test_nuclei_of_another_channel_or_plane_are_told_of(
     assert dock.why_not_segment.isHidden()
     dock.images.first.setCurrentText("1")
     assert not dock.why_not_segment.isHidden()
-    said = 'Find nuclei first. This image has nuclei in plane 1, Channel "as shown".'
+    said = (
+        "This image has nuclei in Channel 1, as shown. Choose as shown under Channel "
+        "and move the slider to 1 to see them, or find nuclei here."
+    )
     assert dock.why_not_segment.text() == said
     dock.images.first.setCurrentText("as shown")
     viewer.dims.set_current_step(0, 2)
@@ -299,7 +303,10 @@ def test_nuclei_of_another_channel_or_plane_are_told_of(
     dock.images.first.setCurrentText("0")
     run(qtbot, dock, dock.find_button)
     dock.images.first.setCurrentText("as shown")
-    assert dock.why_not_segment.text().endswith("has nuclei in Channel 0.")
+    assert dock.why_not_segment.text() == (
+        "This image has nuclei in Channel 0. Choose 0 under Channel to see them, or "
+        "find nuclei here."
+    )
 
 
 def test_channels_are_offered_anew_when_an_image_gets_other_data(
@@ -725,7 +732,7 @@ def test_a_stain_that_was_looked_at_is_shown_again(
     second.leave()
 
 
-def test_points_without_a_mask_are_told(qtbot: QtBot, dock: SegmentWidget) -> None:
+def test_nuclei_without_a_mask_are_told(qtbot: QtBot, dock: SegmentWidget) -> None:
     run(qtbot, dock, dock.find_button)
     annotation = only(dock)
     # twice the same nucleus: one mask is a duplicate
@@ -736,7 +743,7 @@ def test_points_without_a_mask_are_told(qtbot: QtBot, dock: SegmentWidget) -> No
     qtbot.waitUntil(lambda: "segmented" in said())
     without = len(annotation.prompts) - nuclei
     assert without > 0
-    assert f" {without} point" in said()
+    assert f" {count(without, 'nucleus', 'nuclei')} got no mask." in said()
 
 
 def test_axes_that_are_turned_and_3d_are_refused_in_words(

@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from napari.layers import Image
 
+from napari_sac.core.config import DecodeConfig
+from napari_sac.viewer.inference import Segmented, SegmentRequest
+from napari_sac.viewer.planes import current_plane
 from napari_sac.widgets._wording import (
     describe_count,
     describe_effort,
+    describe_elsewhere,
+    describe_imported,
     describe_progress,
+    describe_segmented,
     describe_stage,
     describe_step,
 )
@@ -76,6 +83,67 @@ def test_hidden_points_are_told_if_there_are_some(annotated: Annotation) -> None
     assert said_without(rows < 7) == (
         "5 points shown; hidden: 5 of a lower score, 2 because of a reviewed region."
     )
+
+
+@pytest.mark.parametrize(
+    ("axes", "channels", "places", "way"),
+    [
+        ("zyx", (), "plane 3", "Move the slider to 3"),
+        ("tzyx", (), "plane 3, 1", "Move the sliders to 3, 1"),
+        (
+            "zcyx",
+            (),
+            "plane 3, Channel 1, as shown",
+            "Choose as shown under Channel and move the sliders to 3, 1",
+        ),
+        (
+            "zcyx",
+            (0, 1),
+            "plane 3, Channel 0 and 1",
+            "Choose 0 and 1 under Channel and move the slider to 3",
+        ),
+    ],
+)
+def test_the_way_to_nuclei_of_another_plane_is_told(
+    axes: str, channels: tuple[int, ...], places: str, way: str
+) -> None:
+    data = np.zeros((*(4, 2)[: len(axes) - 2], 8, 8), np.uint8)
+    layer = Image(data, axis_labels=tuple(axes))
+    plane = current_plane(layer, (3.0, 1.0, 0.0, 0.0)[: len(axes)], channels)
+    assert describe_elsewhere(plane) == (
+        f"This image has nuclei in {places}. {way} to see them, or find nuclei here."
+    )
+
+
+def test_one_nucleus_is_told_as_one(annotated: Annotation) -> None:
+    assert describe_imported(annotated).startswith("12 nuclei are there now.")
+    prompts = annotated.prompts.select(np.array([0]))
+    annotated.state = replace(annotated.state, prompts=prompts)
+    assert describe_imported(annotated).startswith("1 nucleus is there now.")
+
+
+@pytest.mark.parametrize(
+    ("drawn", "said"),
+    [(10, "2 nuclei got no mask."), (11, "1 nucleus got no mask."), (12, "(3.0 s).")],
+)
+def test_nuclei_without_a_mask_are_counted_as_nuclei(
+    dock: SegmentWidget, annotated: Annotation, nuclei: Nuclei, drawn: int, said: str
+) -> None:
+    plane, choice = dock.images.plane(), dock.models.choice()
+    segmented = Segmented(
+        labels=nuclei.labels,
+        request=SegmentRequest(
+            plane, annotated.prompts, choice, None, DecodeConfig(), 20.0
+        ),
+        masks={},
+        embedding=None,
+        image=nuclei.image,
+        loaded=None,
+        nuclei=drawn,
+        recomputed=0,
+        seconds={"decoding": 3.0},
+    )
+    assert describe_segmented(segmented, semantic=False).endswith(said)
 
 
 def test_a_step_is_told_with_what_is_left(

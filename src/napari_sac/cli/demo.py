@@ -165,8 +165,9 @@ def _prepare(folder: Path) -> None:
     there = [name for name in names if os.path.lexists(folder / name)]
     if there and not _is_of_a_demo(folder / _SUMMARY):
         raise OutputError(
-            f"{folder} has {there[0]} already, which no demo has left: its {_SUMMARY} "
-            "would tell. Nothing was written; choose another --output."
+            f"{folder} has {there[0]} already, and no {_SUMMARY} of a demo beside it, "
+            "so it may be somebody's work. Nothing was written; choose another "
+            "--output."
         )
 
 

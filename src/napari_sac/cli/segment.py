@@ -94,7 +94,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--diameter",
         type=_positive,
         metavar="PIXELS",
-        help="typical diameter of a nucleus; by default estimated from each image",
+        help="typical diameter of a nucleus; by default measured in each image",
     )
     add_view_options(parser)
     parser.add_argument(
@@ -141,9 +141,11 @@ def run(args: argparse.Namespace) -> int:
             outcome = f"FAILED: {_describe_failure(error)}"
         say(f"{heading}: {outcome}")
     if failed:
+        some = len(failed) < len(files)
+        others = f" The others are in {args.output}." if some else ""
         say(
-            f"napari-sac segment: {len(failed)} of {len(files)} images failed, "
-            f"the others are in {args.output}: {', '.join(failed)}"
+            f"napari-sac segment: {len(failed)} of {len(files)} images failed: "
+            f"{', '.join(failed)}.{others}"
         )
     return 1 if failed else 0
 

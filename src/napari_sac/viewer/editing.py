@@ -476,9 +476,10 @@ def _split_by(annotation: Annotation, prompts: Prompts) -> set[int]:
 def _tell_protected(session: AnnotationSession, ids: set[int]) -> None:
     if ids:
         key = session.keys["redraw"]
+        press = f"{key}, or " if key else ""
         session.told.emit(
             "This nucleus was painted or accepted as it is, so its pixels stay. "
-            f"Press {key} to let the model draw it."
+            f"Press {press}More tools > Draw again, to let the model draw it."
         )
 
 

@@ -42,8 +42,9 @@ TOOLS_HINT = (
     "polygon, and draw around points to select them."
 )
 REVIEWED_HINT = (
-    "Draw a rectangle over each part where all nuclei are right, which accepts them; "
-    "napari's polygon draws other shapes."
+    "Draw a rectangle where all nuclei are right and none is missing: they are "
+    "accepted, and the ground between them counts as background. napari's polygon and "
+    "lasso draw other shapes."
 )
 NO_AREA = (
     "A line encloses nothing, so it was taken away. Draw a rectangle, or a closed line."

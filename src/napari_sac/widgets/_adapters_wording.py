@@ -167,9 +167,7 @@ def _caution(side: Side) -> str:
             "these nuclei, that flatters it."
         )
     if side.drew:
-        return (
-            f"Those that nobody painted were drawn by {title}, which flatters it too."
-        )
+        return f"Those that nobody painted were drawn by {title}, which flatters it."
     return ""
 
 

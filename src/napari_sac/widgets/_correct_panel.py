@@ -52,9 +52,10 @@ _TOOLS = (
 )
 _TOOLTIPS = {
     "accept": "The selected nuclei are right",
-    "reject": "There is no nucleus; the selected points stay, and have no mask",
+    "reject": "There is no nucleus: all its points stay, and have no mask. A negative "
+    "point is rejected alone",
     "merge": "Makes one nucleus of those whose points are selected",
-    "split": "Makes a nucleus of each selected point",
+    "split": "Makes a nucleus of each point of the selected nuclei",
     "redraw": "Lets the model draw the selected nuclei, also those that were painted "
     "by hand, imported or accepted",
 }
@@ -135,8 +136,9 @@ class CorrectPanel(QWidget):
         self.redraw = narrow_button("Draw again", "")
         self.regions = narrow_button(
             "Reviewed regions",
-            "Adds a layer in which you draw where all nuclei are right: they are "
-            "accepted, and what is there may be used for training.",
+            "Adds a layer in which you draw where all nuclei are right and none is "
+            "missing: they are accepted, and the ground between them counts as "
+            "background.",
         )
         self.tools = narrow_button(
             "Boxes and lasso",

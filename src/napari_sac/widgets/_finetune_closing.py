@@ -20,7 +20,12 @@ from napari_sac.widgets._docking import (
     outermost,
     watch_window,
 )
-from napari_sac.widgets._finetune_wording import CLOSING, CLOSING_WAYS
+from napari_sac.widgets._finetune_wording import (
+    CLOSING,
+    CLOSING_PAUSED,
+    CLOSING_PAUSED_WAYS,
+    CLOSING_WAYS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,24 +38,26 @@ if TYPE_CHECKING:
 class Closing(Enum):
     """What to do with a training when the window is closed."""
 
-    KEEP = "keep training"
+    KEEP = "keep it as it is"
     STOP = "stop and keep the best"
     CANCEL = "cancel the training"
     STAY = "do not close"
 
 
 def build_question(
-    window: QWidget, name: str
+    window: QWidget, name: str, wish: Wish
 ) -> tuple[QMessageBox, dict[Closing, QPushButton | None]]:
     """Return the question what to do with a training, and its buttons."""
+    paused = wish is Wish.PAUSE
     box = QMessageBox(window)
     box.setIcon(QMessageBox.Icon.Question)
     box.setWindowTitle("Segment Any Cell")
-    box.setText(CLOSING.format(name))
-    box.setInformativeText(CLOSING_WAYS)
+    box.setText((CLOSING_PAUSED if paused else CLOSING).format(name))
+    box.setInformativeText(CLOSING_PAUSED_WAYS if paused else CLOSING_WAYS)
+    keep = "Keep it paused" if paused else "Keep training"
     role = QMessageBox.ButtonRole
     buttons = {
-        Closing.KEEP: box.addButton("Keep training", role.AcceptRole),
+        Closing.KEEP: box.addButton(keep, role.AcceptRole),
         Closing.STOP: box.addButton("Stop, keep the best", role.AcceptRole),
         Closing.CANCEL: box.addButton("Cancel the training", role.DestructiveRole),
         Closing.STAY: box.addButton("Do not close", role.RejectRole),
@@ -60,9 +67,9 @@ def build_question(
     return box, buttons
 
 
-def ask_closing(window: QWidget, name: str) -> Closing:
+def ask_closing(window: QWidget, name: str, wish: Wish) -> Closing:
     """Ask what to do with the training of an adapter, and wait for the answer."""
-    box, buttons = build_question(window, name)
+    box, buttons = build_question(window, name, wish)
     box.exec()
     pressed = box.clickedButton()
     found = [answer for answer, button in buttons.items() if button is pressed]
@@ -78,14 +85,14 @@ class ClosingGuard(QObject):
     dock : QWidget
     watch : RunWatch
     ask : callable
-        Given the window and the name of the adapter.
+        Given the window, the name of the adapter and what is wished of its run.
     """
 
     def __init__(
         self,
         dock: QWidget,
         watch: RunWatch,
-        ask: Callable[[QWidget, str], Closing] = ask_closing,
+        ask: Callable[[QWidget, str, Wish], Closing] = ask_closing,
     ) -> None:
         super().__init__(dock)
         self.ask = ask
@@ -118,7 +125,7 @@ class ClosingGuard(QObject):
         folder, window = self._watch.folder, self._window()
         if folder is None or window is None or not self._watch.is_going:
             return True
-        answer = self.ask(window, folder.name)
+        answer = self.ask(window, folder.name, self._watch.wish)
         if answer is Closing.STAY:
             return False
         wishes = {Closing.STOP: Wish.STOP, Closing.CANCEL: Wish.CANCEL}

@@ -40,12 +40,14 @@ EXAMPLE = "An example of what is held out:"
 CONFIDENCE = "Below each score: where it lies with 95 % confidence."
 NOTHING_YET = "The curves begin with the first steps."
 GOES_ON_ELSEWHERE = "It was taken up again elsewhere and goes on. Nothing was deleted."
-DISCARD_RUN = "Delete this training for good? What it has learned goes."
+DISCARD_RUN = "Delete this run for good? What it has learned goes."
 
 CLOSING = "Fine-tuning of {} is still going on."
 CLOSING_WAYS = (
     "It can go on without the window; open the dock again to see what came of it."
 )
+CLOSING_PAUSED = "Fine-tuning of {} is paused, and stays so without the window."
+CLOSING_PAUSED_WAYS = "Open the dock again to let it go on."
 
 _PROBLEMS = {
     Problem.NO_IMAGE: "its image was deleted",
@@ -144,12 +146,14 @@ def describe_wish(*, stopping: bool) -> str:
     return "Stopping after this step ..." if stopping else "Cancelling ..."
 
 
-def describe_found_run(name: str, *, alive: bool, finished: bool, more: int) -> str:
+def describe_found_run(
+    name: str, *, alive: bool, paused: bool, finished: bool, more: int
+) -> str:
     """Return the offer to look at a run that is not watched."""
     if finished:
         text = f"The fine-tuning {name} has finished."
     elif alive:
-        text = f"The fine-tuning {name} is going on."
+        text = f"The fine-tuning {name} is {'paused' if paused else 'going on'}."
     else:
         text = f"The fine-tuning {name} was ended before it had finished."
     return f"{text} And there {_are(more)}." if more else text

@@ -211,8 +211,9 @@ def describe_imported(annotation: Annotation, image: str = "", regions: int = 0)
 
     The image is named if there are several.
     """
-    nuclei = count(count_nuclei(annotation.prompts), "nucleus", "nuclei")
-    text = f"{nuclei} are {f'in {image}' if image else 'there'} now."
+    number = count_nuclei(annotation.prompts)
+    nuclei = f"{count(number, 'nucleus', 'nuclei')} {'is' if number == 1 else 'are'}"
+    text = f"{nuclei} {f'in {image}' if image else 'there'} now."
     if regions:
         text += f" {count(regions, 'reviewed region')} went with the nuclei before."
     return f"{text} Undo takes the import back."
@@ -260,14 +261,24 @@ def describe_count(annotation: Annotation) -> str:
 
 
 def describe_elsewhere(there: ImagePlane) -> str:
-    """Return that an image has nuclei, but in another plane than is seen."""
-    places = []
+    """Return where an image has nuclei, of which none is seen, and the way there."""
+    places, ways, axis = [], [], there.channel_axis
+    place = tuple(k for i, k in enumerate(there.index) if i != axis)
+    if place:
+        places.append(f"plane {_listed(place)}")
+    if axis is not None:
+        chosen = " and ".join(map(str, there.channels))
+        shown = f"{there.index[axis]}, as shown"
+        places.append(f"Channel {chosen or shown}")
+        ways.append(f"choose {chosen or 'as shown'} under Channel")
     if there.position:
-        places.append(f"plane {', '.join(map(str, there.position))}")
-    if there.channel_axis is not None:
-        chosen = " and ".join(map(str, there.channels)) or '"as shown"'
-        places.append(f"Channel {chosen}")
-    return f"{NO_POINTS} This image has nuclei in {', '.join(places)}."
+        sliders = "slider" if len(there.position) == 1 else "sliders"
+        ways.append(f"move the {sliders} to {_listed(there.position)}")
+    way = " and ".join(ways)
+    return (
+        f"This image has nuclei in {', '.join(places)}. "
+        f"{way[:1].upper()}{way[1:]} to see them, or find nuclei here."
+    )
 
 
 def describe_found(found: Found, annotation: Annotation, image: str = "") -> str:
@@ -304,12 +315,18 @@ def describe_segmented(segmented: Segmented, *, semantic: bool) -> str:
             f"{total - segmented.recomputed} unchanged ({took})."
         )
     without = count_nuclei(segmented.request.prompts) - segmented.nuclei
-    return f"{text} {count(without, 'point')} got no mask." if without > 0 else text
+    if without <= 0:
+        return text
+    return f"{text} {count(without, 'nucleus', 'nuclei')} got no mask."
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
     """Return a number of things: "2 images"."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _listed(index: tuple[int, ...]) -> str:
+    return ", ".join(map(str, index))
 
 
 def _seconds(stages: Mapping[str, float]) -> str:

@@ -21,11 +21,13 @@ from napari_sac.core.models.adapter import (
     user_adapters,
 )
 from napari_sac.core.models.registry import licence_of
+from napari_sac.core.training.events import Wish
 from napari_sac.core.training.run_folder import (
     REPORT_PAGE,
     RunRequest,
     find_runs,
     is_running,
+    read_wish,
     remove_run,
     save_request,
     sweep_runs,
@@ -80,7 +82,6 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_sac.core.progress import Progress
-    from napari_sac.core.training.events import Wish
     from napari_sac.viewer.finetuning import Counts, Source
 
 _REFRESH_MILLISECONDS = 150
@@ -361,7 +362,13 @@ class FinetuneWidget(QWidget):
         alive = not finished and is_running(first)
         ended = not alive and not finished
         self.offer.offer(
-            describe_found_run(first.name, alive=alive, finished=finished, more=more),
+            describe_found_run(
+                first.name,
+                alive=alive,
+                paused=read_wish(first) is Wish.PAUSE,
+                finished=finished,
+                more=more,
+            ),
             self.go_on if ended else self.look,
             discardable=ended,
         )

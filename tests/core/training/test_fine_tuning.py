@@ -167,7 +167,7 @@ def test_a_killed_run_ends_as_one_that_was_not(
     assert "Nothing was trained" in said
     assert again.report["steps"] == len(rows_of(job)) * 5, "done: nothing is done again"
     other = replace(job, config=replace(CONFIG, rank=3))
-    with pytest.raises(OutputError, match="another config"):
+    with pytest.raises(OutputError, match="other settings, and was kept"):
         finetune(other, team, resume=True)
 
 
@@ -247,9 +247,17 @@ def test_another_run_is_not_resumed(job: Job, team: Team) -> None:
 
     with pytest.raises(Cancelled):
         finetune(job, team, listen=listen, ask=ask)
-    other = replace(job, config=replace(CONFIG, rank=3))
-    with pytest.raises(OutputError, match="another config"):
-        finetune(other, team, resume=True)
+    first = replace(job.data, training=job.data.training[:1])
+    for other, said in (
+        (replace(job, config=replace(CONFIG, rank=3)), "other settings"),
+        (replace(job, data=first), "other images, labels or points"),
+        (
+            replace(job, data=replace(job.data, held_out=job.data.training)),
+            "another held-out part",
+        ),
+    ):
+        with pytest.raises(OutputError, match=f"begun with {said}, and was kept"):
+            finetune(other, team, resume=True)
 
 
 def test_a_run_is_gone_on_with_by_one_process_at_once(job: Job, team: Team) -> None:

@@ -147,7 +147,7 @@ def test_a_hostile_request_is_one_sentence(
     folder: Path, changes: dict[str, object]
 ) -> None:
     change_request(folder, **changes)
-    with pytest.raises(TrainingDataError, match="Delete the run and begin it again"):
+    with pytest.raises(TrainingDataError, match="Discard the run and begin it again"):
         load_request(folder)
 
 

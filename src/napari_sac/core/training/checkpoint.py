@@ -35,6 +35,17 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = 20.0
 """A checkpoint is written after each validation, for a pause, and at least so often."""
 
+_CALLED = {
+    "model": "another model",
+    "adapter": "another adapter",
+    "base_sha256": "other weights of the base model",
+    "data_sha256": "other images, labels or points",
+    "held_out_sha256": "another held-out part",
+    "original_sha256": "other images of --original",
+    "config": "other settings",
+}
+"""By what :func:`_settings_of` notes."""
+
 
 def finished_report(job: Job, resume: bool) -> dict[str, Any] | None:
     """Return the report of a run that is finished already, if it is to be resumed.
@@ -83,7 +94,7 @@ def note_settings(job: Job) -> None:
 
 
 def _differences(job: Job) -> list[str]:
-    """Return the settings that are not those the run in the folder began with."""
+    """Return which of ``_CALLED`` are not those the run in the folder began with."""
     file, settings = job.output / RUN / SETTINGS, _settings_of(job)
     before = json.loads(file.read_text(encoding="utf-8"))
     before["config"]["max_minutes"] = job.config.max_minutes
@@ -97,9 +108,9 @@ def _refuse_another(job: Job) -> None:
     different = _differences(job)
     if different:
         raise OutputError(
-            f"The run in {job.output} was begun with another "
-            f"{', '.join(different)}, and was kept. Go on with the same, or choose "
-            "another folder."
+            f"The run in {job.output} was begun with "
+            f"{', '.join(_CALLED[name] for name in different)}, and was kept. Go on "
+            "with the same, or choose another folder."
         )
 
 

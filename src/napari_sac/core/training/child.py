@@ -213,7 +213,7 @@ def _run(folder: Path) -> Phase:
             phase=Phase.FAILED,
             message=f"The training ended with an error that nobody expected ({error}). "
             "What was learned up to the last checkpoint is kept: you can go on with "
-            "it, or delete the run."[:_LONGEST_TEXT],
+            "it, or press Discard."[:_LONGEST_TEXT],
             report=report[-_LONGEST_TEXT:],
             stage="",
         )

@@ -240,7 +240,7 @@ def _reading(folder: Path) -> Iterator[None]:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise TrainingDataError(
             f"What the run in {folder} is to learn from cannot be read ({reason}). "
-            "Delete the run and begin it again; your annotations are where they were."
+            "Discard the run and begin it again; your annotations are where they were."
         ) from error
 
 
