@@ -29,7 +29,7 @@ from napari_sac.core.training.validation import held_out_parts
 if TYPE_CHECKING:
     from napari_sac.core.training.run import Run
 
-QUICK_STEPS, QUICK_CROPS, QUICK_MINUTES = 80, 24, 0.75
+QUICK_STEPS, QUICK_CROPS, QUICK_MINUTES = 30, 24, 0.75
 """Quick mode without other wishes: steps, crops embedded beforehand, and the time that
 it keeps to on a slow computer."""
 
