@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -935,7 +936,10 @@ def test_the_image_itself_is_not_overwritten(tmp_path: Path, ending: str) -> Non
     labels = np.zeros((40, 50), np.uint32)
     labels[5:20, 5:20] = 1
     annotation = session.import_labels(current_plane(layer, viewer.dims.point), labels)
+    (tmp_path / "other").mkdir()
     same = tmp_path / "other" / ".." / image.name
+    linked = tmp_path / "other" / image.name
+    os.link(image, linked)
     data = annotation.labels.as_layer_data_tuple()
     for write in (
         partial(session.export_labels, annotation),
@@ -943,8 +947,9 @@ def test_the_image_itself_is_not_overwritten(tmp_path: Path, ending: str) -> Non
         partial(session.export_geojson, annotation),
         lambda path: write_outlines(str(path), *data[:2]),
     ):
-        with pytest.raises(OutputError, match=f"such as field_labels{ending}"):
-            write(same)
+        for place in (same, linked):
+            with pytest.raises(OutputError, match=f"such as field_labels{ending}"):
+                write(place)
     assert image.read_bytes() == b"pixels"
     session.export_labels(annotation, tmp_path / "field_labels.tif")
     np.testing.assert_array_equal(read_labels(tmp_path / "field_labels.tif"), labels)

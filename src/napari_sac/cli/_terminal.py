@@ -34,18 +34,6 @@ def progress_line(heading: str = "") -> Progress:
     return show
 
 
-def identity_of(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file or folder from others, None where nothing can be seen.
-
-    Its path does not: links and systems that do not tell a from A give it several.
-    """
-    try:
-        about = os.stat(path)
-    except OSError:
-        return None
-    return about.st_dev, about.st_ino
-
-
 def make_folder(folder: Path) -> None:
     """Make the folder for results, before there are any.
 

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_sac.cli._terminal import identity_of, make_folder, progress_line
+from napari_sac.cli._terminal import make_folder, progress_line
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import OutputError
+from napari_sac.core.folders import identity_of
 from napari_sac.core.names import LABELS_FILE, PROMPTS_FILE
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sac.cli._options import adapter_or_folder, add_option, add_view_options
-from napari_sac.cli._terminal import identity_of, make_folder, progress_line, say
+from napari_sac.cli._terminal import make_folder, progress_line, say
 from napari_sac.core.config import DEFAULT_MODEL, DecodeConfig, ProposalConfig
 from napari_sac.core.device import DEVICE_NAMES, is_out_of_memory
 from napari_sac.core.errors import (
@@ -18,6 +18,7 @@ from napari_sac.core.errors import (
     LabelFormatError,
     NapariSacError,
 )
+from napari_sac.core.folders import identity_of
 from napari_sac.core.names import (
     LABELS_ENDING,
     LABELS_FILE,

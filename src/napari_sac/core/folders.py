@@ -1,6 +1,6 @@
 """Folders that are written as a whole: the old one is there until the new one is.
 
-So are files that belong together.
+So are files that belong together. And what tells a file from another.
 """
 
 from __future__ import annotations
@@ -84,6 +84,18 @@ def files_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file or folder from others, None where nothing can be seen.
+
+    Its path does not: links and systems that do not tell a from A give it several.
+    """
+    try:
+        about = os.stat(path)
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
 
 
 def replace_folder(partial: Path, target: Path) -> None:

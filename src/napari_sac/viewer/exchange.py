@@ -20,6 +20,7 @@ from napari_sac.core.errors import (
     OutputError,
     SessionError,
 )
+from napari_sac.core.folders import identity_of
 from napari_sac.core.io import read_points, write_labels, write_prompts
 from napari_sac.core.names import (
     LABELS_ENDING,
@@ -457,7 +458,8 @@ def spare_image(annotation: Annotation, path: str | Path) -> None:
         return
     files = (layer.source.path, layer.metadata.get(IMAGE_FILE))
     name = Path(path).name
-    if Path(path).resolve() in {Path(file).resolve() for file in files if file}:
+    target = identity_of(Path(path))
+    if target and target in {identity_of(Path(file)) for file in files if file}:
         zarr = name.lower().endswith(OME_ZARR_FOLDER)
         ending = OME_ZARR_FOLDER if zarr else Path(path).suffix
         stem = name[: len(name) - len(ending)]

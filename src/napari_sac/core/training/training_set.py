@@ -385,8 +385,9 @@ def _prompt_tables(pairs: Sequence[ImageLabelPair], folder: Path) -> dict[str, P
     tables = {}
     for pair in pairs:
         names = [f"{pair.name}{ending}" for ending in PROMPTS_FILES]
+        # pathlib raises where one may not look
         file = next(
-            (folder / name for name in names if (folder / name).is_file()), None
+            (folder / name for name in names if os.path.isfile(folder / name)), None
         )
         if file is None:
             # without it every mask would count as right, and all else as background
