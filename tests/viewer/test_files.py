@@ -751,6 +751,9 @@ def test_a_start_that_was_undone_replaces_nothing(bench: Bench, tmp_path: Path) 
     session = reopened(tmp_path / "x.sac")
     assert len(session.annotations) == 2
     check_same(session.annotations[0], deleted)
+    # the model is that of the work, not of the empty start
+    states = {a.number: a.state for a in session.annotations}
+    assert exchange._last_settings(states) is session.annotations[0].state.settings
     # what was undone can be done again, and is seen then
     assert session.redo() == "find 12 nuclei"
     assert len(session.annotations[1].points.data) == 12

@@ -263,6 +263,16 @@ def test_before_there_are_masks_the_points_tell_what_a_region_holds(
     np.testing.assert_array_equal(annotation.prompts.state == "accepted", left)
 
 
+def test_they_tell_it_again_when_the_masks_were_undone(bench: Bench) -> None:
+    annotation = bench.find()
+    left = annotation.prompts.yx[:, 1] < 100
+    bench.segment(annotation)
+    bench.session.undo()
+    assert not annotation.state.labels.any()
+    bench.session.set_reviewed(annotation, (LEFT,))
+    np.testing.assert_array_equal(annotation.prompts.state == "accepted", left)
+
+
 def test_they_tell_it_still_after_a_session_was_opened_again(
     bench: Bench, tmp_path: Path
 ) -> None:

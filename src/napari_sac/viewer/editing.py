@@ -443,7 +443,8 @@ def _nuclei_in(annotation: Annotation, regions: Sequence[FloatArray]) -> set[int
     if regions and annotation.has_instances:
         reach = math.ceil(_NEAR_DIAMETERS * annotation.state.settings.diameter)
         found |= labels_inside(labels, regions, reach)
-    if not annotation.has_instances or not annotation.segmented:
+    masked = annotation.has_instances and annotation.segmented and labels.any()
+    if not masked:
         found |= nuclei_inside(annotation.prompts, regions) - annotation.painted
     return found
 

@@ -647,8 +647,8 @@ def _choose_model_of(session: AnnotationSession, restored: Restored) -> None:
 
 
 def _last_settings(states: Mapping[int, AnnotationState]) -> Settings | None:
-    """Return the settings of the last image, if a model was chosen for it."""
-    for state in list(states.values())[-1:]:
+    """Return the settings of the last image that a model was chosen for."""
+    for state in reversed(list(states.values())):
         if state.settings.model_key is not None or len(state.prompts):
             return state.settings
     return None

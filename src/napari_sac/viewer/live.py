@@ -525,7 +525,8 @@ def _check_weights(scene: Scene, loaded: LoadedModel) -> None:
     raise OtherWeightsError(
         f"The weights of {scene.choice.name}{with_adapter} are not those that these "
         "nuclei were drawn with. Prompts and labels are kept as they were drawn; press "
-        "Segment to draw all of them with these weights, or put the others back.",
+        "Segment to draw all of them with these weights, or put the others back and "
+        "open the session in a new window.",
         loaded,
     )
 

@@ -353,6 +353,21 @@ def test_what_is_kept_lies_between_the_weights_before_and_after(
     assert any("lora_B" in name for name in moved) is not quick
 
 
+def test_of_an_adapter_that_learns_on_nothing_is_kept_but_a_part(
+    job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fine_tuning, "choose_windows", lambda *_: ())
+    monkeypatch.setattr(run_module, "FULL_PART", 1.0)
+    parent = replace(job, output=job.output / "parent")
+    finetune(parent, team)
+    assert read_weights(parent.output / LORA_FILE)
+    monkeypatch.setattr(run_module, "FULL_PART", 0.0)
+    child = replace(job, adapter=parent.output, output=job.output / "child")
+    finetune(child, team)
+    before, after = weights_of(parent), weights_of(child)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_full_changes_lora(job: Job, team: Team) -> None:
     finetune(replace(job, config=replace(CONFIG, epochs=20)), team)
     lora = read_weights(job.output / LORA_FILE)

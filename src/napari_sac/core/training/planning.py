@@ -97,7 +97,9 @@ def fit_memory(run: Run) -> None:
     if plan != wanted:
         run.tell(plan.describe_change(wanted) + ".")
     run.plan = plan
-    run.cost = Cost(time_step(run), needed * plan.at_once)
+    # quick mode's steps are others, and measured when their crops are there
+    seconds = 0.0 if run.job.config.quick else time_step(run)
+    run.cost = Cost(seconds, needed * plan.at_once)
 
 
 def _try_memory(run: Run, plan: Plan) -> int | None:

@@ -226,9 +226,9 @@ def kept_weights(run: Run) -> dict[str, Tensor]:
     """
     part = QUICK_PART if run.job.config.quick else FULL_PART
     return {
-        # LoRA adds B @ A: it has a part of its effect where B has
+        # a fresh LoRA adds B @ A with B = 0: it has a part of its effect where B has
         name: average.clone()
-        if ".lora_A." in name
+        if ".lora_A." in name and run.parent is None
         else torch.lerp(run.first[name], average, part)
         for name, average in run.state.averages.items()
     }
