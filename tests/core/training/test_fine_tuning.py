@@ -235,6 +235,31 @@ def test_a_quick_run_goes_on_with_the_crops_it_began_with(
     assert cached[1] == cached[0]
 
 
+def test_a_quick_run_goes_on_with_smaller_crops_where_memory_went(
+    job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
+    quick = replace(job, config=replace(CONFIG, quick=True, epochs=20))
+    steps: list[Event] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Stepped):
+            steps.append(event)
+
+    def ask() -> Wish:
+        return Wish.CANCEL if steps else Wish.GO
+
+    with pytest.raises(Cancelled):
+        finetune(quick, team, listen=listen, ask=ask)
+    sizes = iter([1000, 1000])
+    monkeypatch.setattr(planning, "free_memory", lambda _: 100)
+    monkeypatch.setattr(planning, "measure_memory", lambda *_: next(sizes, 10))
+    outcome = finetune(quick, team, resume=True)
+    assert outcome.report["crop"] == 32
+    assert any("crops of 32 instead of 64" in n for n in outcome.report["notes"])
+    assert outcome.report["steps"] == outcome.report["steps_planned"]
+
+
 def test_another_run_is_not_resumed(job: Job, team: Team) -> None:
     steps: list[Event] = []
 

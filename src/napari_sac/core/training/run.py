@@ -220,9 +220,9 @@ def learn_in_last(run: Run, blocks: int) -> None:
 def kept_weights(run: Run) -> dict[str, Tensor]:
     """Return what would be kept at the moment: some way from the first to the averages.
 
-    What is learned from a few images makes a model better on them, and worse on others.
-    Weights between those before and after keep most of the one and lose much of the
-    other (M. Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
+    What is learned from a few images makes a model better on them, and often worse on
+    others. Weights between those before and after keep most of the one and lose much
+    of the other (M. Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
     """
     part = QUICK_PART if run.job.config.quick else FULL_PART
     return {
