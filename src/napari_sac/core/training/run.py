@@ -222,7 +222,8 @@ def kept_weights(run: Run) -> dict[str, Tensor]:
 
     What is learned from a few images makes a model better on them, and often worse on
     others. Weights between those before and after keep most of the one and lose much
-    of the other (M. Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
+    of the other (M. Wortsman et al., Robust fine-tuning of zero-shot models, CVPR
+    2022).
     """
     part = QUICK_PART if run.job.config.quick else FULL_PART
     return {
