@@ -9,8 +9,9 @@ Prints the means over images for the decoded masks and, beside them, for the pro
 generator alone (the watershed of its maps). With ``--true-points`` a third row shows
 the masks that a person gets who clicks once into the middle of every nucleus: between
 it and the first row lies what better prompts could gain. ``--sam`` and ``--generator``
-take other weights than the shipped ones. ``--overlays DIR`` writes a picture of each
-image: truth in green, decoded outlines in magenta, prompts as points.
+take other weights than the shipped ones. With ``--stain`` that stain of an image alone
+is looked at, and images without colours are left out. ``--overlays DIR`` writes a
+picture of each image: truth in green, decoded outlines in magenta, prompts as points.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
-from napari_sac.core.config import ProposalConfig
+from napari_sac.core.config import STAINS, ProposalConfig
 from napari_sac.core.datasets.pairs import find_pairs, load_pair, names_of_split
 from napari_sac.core.evaluation.metrics import (
     METRIC_NAMES,
@@ -112,6 +113,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=1, help="only each Nth image")
     parser.add_argument("--first", type=int, default=0, help="leave out those before")
     parser.add_argument("--true-points", action="store_true")
+    parser.add_argument("--stain", choices=STAINS)
     parser.add_argument("--sam", type=Path, help="weight file")
     parser.add_argument("--generator", type=Path, help="weight file")
     parser.add_argument("--overlays", type=Path)
@@ -142,6 +144,10 @@ def main() -> int:
     for pair in pairs:
         loaded = load_pair(pair)
         image, truth = normalise_image(loaded.image), loaded.labels.astype(np.int32)
+        if parsed.stain:
+            if (image == image[..., :1]).all():
+                continue
+            image = normalise_image(loaded.image, stain=parsed.stain)
         result = segment_image(image, model)
         decoded.append(evaluate_labels(result.labels, truth))
         regions = labels_of_generator(image, model, result.diameter)
@@ -173,7 +179,7 @@ def main() -> int:
     out(f"nucleus size: {np.mean(size_errors):.1%} off in the mean, ")
     out(f"{np.max(size_errors):.1%} at most\n")
     spent = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
-    out(f"{len(pairs)} images; seconds: {spent}\n")
+    out(f"{len(decoded)} images; seconds: {spent}\n")
     if parsed.json:
         record = {
             name: {m: getattr(s, m) for m in METRIC_NAMES} for name, s in means.items()

@@ -14,8 +14,10 @@ from napari_sac.core.config import TrainingConfig
 from napari_sac.core.models.weight_files import read_generator
 from napari_sac.core.training import base_model, trainer
 from napari_sac.core.training.sampling import draw_crops, prepare_image
+from napari_sac.core.training.trainer import load_training_images
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from napari_sac.core.training.sampling import TrainingImage
@@ -162,6 +164,26 @@ def test_images_in_colour_can_be_drawn_more_often() -> None:
     even = base_model.weigh_coloured(images, 1)
     np.testing.assert_allclose(even, [1 / 3] * 3)
     np.testing.assert_allclose(base_model.weigh_coloured(images, 3), [0.2, 0.6, 0.2])
+
+
+def test_stains_alone_are_learned_from_where_they_are_asked_for(
+    labelled_folder: Path,
+    tmp_path: Path,
+    tiny_shipped: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def load(*places: object, stains: Sequence[str]) -> list[TrainingImage]:
+        asked.append(list(stains))
+        return load_training_images(*places, stains=stains)
+
+    monkeypatch.setattr(base_model, "load_training_images", load)
+    flags = ["--data", str(labelled_folder), "--generator-only", "--steps", "1"]
+    base_model.main([*flags, "--output", str(tmp_path / "a")])
+    stains = ["--stains", "haematoxylin"]
+    base_model.main([*flags, *stains, "--output", str(tmp_path / "b")])
+    assert asked == [[], ["haematoxylin"]]
 
 
 def test_what_is_weighed_is_what_is_drawn(

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from skimage.io import imsave
 from synthetic import build_tiny_model, draw_nuclei
 
 from napari_sac.core.config import TrainingConfig
 from napari_sac.core.errors import LabelFormatError, OutputError
+from napari_sac.core.io import normalise_image
 from napari_sac.core.models.lora import inject_lora, set_trainable
 from napari_sac.core.models.registry import load_model
 from napari_sac.core.models.weight_files import write_generator
@@ -217,8 +219,6 @@ def test_shipped_weights_load_as_the_averages(
 
 
 def test_training_images_follow_the_splits(tmp_path: Path) -> None:
-    from skimage.io import imsave
-
     drawn = draw_nuclei((40, 40), 2, 8)
     for folder in ("with", "without"):
         for part in ("images", "labels"):
@@ -237,3 +237,25 @@ def test_training_images_follow_the_splits(tmp_path: Path) -> None:
     (tmp_path / "with" / "splits.csv").write_text("id,split\n")
     with pytest.raises(LabelFormatError, match="no training images"):
         load_training_images([tmp_path / "with"], 24.0)
+
+
+def test_images_in_colour_are_there_once_more_as_a_stain(tmp_path: Path) -> None:
+    grey = draw_nuclei((80, 90), 5, 8, 0)
+    tissue = grey.image.copy()
+    tissue[..., 0] //= 2
+    for name, pixels in (("grey", grey.image), ("tissue", tissue)):
+        for part, plane in (
+            ("images", pixels),
+            ("labels", grey.labels.astype(np.uint16)),
+        ):
+            (tmp_path / part).mkdir(exist_ok=True)
+            imsave(tmp_path / part / f"{name}.png", plane, check_contrast=False)
+    assert len(load_training_images([tmp_path], 24.0)) == 2
+    found = load_training_images([tmp_path], 24.0, stains=["haematoxylin"])
+    assert len(found) == 3
+    alone = prepare_image(
+        normalise_image(tissue, stain="haematoxylin"), grey.labels, 24.0
+    )
+    assert torch.equal(found[2].image, alone.image)
+    assert torch.equal(found[2].labels, found[1].labels)
+    assert not torch.equal(found[1].image, alone.image)

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_sac.core.config import DEFAULT_MODEL, TrainingConfig
+from napari_sac.core.config import DEFAULT_MODEL, STAINS, TrainingConfig
 from napari_sac.core.device import DEVICE_NAMES, select_device
 from napari_sac.core.models.attention import fuse_qkv
 from napari_sac.core.models.prompt_generator import PromptGenerator
@@ -123,7 +123,7 @@ def train_base(parsed: argparse.Namespace) -> None:
         learning_rate=parsed.rate or TrainingConfig.learning_rate,
     )
     state = build_state(config, device=select_device(parsed.device).name)
-    images = _load_images(parsed.data, state)
+    images = _load_images(parsed, state)
     weights = weigh_coloured(images, parsed.coloured)
     train(state, images, parsed.output, config, weights=weights)
     state.use_averages()
@@ -150,7 +150,7 @@ def train_masks(parsed: argparse.Namespace) -> None:
     device = select_device(parsed.device).name
     state = build_masks_state(config, device=device)
     proposing = load_model(state.spec.name, device=device)
-    images = [mark_proposals(i, proposing) for i in _load_images(parsed.data, state)]
+    images = [mark_proposals(i, proposing) for i in _load_images(parsed, state)]
     weights = weigh_coloured(images, parsed.coloured)
     train(state, images, parsed.output, config, weights=weights)
     state.use_averages()
@@ -172,7 +172,7 @@ def train_generator(parsed: argparse.Namespace) -> None:
     device = select_device(parsed.device).name
     state = build_generator_state(config, device=device, widths=parsed.widths)
     start = {k: v.clone() for k, v in state.generator.state_dict().items()}
-    images = _load_images(parsed.data, state)
+    images = _load_images(parsed, state)
     weights = weigh_coloured(images, parsed.coloured)
     train(state, images, parsed.output, config, generator_step, weights)
     state.use_averages()
@@ -223,8 +223,12 @@ def _steps(parsed: argparse.Namespace) -> int:
     return _MANY_STEPS if parsed.max_minutes else TrainingConfig.steps
 
 
-def _load_images(folders: list[Path], state: TrainingState) -> list[TrainingImage]:
-    images = load_training_images(folders, state.spec.nucleus_diameter)
+def _load_images(
+    parsed: argparse.Namespace, state: TrainingState
+) -> list[TrainingImage]:
+    images = load_training_images(
+        parsed.data, state.spec.nucleus_diameter, stains=parsed.stains
+    )
     sys.stderr.write(f"{len(images)} images\n")
     return images
 
@@ -259,6 +263,13 @@ def main(arguments: list[str] | None = None) -> int:
         default=1.0,
         help="how many times as often images in colour are drawn, by default "
         "%(default)g",
+    )
+    parser.add_argument(
+        "--stains",
+        nargs="+",
+        choices=STAINS,
+        default=(),
+        help="images in colour are also learned from as these stains of them alone",
     )
     parser.add_argument("--device", choices=DEVICE_NAMES, default="auto")
     part = parser.add_mutually_exclusive_group()

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_sac.core.config import TrainingConfig
+    from napari_sac.core.config import Stain, TrainingConfig
 
 Step = Callable[[TrainingState, Crops, PromptBatch, "TrainingConfig"], dict[str, float]]
 """Learns from a batch and returns the parts of its loss."""
@@ -283,7 +283,7 @@ def load_checkpoint(state: TrainingState, path: Path) -> None:
 
 
 def load_training_images(
-    folders: Sequence[Path], nucleus_diameter: float
+    folders: Sequence[Path], nucleus_diameter: float, *, stains: Sequence[Stain] = ()
 ) -> list[TrainingImage]:
     """Return the training images of folders with ``images`` and ``labels``.
 
@@ -294,6 +294,8 @@ def load_training_images(
         ``train``; without that file all whose name does not begin with ``test``.
     nucleus_diameter : float
         Each image is resampled so that its typical nucleus has this diameter.
+    stains : sequence of Stain
+        An image in colour is there once more for each: that stain of it alone.
 
     Raises
     ------
@@ -307,11 +309,14 @@ def load_training_images(
         for pair in find_pairs(folder / "images", folder / "labels"):
             if pair.name in names if listed else not pair.name.startswith("test"):
                 loaded = load_pair(pair)
-                images.append(
-                    prepare_image(
-                        normalise_image(loaded.image), loaded.labels, nucleus_diameter
-                    )
-                )
+                whole = normalise_image(loaded.image)
+                views = [whole]
+                if (whole != whole[..., :1]).any():
+                    views += [normalise_image(loaded.image, stain=s) for s in stains]
+                images += [
+                    prepare_image(view, loaded.labels, nucleus_diameter)
+                    for view in views
+                ]
     if not images:
         raise LabelFormatError(
             f"There are no training images in {', '.join(map(str, folders))}. "
