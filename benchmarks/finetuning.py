@@ -251,9 +251,10 @@ def case_parts(data: Path, output: Path, minutes: float) -> dict[str, Any]:
 def finetune_here(folder: Path, config: FinetuneConfig) -> None:
     """Fine-tune on the pairs in a folder, in this process."""
     from napari_sac.core.training.fine_tuning import finetune
+    from napari_sac.core.training.reviewed_image import read_reviewed
     from napari_sac.core.training.run import Job
     from napari_sac.core.training.team import join_team
-    from napari_sac.core.training.training_set import read_reviewed, split
+    from napari_sac.core.training.training_set import split
 
     images = read_reviewed(folder / "data" / "images", folder / "data" / "labels")
     job = Job("sac_tiny", None, split(images, {}), folder / "run", config)

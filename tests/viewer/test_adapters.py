@@ -26,7 +26,7 @@ from napari_sac.core.models.adapter import (
 )
 from napari_sac.core.progress import ignore_progress
 from napari_sac.core.training.lineage import Learned, Seen, write_learned
-from napari_sac.core.training.training_set import review_image
+from napari_sac.core.training.reviewed_image import review_image
 from napari_sac.viewer import comparing
 from napari_sac.viewer.adapters import (
     adapter_key,

@@ -14,7 +14,7 @@ from napari.layers._source import Source
 
 from napari_sac.core.errors import Cancelled, OutputError, TrainingDataError
 from napari_sac.core.progress import ignore_progress
-from napari_sac.core.training.training_set import review_image
+from napari_sac.core.training.reviewed_image import review_image
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts
 from napari_sac.viewer.finetuning import (
     Counts,

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import QApplication, QMainWindow, QWidget
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.models.adapter import SHIPPED_ADAPTERS, user_adapters
 from napari_sac.core.training.events import Wish
+from napari_sac.core.training.reviewed_image import review_image
 from napari_sac.core.training.run_folder import (
     Phase,
     RunRequest,
@@ -31,7 +32,6 @@ from napari_sac.core.training.run_folder import (
     save_request,
     write_status,
 )
-from napari_sac.core.training.training_set import review_image
 from napari_sac.viewer.finetuning import pair_folders
 from napari_sac.viewer.planes import current_plane
 from napari_sac.widgets import _finetune_watch

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from napari_sac.cli._options import Subparsers
     from napari_sac.core.training.events import Event
+    from napari_sac.core.training.reviewed_image import ReviewedImage
     from napari_sac.core.training.run import Job
-    from napari_sac.core.training.training_set import ReviewedImage
 
 _OPTIONS = {
     "rank": "--rank",
@@ -154,11 +154,7 @@ def _make_job(args: argparse.Namespace) -> Job:
     from napari_sac.core.models.registry import licence_of
     from napari_sac.core.training.lineage import learned_by
     from napari_sac.core.training.run import Job
-    from napari_sac.core.training.training_set import (
-        split,
-        with_folder,
-        without_known,
-    )
+    from napari_sac.core.training.training_set import split, with_folder, without_known
 
     images = _read_images(args)
     parent = None if args.adapter is None else find_adapter(args.adapter)
@@ -194,8 +190,8 @@ def _make_job(args: argparse.Namespace) -> Job:
 
 
 def _read_images(args: argparse.Namespace) -> tuple[ReviewedImage, ...]:
+    from napari_sac.core.training.reviewed_image import read_reviewed
     from napari_sac.core.training.session_data import read_reviewed_session
-    from napari_sac.core.training.training_set import read_reviewed
 
     images: list[ReviewedImage] = []
     if args.images is not None:
@@ -213,7 +209,7 @@ def _read_images(args: argparse.Namespace) -> tuple[ReviewedImage, ...]:
 
 
 def _pairs(folder: Path, args: argparse.Namespace) -> tuple[ReviewedImage, ...]:
-    from napari_sac.core.training.training_set import read_reviewed
+    from napari_sac.core.training.reviewed_image import read_reviewed
 
     # pathlib raises where one may not look
     if not all(os.path.isdir(folder / name) for name in ("images", "labels")):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from napari_sac.core.evaluation.metrics import ImageScores
     from napari_sac.core.models.adapter import AdapterInfo
     from napari_sac.core.progress import Progress
-    from napari_sac.core.training.training_set import ReviewedImage
+    from napari_sac.core.training.reviewed_image import ReviewedImage
     from napari_sac.core.types import FloatArray
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.finetuning import AnnotationCopy
@@ -287,7 +287,7 @@ def _reviewed_in(
     copied = request.reviewed
     if copied is None:
         return None
-    from napari_sac.core.training.training_set import review_image
+    from napari_sac.core.training.reviewed_image import review_image
 
     labels = np.ascontiguousarray(copied.labels[request.area])
     is_whole = labels.shape == copied.labels.shape

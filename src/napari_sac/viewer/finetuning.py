@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_sac.core.progress import Progress
-    from napari_sac.core.training.training_set import ReviewedImage
+    from napari_sac.core.training.reviewed_image import ReviewedImage
     from napari_sac.core.types import FloatArray, IntArray
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.planes import ImagePlane
@@ -330,7 +330,7 @@ def _scores(values: dict[str, Any]) -> tuple[Score, ...]:
 
 def _read(source: Source, progress: Progress) -> tuple[ReviewedImage, ...]:
     # imported late: they take long, which opening a dock need not
-    from napari_sac.core.training.training_set import read_reviewed, review_image
+    from napari_sac.core.training.reviewed_image import read_reviewed, review_image
 
     if isinstance(source, PairFolders):
         return read_reviewed(source.images, source.labels, progress=progress)

@@ -11,7 +11,7 @@ from skimage.io import imsave
 from synthetic import build_tiny_model, draw_nuclei
 
 from napari_sac.core.models.registry import Model
-from napari_sac.core.training.training_set import ReviewedImage, review_image
+from napari_sac.core.training.reviewed_image import ReviewedImage, review_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -40,7 +40,7 @@ from napari_sac.core.training.run_folder import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from napari_sac.core.training.training_set import ReviewedImage
+    from napari_sac.core.training.reviewed_image import ReviewedImage
 
 SECONDS = 240
 CONFIG = FinetuneConfig(epochs=5, batch_size=2, prompts_per_crop=4, rank=2)

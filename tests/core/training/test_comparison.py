@@ -16,7 +16,7 @@ from napari_sac.core.training.comparison import (
     count_cells,
     limit_to_known,
 )
-from napari_sac.core.training.training_set import ReviewedImage, review_image
+from napari_sac.core.training.reviewed_image import ReviewedImage, review_image
 
 
 @pytest.fixture

@@ -41,17 +41,18 @@ from napari_sac.core.training.lineage import learned_by
 from napari_sac.core.training.memory import Plan
 from napari_sac.core.training.planning import fit_time
 from napari_sac.core.training.preparation import prepare
+from napari_sac.core.training.reviewed_image import review_image
 from napari_sac.core.training.run import Job, build_state
 from napari_sac.core.training.run_folder import RUN
 from napari_sac.core.training.team import Team
-from napari_sac.core.training.training_set import review_image, split, with_folder
+from napari_sac.core.training.training_set import split, with_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_sac.core.training.events import Event
+    from napari_sac.core.training.reviewed_image import ReviewedImage
     from napari_sac.core.training.run import Run
-    from napari_sac.core.training.training_set import ReviewedImage
 
 pytestmark = pytest.mark.usefixtures("tiny_registry")
 

@@ -27,7 +27,8 @@ from napari_sac.core.training.lineage import (
     learned_by,
     write_learned,
 )
-from napari_sac.core.training.training_set import ReviewedImage, review_image, split
+from napari_sac.core.training.reviewed_image import ReviewedImage, review_image
+from napari_sac.core.training.training_set import split
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,6 +20,7 @@ from napari_sac.core.errors import OutputError, TrainingDataError
 from napari_sac.core.models.adapter import CONFIG_FILE, LEARNED_FILE, WEIGHT_NAMES
 from napari_sac.core.training import reviewed_file
 from napari_sac.core.training.events import Wish
+from napari_sac.core.training.reviewed_image import ReviewedImage
 from napari_sac.core.training.run_folder import (
     Phase,
     RunRequest,
@@ -42,7 +43,6 @@ from napari_sac.core.training.run_folder import (
     sweep_runs,
     write_status,
 )
-from napari_sac.core.training.training_set import ReviewedImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,6 +14,7 @@ from napari_sac.core.io import atomic_path
 from napari_sac.core.models.adapter import INFO_FILE
 from napari_sac.core.models.registry import get_spec, weights_sha256
 from napari_sac.core.training.memory import Plan
+from napari_sac.core.training.reviewed_image import digest
 from napari_sac.core.training.run import adapter_parameters
 from napari_sac.core.training.run_folder import (
     BEFORE,
@@ -27,7 +28,6 @@ from napari_sac.core.training.run_folder import (
 )
 from napari_sac.core.training.stepping import rates_of
 from napari_sac.core.training.tables import drop_rows_after
-from napari_sac.core.training.training_set import digest
 
 if TYPE_CHECKING:
     from napari_sac.core.training.run import Job, Run

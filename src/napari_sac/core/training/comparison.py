@@ -24,7 +24,7 @@ from napari_sac.core.evaluation.metrics import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_sac.core.training.training_set import ReviewedImage
+    from napari_sac.core.training.reviewed_image import ReviewedImage
     from napari_sac.core.types import BoolArray, IntArray
 
 COMPARED = ("f1", "pq", "aji", "dice", "ap50")

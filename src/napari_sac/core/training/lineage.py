@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_sac.core.models.adapter import AdapterInfo
-    from napari_sac.core.training.training_set import ReviewedImage
+    from napari_sac.core.training.reviewed_image import ReviewedImage
 
 _FORMAT = 1
 _LARGEST = 64 << 20
 
 NucleiByImage = Mapping[str, npt.NDArray[np.int64]]
 """A pixel (N, 2), (y, x), of each of some nuclei, by what their image is known by, as
-:func:`~napari_sac.core.training.training_set.image_keys` returns it."""
+:func:`~napari_sac.core.training.reviewed_image.image_keys` returns it."""
 
 
 class Seen(StrEnum):
@@ -107,7 +107,7 @@ def write_learned(
         If it cannot be written.
     """
     # imported late: it takes long, which opening a dock need not
-    from napari_sac.core.training.training_set import image_keys, middles_of
+    from napari_sac.core.training.reviewed_image import image_keys, middles_of
 
     nuclei, names = dict(before.nuclei), dict(before.names)
     for one in images:
@@ -138,7 +138,7 @@ def has_seen(adapter: AdapterInfo, reviewed: ReviewedImage) -> Seen:
         As :func:`learned_by`.
     """
     # imported late: it takes long, which opening a dock need not
-    from napari_sac.core.training.training_set import learned_nuclei
+    from napari_sac.core.training.reviewed_image import learned_nuclei
 
     learned = learned_by(adapter)
     if len(learned_nuclei(reviewed, learned.nuclei)):

@@ -11,6 +11,7 @@ from skimage.draw import disk
 from napari_sac.core.config import ProposalConfig
 from napari_sac.core.inference.proposals import find_proposals
 from napari_sac.core.progress import ignore_progress
+from napari_sac.core.training.reviewed_image import RING, pooled_diameter
 from napari_sac.core.training.sampling import (
     MarkedPoints,
     PointKind,
@@ -18,14 +19,13 @@ from napari_sac.core.training.sampling import (
     prepare_image,
 )
 from napari_sac.core.training.targets import typical_diameter
-from napari_sac.core.training.training_set import RING, pooled_diameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_sac.core.models.registry import Model
     from napari_sac.core.progress import Progress
-    from napari_sac.core.training.training_set import ReviewedImage
+    from napari_sac.core.training.reviewed_image import ReviewedImage
 
 _OWN_DIAMETER_FROM = 10
 _SHOWN_BY_SOME = 0.5

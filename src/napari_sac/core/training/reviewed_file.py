@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from napari_sac.core.training.training_set import ReviewedImage
+    from napari_sac.core.training.reviewed_image import ReviewedImage
 
 _MOST_IMAGES = 10_000
 _MOST_PIXELS = 1 << 31
@@ -167,7 +167,7 @@ def _checked_image(name: str, arrays: dict[str, npt.NDArray[Any]]) -> ReviewedIm
     if not np.isin(own, np.unique(labels)).all():
         raise ValueError("a negative point belongs to no nucleus")
     # imported late: it takes half a second, and a dock that opens reads no images
-    from napari_sac.core.training.training_set import ReviewedImage
+    from napari_sac.core.training.reviewed_image import ReviewedImage
 
     return ReviewedImage(
         name,

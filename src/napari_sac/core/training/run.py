@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from napari_sac.core.training.events import Ask, Listen
     from napari_sac.core.training.joint_step import Pool
     from napari_sac.core.training.memory import Cost
+    from napari_sac.core.training.reviewed_image import ReviewedImage
     from napari_sac.core.training.team import Team
-    from napari_sac.core.training.training_set import ReviewedImage, TrainingSet
+    from napari_sac.core.training.training_set import TrainingSet
 
 
 QUICK_PART, FULL_PART = 0.5, 0.75

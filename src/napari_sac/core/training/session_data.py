@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from napari_sac.core.errors import SessionError, TrainingDataError
 from napari_sac.core.inference.instances import decided_objects
 from napari_sac.core.session.journal import Journal
-from napari_sac.core.training.training_set import review_image
+from napari_sac.core.training.reviewed_image import review_image
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_sac.core.session.state import AnnotationState
-    from napari_sac.core.training.training_set import ReviewedImage
+    from napari_sac.core.training.reviewed_image import ReviewedImage
 
 
 def read_reviewed_session(folder: str | Path) -> tuple[ReviewedImage, ...]:

@@ -14,17 +14,18 @@ from napari_sac.core.io import atomic_path
 from napari_sac.core.training.comparison import limit_to_known
 from napari_sac.core.training.events import Validated
 from napari_sac.core.training.preparation import own_diameter
+from napari_sac.core.training.reviewed_image import crop_to_known
 from napari_sac.core.training.run import as_model, kept_weights, weights_in_place
 from napari_sac.core.training.run_folder import BEFORE, VALIDATION
 from napari_sac.core.training.tables import append_row, drop_rows_after
-from napari_sac.core.training.training_set import crop_to_known
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_sac.core.training.optimization import TrainingState
+    from napari_sac.core.training.reviewed_image import ReviewedImage
     from napari_sac.core.training.run import Run
-    from napari_sac.core.training.training_set import ReviewedImage, TrainingSet
+    from napari_sac.core.training.training_set import TrainingSet
 
 _SECONDS = "seconds"
 _VALIDATION_IMAGES = 4
