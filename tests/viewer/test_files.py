@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
+from annotating import add_nuclei, import_labels, import_outlines, import_table
 from filelock import FileLock
 from napari.components import ViewerModel
 from napari.layers._source import layer_source
@@ -359,7 +360,7 @@ def test_live_masks_of_an_opened_session_are_those_of_a_replay(
 ) -> None:
     annotation = bench.find()
     # what a person sets covers what was proposed beside it
-    bench.session.add_nuclei(annotation, annotation.prompts.yx[:1] + 3)
+    add_nuclei(annotation, annotation.prompts.yx[:1] + 3)
     bench.segment(annotation, overlap=0.1)
     ids = set(annotation.prompts.object_id.tolist())
     dropped = sorted(ids - set(np.unique(annotation.state.labels).tolist()))
@@ -427,7 +428,7 @@ def test_other_weights_of_the_same_name_redraw_nothing_unasked(
 
 def test_other_weights_redraw_no_imported_points(bench: Bench) -> None:
     bench.session.chosen_model, bench.session.loaded = ("tiny", None), bench.loaded
-    bench.session.import_points(bench.plane, np.array([[40.0, 40.0]]), 20)
+    exchange.import_points(bench.session, bench.plane, np.array([[40.0, 40.0]]), 20)
     bench.decode()
     session, _ = reopened_elsewhere(bench)
     other = replace(bench.loaded.model, key="learned on")
@@ -563,10 +564,9 @@ def test_the_reader_knows_sessions(bench: Bench, tmp_path: Path) -> None:
 
 def test_exports(bench: Bench, tmp_path: Path) -> None:
     annotation = edit(bench)
-    session = bench.session
-    session.export_labels(annotation, tmp_path / "labels.tif")
-    session.export_labels(annotation, tmp_path / "labels.ome.zarr")
-    session.export_prompts(annotation, tmp_path / "prompts.csv")
+    exchange.export_labels(annotation, tmp_path / "labels.tif")
+    exchange.export_labels(annotation, tmp_path / "labels.ome.zarr")
+    exchange.export_prompts(annotation, tmp_path / "prompts.csv")
     np.testing.assert_array_equal(
         read_labels(tmp_path / "labels.tif"), annotation.state.labels
     )
@@ -583,14 +583,14 @@ def test_one_mask_of_all_nuclei_has_the_score_of_none(
     bench.segment(annotation, "semantic")
     labels = annotation.state.labels
     assert labels.max() == 1
-    bench.session.export_geojson(annotation, tmp_path / "dock.geojson")
+    exchange.export_geojson(annotation, tmp_path / "dock.geojson")
     data = annotation.labels.as_layer_data_tuple()
     write_outlines(str(tmp_path / "menu.geojson"), *data[:2])
     write_geojson(tmp_path / "plain.geojson", labels)
     plain = (tmp_path / "plain.geojson").read_text()
     assert (tmp_path / "dock.geojson").read_text() == plain
     assert (tmp_path / "menu.geojson").read_text() == plain
-    bench.session.export_labels(annotation, tmp_path / "labels.ome.zarr")
+    exchange.export_labels(annotation, tmp_path / "labels.ome.zarr")
     about = (tmp_path / "labels.ome.zarr").rglob("zarr.json")
     assert not any('"score"' in file.read_text() for file in about)
 
@@ -883,7 +883,7 @@ def test_the_model_that_was_chosen_for_an_import_is_chosen_again(
     bench: Bench, nuclei: Nuclei
 ) -> None:
     bench.session.choose_model("sac_tiny", "he")
-    bench.session.import_labels(bench.plane, nuclei.labels)
+    import_labels(bench.session, bench.plane, nuclei.labels)
     session, _ = reopened_elsewhere(bench)
     model, adapter = session.chosen_model
     assert (model, Path(adapter).name) == ("sac_tiny", "he")
@@ -892,11 +892,13 @@ def test_the_model_that_was_chosen_for_an_import_is_chosen_again(
 def test_an_import_after_nothing_was_found_is_drawn_by_what_is_chosen_now(
     bench: Bench,
 ) -> None:
-    annotation = bench.session.import_points(bench.plane, np.array([[20.0, 30.0]]), 31)
+    annotation = exchange.import_points(
+        bench.session, bench.plane, np.array([[20.0, 30.0]]), 31
+    )
     assert annotation.diameter == 31
     bench.session.undo()
     bench.session.choose_model("sac_tiny", "he")
-    bench.session.import_points(bench.plane, np.array([[20.0, 30.0]]))
+    exchange.import_points(bench.session, bench.plane, np.array([[20.0, 30.0]]))
     assert bench.session.scene(annotation).choice.adapter.name == "he"
 
 
@@ -938,23 +940,23 @@ def test_the_image_itself_is_not_overwritten(tmp_path: Path, ending: str) -> Non
     session = AnnotationSession.of(viewer)
     labels = np.zeros((40, 50), np.uint32)
     labels[5:20, 5:20] = 1
-    annotation = session.import_labels(current_plane(layer, viewer.dims.point), labels)
+    annotation = import_labels(session, current_plane(layer, viewer.dims.point), labels)
     (tmp_path / "other").mkdir()
     same = tmp_path / "other" / ".." / image.name
     linked = tmp_path / "other" / image.name
     os.link(image, linked)
     data = annotation.labels.as_layer_data_tuple()
     for write in (
-        partial(session.export_labels, annotation),
-        partial(session.export_prompts, annotation),
-        partial(session.export_geojson, annotation),
+        partial(exchange.export_labels, annotation),
+        partial(exchange.export_prompts, annotation),
+        partial(exchange.export_geojson, annotation),
         lambda path: write_outlines(str(path), *data[:2]),
     ):
         for place in (same, linked):
             with pytest.raises(OutputError, match=f"such as field_labels{ending}"):
                 write(place)
     assert image.read_bytes() == b"pixels"
-    session.export_labels(annotation, tmp_path / "field_labels.tif")
+    exchange.export_labels(annotation, tmp_path / "field_labels.tif")
     np.testing.assert_array_equal(read_labels(tmp_path / "field_labels.tif"), labels)
 
 
@@ -966,7 +968,7 @@ def test_points_are_no_outlines(bench: Bench, tmp_path: Path) -> None:
     feature = {"type": "Feature", "geometry": point, "properties": {}}
     file.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
     with pytest.raises(LabelFormatError, match="import it as points"):
-        bench.session.import_geojson(bench.plane, file)
+        import_outlines(bench.session, bench.plane, file)
     assert annotation.state is before
 
 
@@ -978,7 +980,7 @@ def test_a_file_without_any_outline_deletes_nothing(
     file = tmp_path / "empty.geojson"
     file.write_text(json.dumps({"type": "FeatureCollection", "features": []}))
     with pytest.raises(LabelFormatError, match=r"no outlines\. Nothing was changed"):
-        bench.session.import_geojson(bench.plane, file)
+        import_outlines(bench.session, bench.plane, file)
     assert annotation.state is before
 
 
@@ -987,9 +989,9 @@ def test_outlines_go_out_and_come_back_with_their_ids(
 ) -> None:
     annotation = edit(bench)
     file = tmp_path / "nuclei.geojson"
-    bench.session.export_geojson(annotation, file)
+    exchange.export_geojson(annotation, file)
     steps = len(bench.session.history.done)
-    bench.session.import_geojson(bench.plane, file)
+    import_outlines(bench.session, bench.plane, file)
     assert len(bench.session.history.done) == steps
     # one is corrected elsewhere
     ids = [k for k in np.unique(annotation.state.labels) if k]
@@ -998,7 +1000,7 @@ def test_outlines_go_out_and_come_back_with_their_ids(
     data = annotation.labels.as_layer_data_tuple()
     other = tmp_path / "other.geojson"
     assert write_outlines(str(other), corrected, data[1]) == [str(other)]
-    bench.session.import_geojson(bench.plane, other)
+    import_outlines(bench.session, bench.plane, other)
     np.testing.assert_array_equal(annotation.state.labels, corrected)
     assert ids[0] in annotation.painted
     assert bench.session.undo() == "import outlines"
@@ -1046,7 +1048,7 @@ def test_outlines_bring_their_score_and_state(bench: Bench, tmp_path: Path) -> N
         labels[y - 5 : y + 6, x - 5 : x + 6] = object_id
     file = tmp_path / "outlines.geojson"
     write_geojson(file, labels, prompts)
-    annotation = bench.session.import_geojson(bench.plane, file)
+    annotation = import_outlines(bench.session, bench.plane, file)
     assert annotation.prompts.object_id.tolist() == [4, 9]
     assert annotation.prompts.score.tolist() == [0.25, 0.75]
     assert annotation.prompts.state.tolist() == ["auto", "accepted"]
@@ -1060,7 +1062,7 @@ def test_outlines_bring_their_score_and_state(bench: Bench, tmp_path: Path) -> N
         state=["accepted", "auto", "accepted"],
     )
     write_geojson(file, labels, more)
-    bench.session.import_geojson(bench.plane, file)
+    import_outlines(bench.session, bench.plane, file)
     rows = dict(
         zip(
             annotation.prompts.object_id.tolist(),
@@ -1087,7 +1089,7 @@ def classified_file(folder: Path, bench: Bench) -> Path:
 
 def exported_classes(session: AnnotationSession, folder: Path) -> dict:
     (annotation,) = session.annotations
-    session.export_geojson(annotation, folder / "out.geojson")
+    exchange.export_geojson(annotation, folder / "out.geojson")
     return read_geojson(folder / "out.geojson", annotation.state.labels.shape).classes
 
 
@@ -1096,7 +1098,7 @@ def test_classes_of_outlines_outlive_editing_undo_and_a_session(
 ) -> None:
     nucleus = ObjectClass("Nucleus")
     session = bench.session
-    annotation = session.import_geojson(bench.plane, classified_file(tmp_path, bench))
+    annotation = import_outlines(session, bench.plane, classified_file(tmp_path, bench))
     assert exported_classes(session, tmp_path) == {1: TUMOR, 2: STROMA, 3: nucleus}
     session.merge(annotation, [1, 3])
     assert exported_classes(session, tmp_path) == {1: TUMOR, 2: STROMA}
@@ -1109,7 +1111,7 @@ def test_classes_of_outlines_outlive_editing_undo_and_a_session(
     while len(annotation.points.data):
         annotation.points.selected_data = {0}
         annotation.points.remove_selected()
-    assert session.add_nuclei(annotation, np.array([[80.0, 80.0]])) == [1]
+    assert add_nuclei(annotation, np.array([[80.0, 80.0]])) == [1]
     assert annotation.state.classes == {}
     for _ in range(4):
         session.undo()
@@ -1129,14 +1131,14 @@ def test_outlines_that_come_back_bring_the_class_they_have_now(
     bench: Bench, tmp_path: Path
 ) -> None:
     session = bench.session
-    annotation = session.import_geojson(bench.plane, classified_file(tmp_path, bench))
+    annotation = import_outlines(session, bench.plane, classified_file(tmp_path, bench))
     labels = annotation.state.labels.copy()
     session.set_threshold(annotation, 0.5)
     # one was classed anew, one lost its class, and one that was drawn has one
     labels[130:140, 150:160] = 9
     changed = tmp_path / "changed.geojson"
     write_geojson(changed, labels, classes={1: STROMA, 9: TUMOR})
-    session.import_geojson(bench.plane, changed)
+    import_outlines(session, bench.plane, changed)
     assert annotation.state.classes == {1: STROMA, 9: TUMOR}
     data = annotation.labels.as_layer_data_tuple()
     write_outlines(str(tmp_path / "saved.geojson"), *data[:2])
@@ -1160,7 +1162,7 @@ def test_a_drawn_outline_with_the_id_of_a_hidden_proposal_is_itself(
     )
     file = tmp_path / "outlines.geojson"
     write_geojson(file, labels, prompts, classes={hidden: TUMOR})
-    bench.session.import_geojson(bench.plane, file)
+    import_outlines(bench.session, bench.plane, file)
     fresh = int(annotation.state.labels[3, 3])
     assert fresh != hidden
     assert annotation.state.classes == {fresh: TUMOR}
@@ -1174,11 +1176,11 @@ def test_a_table_in_micrometres_needs_the_size_of_a_pixel(
     file = tmp_path / "points.csv"
     file.write_text("Centroid X µm,Centroid Y µm\n10,20\n", encoding="utf-8")
     # 0.5 and 0.25 um a pixel; QuPath counts from the corner of the first
-    annotation = bench.session.import_table(bench.plane, file)
+    annotation = import_table(bench.session, bench.plane, file)
     np.testing.assert_allclose(annotation.prompts.yx, [[39.5, 39.5]])
     bench.layer.units = ("pixel", "pixel")
     with pytest.raises(LabelFormatError, match="size of a pixel"):
-        bench.session.import_table(bench.plane, file)
+        import_table(bench.session, bench.plane, file)
     assert len(annotation.prompts) == 1
 
 
@@ -1187,7 +1189,7 @@ def test_after_the_largest_label_a_session_opens_again(
 ) -> None:
     labels = nuclei.labels.astype(np.uint32)
     labels[labels == 5] = 2**32 - 1
-    annotation = bench.session.import_labels(bench.plane, labels)
+    annotation = import_labels(bench.session, bench.plane, labels)
     annotation.points.add([80.0, 100.0])
     annotation.labels.paint((4, 4), 2**32 - 1)
     assert len(np.unique(annotation.prompts.object_id)) == len(annotation.prompts)
@@ -1204,7 +1206,7 @@ def test_labels_that_do_not_fit_are_refused(bench: Bench) -> None:
         np.full((160, 200), -1),
     ):
         with pytest.raises(LabelFormatError, match="Nothing was changed"):
-            bench.session.import_labels(bench.plane, labels)
+            import_labels(bench.session, bench.plane, labels)
     assert len(annotation.prompts) == 12
 
 
@@ -1250,7 +1252,7 @@ def test_an_image_found_beside_its_session_is_found_after_save_as(
     (annotation,) = session.annotations
     assert session.journal.reference(annotation).path == str(new / "a.tif")
     with pytest.raises(OutputError, match="the image itself"):
-        session.export_labels(annotation, new / "a.tif")
+        exchange.export_labels(annotation, new / "a.tif")
     session.save_as(mine / "S.sac")
     session.close()
     again = reopened(mine / "S.sac")
@@ -1320,7 +1322,7 @@ def test_an_image_that_cannot_be_read_keeps_no_other_from_being_saved(
     monkeypatch.setattr(type(bench.plane), "read", fail)
     labels = np.zeros((40, 50), np.uint32)
     labels[5:20, 5:20] = 1
-    other = bench.session.import_labels(current_plane(second, (0, 0)), labels)
+    other = import_labels(bench.session, current_plane(second, (0, 0)), labels)
     bench.session.save_as(tmp_path / "mine.sac")
     assert "lacks the nuclei of far away" in bench.session.journal.failure
     bench.session.accept(other, np.array([0]))
@@ -1408,7 +1410,7 @@ def test_labels_go_out_as_zarr_whatever_comes_before(
     bench: Bench, tmp_path: Path
 ) -> None:
     annotation = edit(bench)
-    bench.session.export_labels(annotation, tmp_path / "nuclei.zarr")
+    exchange.export_labels(annotation, tmp_path / "nuclei.zarr")
     assert (tmp_path / "nuclei.zarr").is_dir()
 
 
@@ -1461,7 +1463,7 @@ def test_points_of_a_larger_image_are_refused(bench: Bench, tmp_path: Path) -> N
     table = tmp_path / "points.csv"
     table.write_text("y,x\n20,30\n9000,30\n")
     with pytest.raises(LabelFormatError, match="1 of 2 points lie outside"):
-        bench.session.import_table(bench.plane, table)
+        import_table(bench.session, bench.plane, table)
     assert bench.session.find(bench.plane) is None
 
 
@@ -1477,7 +1479,7 @@ def test_pixels_of_an_image_of_several_files_are_kept(
         bench.layer = bench.viewer.add_image(np.stack([plane, plane]), name="stack")
     labels = np.zeros(plane.shape, np.uint32)
     labels[5:20, 5:20] = 1
-    bench.session.import_labels(bench.plane, labels)
+    import_labels(bench.session, bench.plane, labels)
     bench.session.save_as(tmp_path / "cells.sac")
     bench.session.close()
     session = reopened(tmp_path / "cells.sac")
@@ -1496,7 +1498,7 @@ def test_pixels_that_come_back_are_not_stretched_again(
     assert not np.array_equal(normalise_image(pixels), pixels), (
         "else this shows nothing"
     )
-    bench.session.import_labels(plane, nuclei.labels)
+    import_labels(bench.session, plane, nuclei.labels)
     session, _ = reopened_elsewhere(bench)
     (again,) = session.annotations
     np.testing.assert_array_equal(again.plane.read(), pixels)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tifffile
+from annotating import add_to_nucleus, import_labels
 from napari.components import ViewerModel
 from napari.layers._source import Source
 
@@ -60,7 +61,7 @@ REPORT = {
 @pytest.fixture
 def imported(bench: Bench, nuclei: Nuclei) -> Annotation:
     """Twelve nuclei whose pixels are given, and were accepted."""
-    annotation = bench.session.import_labels(bench.plane, nuclei.labels)
+    annotation = import_labels(bench.session, bench.plane, nuclei.labels)
     bench.session.accept(annotation, np.arange(12))
     return annotation
 
@@ -84,8 +85,8 @@ def test_only_what_a_person_decided_counts(bench: Bench, nuclei: Nuclei) -> None
     assert count_reviewed(annotation) == Counts(nuclei=3)
     bench.session.reject(annotation, np.array([3]))
     assert count_reviewed(annotation) == Counts(nuclei=3, rejected=1)
-    bench.session.add_to_nucleus(
-        annotation, annotation.prompts.yx[0] + (0, 12), NEGATIVE
+    add_to_nucleus(
+        bench.session, annotation, annotation.prompts.yx[0] + (0, 12), NEGATIVE
     )
     assert count_reviewed(annotation) == Counts(nuclei=3, rejected=1, negatives=1)
 
@@ -129,7 +130,7 @@ def test_an_annotation_without_its_image_cannot_be_used(
 def test_imported_labels_teach_nothing_until_they_are_looked_at(
     bench: Bench, nuclei: Nuclei
 ) -> None:
-    annotation = bench.session.import_labels(bench.plane, nuclei.labels)
+    annotation = import_labels(bench.session, bench.plane, nuclei.labels)
     assert count_reviewed(annotation).problem is Problem.NOT_REVIEWED
     bench.session.accept(annotation, np.arange(3))
     (one,) = gather((copy_annotation(annotation),), ignore_progress)
@@ -269,10 +270,10 @@ def test_planes_of_one_image_are_never_learned_from_and_proved_on(
     for place in (0, 1):
         bench.viewer.dims.set_point(0, place)
         labels = nuclei.labels[::-1] if place else nuclei.labels
-        annotation = bench.session.import_labels(bench.plane, labels)
+        annotation = import_labels(bench.session, bench.plane, labels)
         bench.session.accept(annotation, np.arange(3))
     bench.layer = bench.viewer.add_image(nuclei.image, rgb=True, name="other")
-    annotation = bench.session.import_labels(bench.plane, nuclei.labels)
+    annotation = import_labels(bench.session, bench.plane, nuclei.labels)
     bench.session.accept(annotation, np.arange(3))
     bench.session.save_as(tmp_path / "mine.sac")
     bench.session.close()

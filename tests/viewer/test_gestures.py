@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from annotating import add_to_nucleus, import_labels, import_table
 from app_model.types import KeyBinding
 from napari.layers import Labels, Points, Shapes
 from napari.utils._proxies import ReadOnlyWrapper
@@ -69,7 +70,7 @@ def segmented(bench: Bench) -> Annotation:
         annotation.prompts.object_id, annotation.prompts.yx.astype(int), strict=True
     ):
         labels[max(0, y - 8) : y + 8, max(0, x - 8) : x + 8] = object_id
-    return bench.session.import_labels(bench.plane, labels)
+    return import_labels(bench.session, bench.plane, labels)
 
 
 def test_a_click_in_a_nucleus_is_a_nucleus_of_its_own(bench: Bench) -> None:
@@ -157,7 +158,7 @@ def test_a_nucleus_of_several_points_is_rejected_with_all_of_them(
     annotation = bench.find()
     layer, session = annotation.points, bench.session
     session.merge(annotation, {3, 7})
-    session.add_to_nucleus(annotation, annotation.prompts.yx[2] + 5, NEGATIVE)
+    add_to_nucleus(session, annotation, annotation.prompts.yx[2] + 5, NEGATIVE)
     own = np.flatnonzero(annotation.prompts.object_id == 3)
     assert own.tolist() == [2, 6, 12]
     layer.selected_data = {6}
@@ -174,7 +175,7 @@ def test_a_nucleus_of_several_points_is_rejected_with_all_of_them(
 def test_a_negative_point_is_rejected_alone(bench: Bench) -> None:
     annotation = bench.find()
     layer = annotation.points
-    bench.session.add_to_nucleus(annotation, annotation.prompts.yx[2] + 5, NEGATIVE)
+    add_to_nucleus(bench.session, annotation, annotation.prompts.yx[2] + 5, NEGATIVE)
     layer.selected_data = {12}
     press(layer, "Q")
     states = annotation.prompts.state
@@ -314,7 +315,7 @@ def test_points_of_a_table_become_nuclei(bench: Bench, tmp_path: object) -> None
     file = tmp_path / "points.csv"
     file.write_text("y,x\n20,30\n60.5,80\n", encoding="utf-8")
     bench.session.loaded = bench.loaded
-    annotation = bench.session.import_table(bench.plane, file)
+    annotation = import_table(bench.session, bench.plane, file)
     np.testing.assert_array_equal(annotation.prompts.yx, [(20, 30), (60.5, 80)])
     assert bench.session.undo_title == "import 2 nuclei"
 
@@ -331,11 +332,11 @@ def test_points_of_a_table_are_decoded_at_the_size_that_find_measures(
     )
     measured = find_nuclei(request, ignore_progress).diameter
     assert measured != Settings.diameter
-    annotation = bench.session.import_table(bench.plane, file)
+    annotation = import_table(bench.session, bench.plane, file)
     assert annotation.diameter == pytest.approx(measured)
     assert annotation.state.settings.model == "tiny"
     bench.session.loaded = None
-    bench.session.import_table(bench.plane, file)
+    import_table(bench.session, bench.plane, file)
     assert bench.session.loaded is None, "measured once"
     assert annotation.diameter == pytest.approx(measured)
 
@@ -344,7 +345,7 @@ def test_what_is_imported_is_drawn_by_the_chosen_adapter(
     bench: Bench, nuclei: Nuclei
 ) -> None:
     bench.session.choose_model("sac_tiny", "he")
-    annotation = bench.session.import_labels(bench.plane, nuclei.labels)
+    annotation = import_labels(bench.session, bench.plane, nuclei.labels)
     choice = bench.session.scene(annotation).choice
     assert choice.name == "sac_tiny"
     assert choice.adapter.name == "he"
@@ -718,7 +719,7 @@ def test_a_corrected_nucleus_is_drawn_as_it_was_foreseen(bench: Bench) -> None:
     place = annotation.prompts.yx[3] + (4.0, 5.0)
     bench.session.preview.look(annotation, place, NEGATIVE, joins=True)
     bench.decode()
-    bench.session.add_to_nucleus(annotation, place, NEGATIVE)
+    add_to_nucleus(bench.session, annotation, place, NEGATIVE)
     assert annotation.prompts.state[3] == "accepted"
     assert not bench.session.live.waiting
     shown = annotation.state.labels.copy()
@@ -731,7 +732,7 @@ def test_a_corrected_nucleus_is_drawn_as_it_was_foreseen(bench: Bench) -> None:
 def test_who_accepts_a_point_accepts_the_nucleus(bench: Bench) -> None:
     annotation = bench.find()
     session = bench.session
-    session.add_to_nucleus(annotation, annotation.prompts.yx[3] + 3, POSITIVE)
+    add_to_nucleus(session, annotation, annotation.prompts.yx[3] + 3, POSITIVE)
     layer = annotation.points
     # as a proposal with further points would be
     layer.features.loc[[3, 12], "state"] = "auto"

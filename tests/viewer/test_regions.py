@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from annotating import import_labels
 from napari.components import ViewerModel
 from napari.utils.interactions import (
     mouse_double_click_callbacks,
@@ -201,7 +202,7 @@ def test_a_session_that_is_opened_leaves_the_mouse_its_tool(bench: Bench) -> Non
 def test_a_region_accepts_what_lies_mostly_in_it_as_one_step(
     bench: Bench, nuclei: Nuclei
 ) -> None:
-    annotation = bench.session.import_labels(bench.plane, nuclei.labels)
+    annotation = import_labels(bench.session, bench.plane, nuclei.labels)
     bench.segment(annotation)
     bench.session.reject(annotation, np.array([0]))
     before = annotation.prompts
@@ -365,7 +366,7 @@ def test_labels_that_are_imported_were_reviewed_by_nobody(
     annotation = bench.find()
     layer = bench.session.regions.show_reviewed(annotation)
     draw(layer, BOX, "rectangle")
-    bench.session.import_labels(bench.plane, nuclei.labels)
+    import_labels(bench.session, bench.plane, nuclei.labels)
     assert annotation.reviewed == ()
     assert layer.nshapes == 0
     bench.session.undo()

@@ -7,6 +7,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
+from annotating import add_nuclei, add_to_nucleus, import_labels
 from napari.layers import Points
 from synthetic import build_tiny_model
 
@@ -83,14 +84,14 @@ def test_corrections_that_segment_has_drawn_are_drawn_when_it_is_undone(
     session.live.hold(True)
     session.reject(annotation, rows_of(annotation, first))
     near = annotation.prompts.yx[rows_of(annotation, second)[0]] + (3, 2)
-    session.add_to_nucleus(annotation, near, POSITIVE)
+    add_to_nucleus(session, annotation, near, POSITIVE)
     bench.segment(annotation)
     assert not (annotation.state.labels == first).any()
     session.undo()
     session.live.hold(False)
     # anything else that asks for a mask, and also if that is taken back
     for place in ((5.0, 5.0), (150.0, 5.0)):
-        session.add_nuclei(annotation, np.array([place]))
+        add_nuclei(annotation, np.array([place]))
         assert bench.decode()
         check_labels(bench, annotation)
         assert not (annotation.state.labels == first).any()
@@ -118,7 +119,7 @@ def test_masks_of_old_steps_are_let_go_and_their_undo_is_right_all_the_same(
         bench.session.undo()
     bench.session.redo()
     bench.session.loaded = bench.loaded = first
-    bench.session.add_nuclei(annotation, np.array([[5.0, 5.0]]))
+    add_nuclei(annotation, np.array([[5.0, 5.0]]))
     assert bench.decode()
     check_labels(bench, annotation)
 
@@ -152,7 +153,7 @@ def test_corrections_are_drawn_when_finding_is_undone(bench: Bench) -> None:
     session.live.hold(False)
     bench.decode()
     session.undo()
-    session.add_nuclei(annotation, np.array([[5.0, 5.0]]))
+    add_nuclei(annotation, np.array([[5.0, 5.0]]))
     assert bench.decode()
     check_labels(bench, annotation)
     assert not (annotation.state.labels == first).any()
@@ -166,10 +167,10 @@ def test_corrections_are_drawn_when_an_import_is_undone(
     session, first = bench.session, int(annotation.prompts.object_id[0])
     session.live.hold(True)
     session.reject(annotation, rows_of(annotation, first))
-    session.import_labels(bench.plane, nuclei.labels)
+    import_labels(session, bench.plane, nuclei.labels)
     session.live.hold(False)
     session.undo()
-    session.add_nuclei(annotation, np.array([[5.0, 5.0]]))
+    add_nuclei(annotation, np.array([[5.0, 5.0]]))
     assert bench.decode()
     check_labels(bench, annotation)
     assert not (annotation.state.labels == first).any()
@@ -212,7 +213,7 @@ def test_points_that_were_pasted_outlive_finding(bench: Bench) -> None:
 
 def test_a_late_mask_does_not_replace_what_was_found_since(bench: Bench) -> None:
     annotation = bench.find()
-    bench.session.add_nuclei(annotation, np.array([[80.0, 100.0]]))
+    add_nuclei(annotation, np.array([[80.0, 100.0]]))
     late = decode_live(bench.session.live.next_request(), ignore_progress)
     other = LoadedModel(ModelChoice("other"), build_tiny_model(seed=5))
     request = FindRequest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from annotating import add_nuclei, add_to_nucleus, import_labels
 from app_model.types import KeyBinding
 
 from napari_sac.core.inference import review as doubts
@@ -112,19 +113,19 @@ def test_where_a_point_gave_next_to_nothing_it_is_said(
     bench.session.told.connect(told.append)
     # a random model thinks little of its masks
     monkeypatch.setattr(doubts, "_LITTLE", 1.0)
-    bench.session.add_nuclei(annotation, np.array([[80.0, 100.0]]))
+    add_nuclei(annotation, np.array([[80.0, 100.0]]))
     bench.decode()
     assert told == []
     monkeypatch.setattr(doubts, "_LITTLE", -1.0)
-    bench.session.add_nuclei(annotation, np.array([[150.0, 100.0]]))
+    add_nuclei(annotation, np.array([[150.0, 100.0]]))
     bench.decode()
     assert told == [LITTLE_FOUND]
     # a further point of a nucleus, and one that was accepted, are no new ones
-    bench.session.add_to_nucleus(annotation, np.array([81.0, 101.0]), POSITIVE)
+    add_to_nucleus(bench.session, annotation, np.array([81.0, 101.0]), POSITIVE)
     bench.session.accept(annotation, np.array([0]))
     bench.decode()
     assert told == [LITTLE_FOUND]
-    bench.session.add_nuclei(annotation, np.array([[5.0, 5.0], [5.0, 100.0]]))
+    add_nuclei(annotation, np.array([[5.0, 5.0], [5.0, 100.0]]))
     bench.decode()
     assert told[1:] == ["Little was found at 2 of 2 points."]
 
@@ -158,7 +159,7 @@ def test_an_accepted_nucleus_stays_as_it_was_on_the_screen(bench: Bench) -> None
     y, x = np.argwhere(before == chosen).mean(axis=0)
     places = np.array([[y + dy, x + dx] for dy in (-14, 14) for dx in (-14, 14)])
     outside = [p for p in places if before[tuple(np.rint(p).astype(int))] != chosen]
-    bench.session.add_nuclei(annotation, np.array(outside))
+    add_nuclei(annotation, np.array(outside))
     bench.decode()
     np.testing.assert_array_equal(annotation.state.labels == chosen, before == chosen)
     now = annotation.state.labels.copy()
@@ -202,13 +203,13 @@ def test_the_model_draws_an_accepted_nucleus_again_when_asked(bench: Bench) -> N
 def test_who_has_no_key_for_it_is_told_of_the_button(bench: Bench) -> None:
     labels = np.zeros(bench.plane.shape, np.uint32)
     labels[20:60, 20:60] = 1
-    annotation = bench.session.import_labels(bench.plane, labels)
+    annotation = import_labels(bench.session, bench.plane, labels)
     bench.session.accept(annotation, np.array([0]))
     told: list[str] = []
     bench.session.told.connect(told.append)
     for keys, way in (({}, "R, or More tools"), ({"redraw": ""}, "More tools")):
         bench.session.set_keys(keys)
-        bench.session.add_nuclei(annotation, np.array([[30.0, 30.0]]))
+        add_nuclei(annotation, np.array([[30.0, 30.0]]))
         assert told[-1] == (
             "This nucleus was painted or accepted as it is, so its pixels stay. "
             f"Press {way} > Draw again, to let the model draw it."

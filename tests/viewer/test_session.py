@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+from annotating import add_nuclei, import_labels
 from app_model.types import KeyBinding
 from napari.layers import Labels, Points
 
@@ -521,7 +522,7 @@ def test_what_was_seen_when_nuclei_were_found_serves_their_masks(
     with monkeypatch.context() as patch:
         patch.setattr(embedding_module, "generator_maps", look_again)
         # a click before anything is segmented, and then all of them
-        bench.session.add_nuclei(annotation, np.array([[80.0, 100.0]]))
+        add_nuclei(annotation, np.array([[80.0, 100.0]]))
         assert bench.decode() == 1
         by_clicking = annotation.embedding
         assert by_clicking is not None
@@ -575,8 +576,10 @@ def test_pasted_points_are_part_of_the_next_stroke(bench: Bench) -> None:
 
 
 def test_given_outlines_with_a_low_score_outlive_finding(bench: Bench) -> None:
-    annotation = bench.session.import_labels(
-        bench.plane, np.pad(np.ones((20, 20), np.uint32), ((0, 140), (0, 180)))
+    annotation = import_labels(
+        bench.session,
+        bench.plane,
+        np.pad(np.ones((20, 20), np.uint32), ((0, 140), (0, 180))),
     )
     annotation.prompts.score[:] = 0.1
     assert bench.find(score_threshold=0.5) is annotation
@@ -598,8 +601,10 @@ def test_a_click_while_nuclei_are_looked_for_gets_its_mask(bench: Bench) -> None
 
 
 def test_one_mask_of_all_nuclei_is_not_cut_by_a_painted_one(bench: Bench) -> None:
-    annotation = bench.session.import_labels(
-        bench.plane, np.pad(np.ones((20, 20), np.uint32), ((0, 140), (0, 180)))
+    annotation = import_labels(
+        bench.session,
+        bench.plane,
+        np.pad(np.ones((20, 20), np.uint32), ((0, 140), (0, 180))),
     )
     bench.find()
     segmented = bench.segment(annotation, mode="semantic")
@@ -675,7 +680,7 @@ def test_exchanged_pixels_are_looked_at_anew(bench: Bench) -> None:
     known = annotation.embedding
     bench.layer.data = bench.layer.data[::-1].copy()
     assert annotation.embedding is None
-    bench.session.add_nuclei(annotation, np.array([[5.0, 5.0]]))
+    add_nuclei(annotation, np.array([[5.0, 5.0]]))
     assert bench.decode()
     assert annotation.embedding is not None
     assert annotation.embedding.key != known.key
@@ -685,7 +690,7 @@ def test_exchanged_pixels_are_looked_at_anew(bench: Bench) -> None:
 def test_a_mask_of_the_pixels_before_leaves_no_embedding(bench: Bench) -> None:
     annotation = bench.find()
     bench.segment(annotation)
-    bench.session.add_nuclei(annotation, np.array([[5.0, 5.0]]))
+    add_nuclei(annotation, np.array([[5.0, 5.0]]))
     request = bench.session.live.next_request()
     bench.layer.data = bench.layer.data[::-1].copy()
     before = annotation.state.labels.copy()
@@ -731,7 +736,7 @@ def test_nuclei_follow_an_image_that_is_scaled_and_moved(bench: Bench) -> None:
 def test_painted_nuclei_outlive_one_mask_of_all(bench: Bench) -> None:
     labels = np.zeros(bench.plane.shape, np.uint32)
     labels[5:20, 5:20], labels[40:60, 40:60] = 1, 2
-    annotation = bench.session.import_labels(bench.plane, labels)
+    annotation = import_labels(bench.session, bench.plane, labels)
     bench.segment(annotation, mode="semantic")
     bench.segment(annotation)
     found = set(np.unique(annotation.state.labels).tolist()) - {0}
@@ -748,7 +753,7 @@ def test_imported_labels_are_nuclei_whatever_was_before(bench: Bench) -> None:
     bench.segment(annotation, mode="semantic")
     labels = np.zeros(bench.plane.shape, np.uint32)
     labels[5:20, 5:20] = 4
-    bench.session.import_labels(bench.plane, labels)
+    import_labels(bench.session, bench.plane, labels)
     assert annotation.has_instances
 
 

@@ -9,6 +9,7 @@ import tifffile
 from napari.components import ViewerModel
 from napari.layers._source import layer_source
 
+from napari_sac.viewer import exchange
 from napari_sac.viewer.planes import look_at_plane
 from napari_sac.viewer.session import AnnotationSession
 
@@ -168,7 +169,7 @@ def test_layers_that_come_late_are_not_laid_over_another_plane(bench: Bench) -> 
     bench.session.undo()
     assert first.points is not None
     assert not first.points.visible
-    late = bench.session.import_points(there, np.array([[40.0, 40.0]]))
+    late = exchange.import_points(bench.session, there, np.array([[40.0, 40.0]]))
     assert late is first
     bench.decode()
     assert not first.labels.visible

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from annotating import add_nuclei, add_to_nucleus
 from app_model.types import KeyBinding
 
 from napari_sac.core.types import NEGATIVE, POSITIVE
 from napari_sac.viewer import annotation as annotation_module
-from napari_sac.viewer import drawing
+from napari_sac.viewer import drawing, exchange
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -399,7 +400,9 @@ def act(  # noqa: PLR0912
     elif kind == 5:
         session.negate(annotation, some)
     elif kind == 6:
-        session.add_to_nucleus(annotation, place, int(rng.choice([NEGATIVE, POSITIVE])))
+        add_to_nucleus(
+            session, annotation, place, int(rng.choice([NEGATIVE, POSITIVE]))
+        )
     elif kind == 7:
         session.merge(annotation, ids)
     elif kind == 8:
@@ -423,11 +426,11 @@ def act(  # noqa: PLR0912
 
 
 def test_nuclei_whose_masks_failed_are_drawn_with_the_next(bench: Bench) -> None:
-    annotation = bench.session.import_points(
-        bench.plane, np.array([[30.0, 30], [80, 80], [120, 150]])
+    annotation = exchange.import_points(
+        bench.session, bench.plane, np.array([[30.0, 30], [80, 80], [120, 150]])
     )
     bench.session.live.fail(bench.session.live.next_request())
     assert not annotation.masks
-    bench.session.add_nuclei(annotation, np.array([[60.0, 160.0]]))
+    add_nuclei(annotation, np.array([[60.0, 160.0]]))
     bench.decode()
     assert set(annotation.masks) == set(annotation.prompts.object_id.tolist())

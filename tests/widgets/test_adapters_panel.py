@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from annotating import import_labels
 
 from napari_sac.core.config import DecodeConfig
 from napari_sac.core.models.adapter import (
@@ -311,8 +312,8 @@ def test_compare_counts_nuclei_and_flips(
 def test_compare_measures_what_was_reviewed_and_says_what_flatters(
     qtbot: QtBot, panel: AdaptersPanel, session: AnnotationSession, discs: None
 ) -> None:
-    annotation = session.import_labels(
-        comparing.shown_plane(session), _squares(session.viewer)
+    annotation = import_labels(
+        session, comparing.shown_plane(session), _squares(session.viewer)
     )
     session.accept(annotation, np.arange(2))
     learned = {"name": annotation.name, "sha256": "0" * 64, "nuclei": [[3, 4]]}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from annotating import add_nuclei, add_to_nucleus, import_labels
 from napari.components import ViewerModel
 from napari.settings import get_plugin_settings
 from napari.utils._proxies import PublicOnlyProxy
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def annotated(dock: SegmentWidget, nuclei: Nuclei) -> Annotation:
     """Twelve nuclei with labels, as another tool would give them."""
-    return dock.session.import_labels(dock.images.plane(), nuclei.labels)
+    return import_labels(dock.session, dock.images.plane(), nuclei.labels)
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_masks_follow_a_point_at_once(
     qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
 ) -> None:
     free = np.argwhere(annotated.state.labels == 0)[[2000]].astype(float)
-    (new,) = dock.session.add_nuclei(annotated, free)
+    (new,) = add_nuclei(annotated, free)
     assert dock.correcting.lane.busy
     settle(qtbot, dock)
     assert new in annotated.masks
@@ -95,7 +96,7 @@ def test_a_closed_dock_decodes_nothing(
     dock: SegmentWidget, annotated: Annotation
 ) -> None:
     dock.correcting.pause(True)
-    dock.session.add_nuclei(annotated, np.array([[80.0, 100.0]]))
+    add_nuclei(annotated, np.array([[80.0, 100.0]]))
     assert dock.session.live.waiting
     dock.leave()
     # as when a job ends that the closing dock has cancelled
@@ -108,7 +109,7 @@ def test_switched_off_they_wait(
     qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
 ) -> None:
     dock.correct.live.setChecked(False)
-    (new,) = dock.session.add_nuclei(annotated, np.array([[80.0, 100.0]]))
+    (new,) = add_nuclei(annotated, np.array([[80.0, 100.0]]))
     assert not dock.correcting.lane.busy
     dock.correct.live.setChecked(True)
     settle(qtbot, dock)
@@ -222,7 +223,7 @@ def test_the_buttons_show_the_tool_in_a_dock_of_napari(
     # napari gives its docks a proxy, whose layers are proxies too
     dock = SegmentWidget(PublicOnlyProxy(viewer))
     qtbot.addWidget(dock)
-    annotated = dock.session.import_labels(dock.images.plane(), nuclei.labels)
+    annotated = import_labels(dock.session, dock.images.plane(), nuclei.labels)
     viewer.layers.selection.active = annotated.points
     annotated.points.mode = "select"
     assert pressed(dock) == ["select"]
@@ -282,7 +283,7 @@ def test_the_status_keeps_what_matters_more(
 ) -> None:
     dock.session.accept(annotated, np.array([0]))
     # the pixels of an accepted nucleus stay, and that is said
-    dock.session.add_to_nucleus(annotated, annotated.prompts.yx[0] + 2, NEGATIVE)
+    add_to_nucleus(dock.session, annotated, annotated.prompts.yx[0] + 2, NEGATIVE)
     assert "painted or accepted" in dock.status.message.text()
     qtbot.wait(20)
     dock.session.reject(annotated, np.array([3]))
@@ -448,7 +449,7 @@ def test_the_review_says_what_is_the_case_now(
     session.undo()
     settle(qtbot, dock)
     assert said.text() == doubts
-    session.add_to_nucleus(annotated, annotated.prompts.yx[rows[0]] + 1, NEGATIVE)
+    add_to_nucleus(session, annotated, annotated.prompts.yx[rows[0]] + 1, NEGATIVE)
     assert said.text() == f"Nucleus {first}: corrected."
     session.undo()
     settle(qtbot, dock)
@@ -544,7 +545,7 @@ def test_the_defaults_clash_with_nothing_of_naparis() -> None:
 def test_a_dock_that_closes_leaves_masks_to_the_next(
     qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
 ) -> None:
-    (new,) = dock.session.add_nuclei(annotated, np.array([[80.0, 100.0]]))
+    (new,) = add_nuclei(annotated, np.array([[80.0, 100.0]]))
     dock.leave()
     assert new not in annotated.masks
     again = SegmentWidget(dock.session.viewer)
@@ -556,7 +557,7 @@ def test_a_dock_that_closes_leaves_masks_to_the_next(
 
 
 def test_pasted_points_can_be_merged(dock: SegmentWidget, nuclei: Nuclei) -> None:
-    annotation = dock.session.import_labels(dock.images.plane(), nuclei.labels)
+    annotation = import_labels(dock.session, dock.images.plane(), nuclei.labels)
     points = annotation.points
     points.selected_data = {0, 1}
     points._copy_data()
@@ -571,7 +572,7 @@ def test_a_paused_lane_holds_no_frame(
     held = []
     monkeypatch.setattr(dock.correcting._frame, "hold", lambda: held.append(True))
     dock.correcting.pause(True)
-    dock.session.add_nuclei(annotated, np.array([[80.0, 100.0]]))
+    add_nuclei(annotated, np.array([[80.0, 100.0]]))
     assert dock.session.live.step_waits
     assert not held
 
@@ -580,7 +581,7 @@ def test_looking_at_an_image_shows_how_far_it_is_and_can_be_cancelled(
     qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
 ) -> None:
     status, lane = dock.status, dock.correcting.lane
-    dock.session.add_nuclei(annotated, np.array([[80.0, 100.0]]))
+    add_nuclei(annotated, np.array([[80.0, 100.0]]))
     assert not annotated.masks
     lane.progressed.emit("embedding", 3, 8)
     assert not status.bar.isHidden()
@@ -600,7 +601,7 @@ def test_segment_takes_over_what_a_click_has_begun(
     qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
 ) -> None:
     lane = dock.correcting.lane
-    dock.session.add_nuclei(annotated, np.array([[80.0, 100.0]]))
+    add_nuclei(annotated, np.array([[80.0, 100.0]]))
     lane.progressed.emit("embedding", 3, 8)
     dock.segment_button.click()
     assert not lane.busy

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
+from annotating import import_labels
 from napari.components import ViewerModel
 from PIL import Image
 from qtpy.QtCore import QEventLoop, Qt, QTimer
@@ -102,7 +103,7 @@ def imported(
 ) -> Annotation:
     """Twelve reviewed nuclei."""
     plane = current_plane(viewer.layers["field"], viewer.dims.point)
-    annotation = tuner.session.import_labels(plane, nuclei.labels)
+    annotation = import_labels(tuner.session, plane, nuclei.labels)
     tuner.session.accept(annotation, np.arange(12))
     qtbot.waitUntil(lambda: "12 nuclei" in tuner.sources.total.text())
     return annotation

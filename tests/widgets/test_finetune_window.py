@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from annotating import import_labels
 from hands import Hands
 from qtpy.QtCore import Qt
 from synthetic import draw_nuclei
@@ -71,7 +72,7 @@ def test_correct_train_compare_use(viewer: Any, qtbot: QtBot) -> None:
     plane = current_plane(layer, viewer.dims.point)
 
     # correct: outlines that are right, and one proposal that is none
-    annotation = segment.session.import_labels(plane, drawn.labels)
+    annotation = import_labels(segment.session, plane, drawn.labels)
     segment.session.accept(annotation, np.arange(1, 22))
     viewer.layers.selection.active = annotation.points
     annotation.points.selected_data = {0}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tifffile
+from annotating import add_nuclei, import_labels
 from hands import choose_image
 from napari.components import ViewerModel
 from napari.utils._proxies import PublicOnlyProxy
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def annotated(dock: SegmentWidget, nuclei: Nuclei) -> Annotation:
     """Twelve nuclei with labels, as another tool would give them."""
-    return dock.session.import_labels(dock.images.plane(), nuclei.labels)
+    return import_labels(dock.session, dock.images.plane(), nuclei.labels)
 
 
 @pytest.fixture
@@ -172,7 +173,7 @@ def test_an_opened_session_is_shown_as_it_was_looked_at(
     grey = nuclei.image[..., 0]
     file = show_stack(dock, viewer, tmp_path, [0 * grey, grey, 0 * grey])
     dock.images.first.setCurrentText("1")
-    dock.session.import_labels(dock.images.plane(), nuclei.labels)
+    import_labels(dock.session, dock.images.plane(), nuclei.labels)
     dock.keeping.save_as(tmp_path / "field")
     dock.session.close(clean=True)
     other = second.session.viewer
@@ -286,7 +287,7 @@ def test_an_open_image_is_compared_beside_the_window(
 ) -> None:
     grey = nuclei.image[..., 0]
     file = show_stack(dock, viewer, tmp_path, [grey, grey[::-1]])
-    dock.session.import_labels(dock.images.plane(), nuclei.labels)
+    import_labels(dock.session, dock.images.plane(), nuclei.labels)
     dock.keeping.save_as(tmp_path / "field.sac")
     dock.session.close(clean=True)
     (layer,) = second.session.viewer.open(file, plugin="napari")
@@ -316,7 +317,7 @@ def test_an_open_image_with_other_pixels_is_told(
 ) -> None:
     grey = nuclei.image[..., 0]
     show_stack(dock, viewer, tmp_path, [grey, grey])
-    dock.session.import_labels(dock.images.plane(), nuclei.labels)
+    import_labels(dock.session, dock.images.plane(), nuclei.labels)
     dock.keeping.save_as(tmp_path / "field.sac")
     dock.session.close(clean=True)
     file = show_stack(second, second.session.viewer, tmp_path, [grey[::-1]] * 2)
@@ -398,7 +399,7 @@ def test_an_export_says_what_is_not_in_it_yet(
     wait(qtbot, dock)
     assert dock.status.message.text() == f"Written to {tmp_path / 'a.tif'}."
     dock.session.reject(annotated, np.array([0]))
-    dock.session.add_nuclei(annotated, np.array([[5.0, 5.0]]))
+    add_nuclei(annotated, np.array([[5.0, 5.0]]))
     waiting = dock.session.live.waits_for(annotated)
     assert waiting >= 1
     dock.keeping.export(kinds["tiff"], annotated, tmp_path / "b.tif")
@@ -511,7 +512,7 @@ def test_exports_of_two_planes_are_called_differently(
     monkeypatch.setattr(_keeping, "ask_save", lambda *given: asked.append(given[-1]))
     for plane in (0, 1):
         viewer.dims.set_current_step(0, plane)
-        dock.session.import_labels(dock.images.plane(), nuclei.labels)
+        import_labels(dock.session, dock.images.plane(), nuclei.labels)
         dock.keep.export_requested.emit("tiff")
     # the session has both
     dock.keep.save_as_requested.emit()
@@ -683,7 +684,7 @@ def test_a_session_is_closed_with_its_window_after_its_dock(
     holder.setWidget(made)
     window.show()
     session = made.session
-    session.import_labels(made.images.plane(), nuclei.labels)
+    import_labels(session, made.images.plane(), nuclei.labels)
     made.keeping.save_as(tmp_path / "x.sac")
     made.leave()
     holder.setWidget(QWidget())

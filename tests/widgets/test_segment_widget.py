@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from annotating import import_labels
 from hands import choose_image
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt, QThreadPool
@@ -20,6 +21,7 @@ from qtpy.QtWidgets import QApplication, QComboBox, QMainWindow
 from napari_sac.core.io import normalise_image
 from napari_sac.core.models.adapter import CONFIG_FILE, INFO_FILE, WEIGHT_NAMES
 from napari_sac.core.types import NEGATIVE
+from napari_sac.viewer import exchange
 from napari_sac.viewer.inference import LoadedModel
 from napari_sac.widgets._wording import count
 from napari_sac.widgets.segment_widget import SegmentWidget
@@ -708,7 +710,7 @@ def test_the_box_shows_whether_nuclei_are_outlines(
 ) -> None:
     assert not dock.correct.outlines.isChecked()
     colour(image)
-    dock.session.import_labels(dock.images.plane(), np.eye(160, 200, dtype=np.uint32))
+    import_labels(dock.session, dock.images.plane(), np.eye(160, 200, dtype=np.uint32))
     assert dock.correct.outlines.isChecked()
     assert only(dock).labels.contour > 0
     dock.correct.outlines.setChecked(False)
@@ -754,7 +756,9 @@ def test_axes_that_are_turned_and_3d_are_refused_in_words(
     viewer.add_image(np.stack([grey] * 3), axis_labels=("z", "y", "x"))
     assert dock.find_button.isEnabled()
     assert "Find nuclei first" in dock.why_not_segment.text()
-    dock.session.import_points(dock.images.plane(), np.array([[9.0, 9.0]]), 20)
+    exchange.import_points(
+        dock.session, dock.images.plane(), np.array([[9.0, 9.0]]), 20
+    )
     assert dock.segment_button.isEnabled()
     assert dock.why_not_segment.isHidden()
     viewer.dims.order = (1, 0, 2)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from annotating import import_labels
 from napari.layers import Image
 
 from napari_sac.core.config import DecodeConfig
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def annotated(dock: SegmentWidget, nuclei: Nuclei) -> Annotation:
-    return dock.session.import_labels(dock.images.plane(), nuclei.labels)
+    return import_labels(dock.session, dock.images.plane(), nuclei.labels)
 
 
 @pytest.mark.parametrize(

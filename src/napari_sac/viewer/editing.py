@@ -191,33 +191,6 @@ def redraw(
     )
 
 
-def add_nuclei(
-    session: AnnotationSession, annotation: Annotation, yx: FloatArray
-) -> list[int]:
-    """Add nuclei at points (N, 2) in pixels; return their ids."""
-    sync(session, annotation)
-    new_id = edits.next_id(annotation.prompts, annotation.hidden)
-    prompts = edits.add(
-        annotation.prompts, np.asarray(yx, np.float64), POSITIVE, new_id
-    )
-    _change_prompts(session, annotation, edits.count_title("add", len(yx)), prompts)
-    return list(range(new_id, new_id + len(yx)))
-
-
-def add_to_nucleus(
-    session: AnnotationSession, annotation: Annotation, yx: FloatArray, sign: int
-) -> int | None:
-    """Add a point (y, x) to the nucleus that it belongs to, and return its id."""
-    sync(session, annotation)
-    object_id = nucleus_at(annotation, yx)
-    if object_id is not None:
-        prompts = edits.add_to(
-            annotation.prompts, np.asarray(yx, np.float64)[None], sign, object_id
-        )
-        _change_prompts(session, annotation, _point_title(sign), prompts)
-    return object_id
-
-
 def add_box(
     session: AnnotationSession, annotation: Annotation, corners: FloatArray
 ) -> int:

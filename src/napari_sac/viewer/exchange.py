@@ -47,7 +47,6 @@ from napari_sac.viewer.planes import (
     ImagePlane,
     full_resolution,
     is_open,
-    pixel_size,
     plane_geometry,
 )
 from napari_sac.viewer.results import settings_of
@@ -136,31 +135,6 @@ class ReadSession:
     problems: tuple[str, ...] = ()
 
 
-def import_labels(
-    session: AnnotationSession, plane: ImagePlane, labels: AnyArray, title: str
-) -> Annotation:
-    """Make every label of another tool a nucleus with a prompt.
-
-    The pixels stay as they are given until somebody changes the nucleus's prompts.
-    What was annotated here before is replaced, which undo takes back.
-
-    Parameters
-    ----------
-    session : AnnotationSession
-    plane : ImagePlane
-    labels : (H, W) integer array
-        0 background.
-    title : str
-        What the step is called.
-
-    Raises
-    ------
-    LabelFormatError
-        If they are no labels of this plane.
-    """
-    return show_imported(session, plane, prepare_labels(labels, plane.shape), title)
-
-
 def prepare_labels(
     labels: AnyArray, shape: tuple[int, int], progress: Progress = ignore_progress
 ) -> ReadLabels:
@@ -184,7 +158,11 @@ def show_imported(
     read: ReadLabels,
     title: str = "import labels",
 ) -> Annotation:
-    """Make labels that were read the annotation of a plane."""
+    """Make labels that were read the annotation of a plane.
+
+    The pixels stay as they are given until somebody changes the nucleus's prompts.
+    What was annotated here before is replaced, which undo takes back.
+    """
     return _replace_all(session, plane, read.labels, read.prompts, title)
 
 
@@ -230,24 +208,6 @@ def import_points(
     return annotation
 
 
-def import_table(
-    session: AnnotationSession, plane: ImagePlane, path: str | Path
-) -> Annotation:
-    """Make every point of a CSV or QuPath file a nucleus; masks are decoded.
-
-    A table in micrometres needs an image that says how large its pixels are.
-
-    Raises
-    ------
-    LabelFormatError
-        If the file has no points that can be read.
-    """
-    size = pixel_size(plane.layer)
-    choice = measuring_model(session, plane)
-    read = read_measured_points(path, plane, size, choice, session.loaded)
-    return show_points(session, plane, read)
-
-
 def measuring_model(
     session: AnnotationSession, plane: ImagePlane
 ) -> ModelChoice | None:
@@ -285,7 +245,7 @@ def read_measured_points(
     Raises
     ------
     NapariSacError
-        As :func:`import_table`, and of the image and the model.
+        As :func:`read_table`, and of the image and the model.
     """
     yx = read_table(path, plane.shape, size, progress)
     if choice is None or diameter is not None:
@@ -311,6 +271,8 @@ def read_table(
 ) -> FloatArray:
     """Return the points (N, 2) of a CSV or QuPath file, in pixels of the image.
 
+    A table in micrometres needs an image that says how large its pixels are.
+
     Parameters
     ----------
     path : str or Path
@@ -323,7 +285,7 @@ def read_table(
     Raises
     ------
     LabelFormatError
-        As :func:`import_table`.
+        If the file has no points that can be read.
     """
     progress("reading the file", 0, 0)
     if Path(path).suffix.lower() in _GEOJSON_SUFFIXES:
@@ -341,24 +303,6 @@ def read_table(
     return yx
 
 
-def import_geojson(
-    session: AnnotationSession, plane: ImagePlane, path: str | Path
-) -> Annotation:
-    """Take up outlines that were corrected elsewhere, in QuPath for example.
-
-    Nuclei keep their ids. One whose outline was changed counts as painted, one that is
-    missing in the file is rejected, and one that is new gets a prompt, with the score
-    and the state that the file has for it. What was accepted there is accepted. All
-    have the class that they have in the file.
-
-    Raises
-    ------
-    LabelFormatError
-        If the file has no outlines that can be read.
-    """
-    return show_outlines(session, plane, read_outlines(path, plane.shape))
-
-
 def read_outlines(
     path: str | Path, shape: tuple[int, int], progress: Progress = ignore_progress
 ) -> ReadOutlines:
@@ -367,7 +311,7 @@ def read_outlines(
     Raises
     ------
     LabelFormatError
-        As :func:`import_geojson`.
+        If the file has no outlines that can be read.
     """
     from napari_sac.core.geojson import read_geojson
 
@@ -388,7 +332,13 @@ def read_outlines(
 def show_outlines(
     session: AnnotationSession, plane: ImagePlane, read: ReadOutlines
 ) -> Annotation:
-    """Take up outlines that were read, as :func:`import_geojson` says."""
+    """Take up outlines that were corrected elsewhere, in QuPath for example.
+
+    Nuclei keep their ids. One whose outline was changed counts as painted, one that is
+    missing in the file is rejected, and one that is new gets a prompt, with the score
+    and the state that the file has for it. What was accepted there is accepted. All
+    have the class that they have in the file.
+    """
     outlines, labels = read.outlines, read.areas.labels
     annotation = session.about(plane)
     session.sync(annotation)

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
 
     from napari_sac.core.session.history import Step
-    from napari_sac.core.types import AnyArray, FloatArray
+    from napari_sac.core.types import FloatArray
     from napari_sac.viewer.inference import Found, LoadedModel, Segmented
     from napari_sac.viewer.live import LiveResult
     from napari_sac.viewer.planes import ImagePlane
@@ -446,16 +446,6 @@ class AnnotationSession:
         """Let the model draw nuclei again that were painted, imported or accepted."""
         editing.redraw(self, annotation, ids)
 
-    def add_nuclei(self, annotation: Annotation, yx: FloatArray) -> list[int]:
-        """Add nuclei at points (N, 2) in pixels; return their ids."""
-        return editing.add_nuclei(self, annotation, yx)
-
-    def add_to_nucleus(
-        self, annotation: Annotation, yx: FloatArray, sign: int
-    ) -> int | None:
-        """Add a point (y, x) to the nucleus that it belongs to, and return its id."""
-        return editing.add_to_nucleus(self, annotation, yx, sign)
-
     def add_box(self, annotation: Annotation, corners: FloatArray) -> int:
         """Add a nucleus in the middle of a box of corners (N, 2); return its id."""
         return editing.add_box(self, annotation, corners)
@@ -632,41 +622,6 @@ class AnnotationSession:
     def history(self) -> History:
         """The steps that can be undone and redone."""
         return self.steps.history
-
-    def import_labels(
-        self, plane: ImagePlane, labels: AnyArray, title: str = "import labels"
-    ) -> Annotation:
-        """Make every label of (H, W) labels of any tool a nucleus with a prompt."""
-        return exchange.import_labels(self, plane, labels, title)
-
-    def import_points(
-        self, plane: ImagePlane, yx: FloatArray, diameter: float | None = None
-    ) -> Annotation:
-        """Make every point (N, 2) a nucleus; its mask is decoded."""
-        return exchange.import_points(self, plane, yx, diameter)
-
-    def import_table(self, plane: ImagePlane, path: str | Path) -> Annotation:
-        """Make every point of a CSV or QuPath file a nucleus."""
-        return exchange.import_table(self, plane, path)
-
-    def import_geojson(self, plane: ImagePlane, path: str | Path) -> Annotation:
-        """Take up outlines that were corrected elsewhere; ids are kept."""
-        return exchange.import_geojson(self, plane, path)
-
-    def export_labels(self, annotation: Annotation, path: str | Path) -> None:
-        """Write the labels as TIFF, or as OME-Zarr where the name ends so."""
-        self.sync(annotation)
-        exchange.export_labels(annotation, path)
-
-    def export_prompts(self, annotation: Annotation, path: str | Path) -> None:
-        """Write the prompts that are shown as CSV."""
-        self.sync(annotation)
-        exchange.export_prompts(annotation, path)
-
-    def export_geojson(self, annotation: Annotation, path: str | Path) -> None:
-        """Write the outlines for QuPath."""
-        self.sync(annotation)
-        exchange.export_geojson(annotation, path)
 
     def _sync_all(self) -> None:
         for annotation in self.annotations:

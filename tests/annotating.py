@@ -1,0 +1,54 @@
+"""What a person does to nuclei by the dock and by clicks, without either."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_sac.viewer import editing, exchange
+from napari_sac.viewer.planes import pixel_size
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+    from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.planes import ImagePlane
+    from napari_sac.viewer.session import AnnotationSession
+
+
+def add_nuclei(annotation: Annotation, yx: np.ndarray) -> list[int]:
+    """Add points (N, 2) to the layer, as clicks beside all nuclei; return their ids."""
+    annotation.points.add(yx)
+    return annotation.prompts.object_id[-len(yx) :].tolist()
+
+
+def add_to_nucleus(
+    session: AnnotationSession, annotation: Annotation, yx: Any, sign: int
+) -> None:
+    """Add a point (y, x) to the nucleus that it belongs to, as a click with a key."""
+    editing.place(session, annotation, yx, sign)
+    annotation.points.add(yx)
+
+
+def import_labels(
+    session: AnnotationSession, plane: ImagePlane, labels: np.ndarray
+) -> Annotation:
+    read = exchange.prepare_labels(labels, plane.shape)
+    return exchange.show_imported(session, plane, read)
+
+
+def import_table(
+    session: AnnotationSession, plane: ImagePlane, path: Path
+) -> Annotation:
+    choice = exchange.measuring_model(session, plane)
+    size = pixel_size(plane.layer)
+    read = exchange.read_measured_points(path, plane, size, choice, session.loaded)
+    return exchange.show_points(session, plane, read)
+
+
+def import_outlines(
+    session: AnnotationSession, plane: ImagePlane, path: Path
+) -> Annotation:
+    read = exchange.read_outlines(path, plane.shape)
+    return exchange.show_outlines(session, plane, read)
