@@ -47,3 +47,8 @@ class SessionError(NapariSacError):
 
 class TrainingDataError(NapariSacError):
     """Reviewed images that nothing can be learned from."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why, without the path that the sentence around it names already."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from napari_sac.core.errors import OutputError, SessionError
+from napari_sac.core.errors import OutputError, SessionError, reason_of
 from napari_sac.core.session.layout import JOURNAL, LOCK
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def take_lock(folder: Path) -> tuple[FileLock | None, str | None]:
     except (OSError, NotImplementedError) as error:
         # a network drive, where nobody could tell who else writes there
         may_not = isinstance(error, OSError) and error.errno in _FORBIDDEN
-        reason = (isinstance(error, OSError) and error.strerror) or error
+        reason = reason_of(error)
         return None, forbidden if may_not else (
             f"{folder} is on a drive that cannot lock files ({reason}), so it was "
             "opened read-only."
@@ -138,7 +138,7 @@ def reading(folder: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, *WRONG_VALUES, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = reason_of(error)
         raise SessionError(
             f"The session {folder} is damaged, or cannot be read ({reason}). Nothing "
             "was changed; open a copy of the session, if there is one."
@@ -153,7 +153,7 @@ def writing(folder: Path, *, waiting: int = 0) -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise
     except (sqlite3.Error, OSError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
+        reason = reason_of(error)
         kept = (
             f"The last {waiting} changes are in memory only, and are written with the "
             "next one"

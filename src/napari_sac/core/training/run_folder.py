@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from napari_sac.core.config import FinetuneConfig
-from napari_sac.core.errors import OutputError, TrainingDataError
+from napari_sac.core.errors import OutputError, TrainingDataError, reason_of
 from napari_sac.core.io import atomic_path
 from napari_sac.core.models.adapter import (
     CONFIG_FILE,
@@ -237,7 +237,7 @@ def _reading(folder: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGED as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
+        reason = reason_of(error)
         raise TrainingDataError(
             f"What the run in {folder} is to learn from cannot be read ({reason}). "
             "Discard the run and begin it again; your annotations are where they were."
@@ -353,7 +353,7 @@ def hold(folder: Path) -> Iterator[None]:
             "changed."
         ) from error
     except (OSError, NotImplementedError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
+        reason = reason_of(error)
         raise OutputError(
             f"{folder} cannot be locked ({reason}), so two programs could write there "
             "at once. Nothing was trained; choose a folder on another drive."
