@@ -628,17 +628,6 @@ def check_labels(labels: AnyArray, shape: tuple[int, int]) -> npt.NDArray[np.uin
     return values.astype(np.uint32)
 
 
-def typical_diameter(labels: AnyArray) -> float:
-    """Return the median diameter of the labels, as discs of their area, in pixels."""
-    areas = np.bincount(labels.ravel())[1:] if labels.max(initial=0) < 1 << 24 else None
-    if areas is None:
-        _, areas = np.unique(labels[labels > 0], return_counts=True)
-    areas = areas[areas > 0]
-    if len(areas) == 0:
-        return Settings().diameter
-    return float(np.sqrt(4 * np.median(areas) / np.pi))
-
-
 def _replace_all(
     session: AnnotationSession,
     plane: ImagePlane,
@@ -649,6 +638,8 @@ def _replace_all(
     classes: Mapping[int, ObjectClass] | None = None,
 ) -> Annotation:
     """Make labels the annotation of a plane, with given pixels for each nucleus."""
+    from napari_sac.core.training.targets import typical_diameter
+
     annotation = session.about(plane)
     waited = session.live.take_back(annotation) is not None
     state = annotation.state
@@ -662,7 +653,7 @@ def _replace_all(
         (),
         replace(
             settings,
-            diameter=typical_diameter(labels),
+            diameter=typical_diameter(labels) or Settings().diameter,
             # labels that are numbers of nuclei are no mask of them all
             decode=replace(settings.decode, mode="instance"),
         ),

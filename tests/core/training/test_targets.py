@@ -46,4 +46,6 @@ def test_typical_diameter() -> None:
     labels[20:40, 20:40] = 7
     labels[45:49, 45:49] = 9
     assert typical_diameter(labels) == pytest.approx(2 * np.sqrt(100 / np.pi))
+    large = labels.astype(np.uint32) << 24
+    assert typical_diameter(large) == typical_diameter(labels)
     assert typical_diameter(np.zeros((5, 5), np.int32)) is None

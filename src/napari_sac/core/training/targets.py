@@ -11,6 +11,9 @@ from scipy import ndimage
 if TYPE_CHECKING:
     from napari_sac.core.types import IntArray
 
+_LARGEST_COUNTED = 1 << 24
+"""Up to this label to count all is faster than to sort, and takes little memory."""
+
 
 def distance_to_border(labels: IntArray) -> npt.NDArray[np.float32]:
     """Return each pixel's distance to its nucleus's border, over the nucleus's maximum.
@@ -43,7 +46,10 @@ def distance_to_border(labels: IntArray) -> npt.NDArray[np.float32]:
 
 def typical_diameter(labels: IntArray) -> float | None:
     """Return the median diameter of the nuclei as circles, in pixels, or None."""
-    return median_diameter(np.bincount(labels.ravel())[1:])
+    if labels.max(initial=0) < _LARGEST_COUNTED:
+        return median_diameter(np.bincount(labels.ravel())[1:])
+    _, areas = np.unique(labels[labels > 0], return_counts=True)
+    return median_diameter(areas)
 
 
 def median_diameter(areas: IntArray) -> float | None:
