@@ -84,7 +84,7 @@ def build_field(model: Model, config: DecodeConfig, count: int) -> Field:
     decoded = decode_prompts(tile, Prompts.from_points(centres), model, config)
     side = int(np.ceil(np.sqrt(count / per_tile)))
     origins = tuple(size * i for i in range(side))
-    axis = TileAxis(origins, tuple(float(o) for o in origins[1:]), size)
+    axis = TileAxis(origins, tuple(float(o) for o in origins[1:]))
     corners = [(y, x) for y in origins for x in origins]
     points = np.concatenate([centres + corner for corner in corners])[:count]
     prompts = Prompts.from_points(points, score=0.8)

@@ -48,7 +48,7 @@ def test_a_notice_is_shown_while_there_is_one(panel: SessionPanel) -> None:
 
 
 def unclosed(changed: datetime, *images: str) -> Unclosed:
-    return Unclosed(sessions_folder() / "a.sac", changed, images, 3)
+    return Unclosed(sessions_folder() / "a.sac", changed, images)
 
 
 def test_words() -> None:

@@ -100,7 +100,6 @@ class FinetuneWidget(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__()
-        self._viewer = napari_viewer
         self._added: dict[SavedSession | PairFolders, Counts] = {}
         self._offered: list[Path] = []
         self._asked_for: Path | None = None

@@ -20,7 +20,7 @@ def test_every_position_lies_a_halo_inside_its_owner(
     axis = tile_axis(length, size, halo)
     positions = np.arange(length, dtype=float)
     first = np.array(axis.origins)[axis.owner(positions)]
-    last = first + axis.size - 1
+    last = first + size - 1
     assert (positions >= first).all()
     assert (positions <= np.maximum(last, 0)).all()
     at_start = positions < halo

@@ -23,13 +23,10 @@ class TileAxis:
         First pixel that each tile reads.
     edges : tuple of float
         Where ownership passes from a tile to the next; one fewer than ``origins``.
-    size : int
-        Pixels that each tile reads.
     """
 
     origins: tuple[int, ...]
     edges: tuple[float, ...]
-    size: int
 
     def owner(self, positions: FloatArray) -> npt.NDArray[np.int64]:
         """Return the index of the tile that owns each position."""
@@ -50,13 +47,13 @@ def tile_axis(length: int, size: int, halo: int) -> TileAxis:
     Examples
     --------
     >>> tile_axis(20, 10, 2)
-    TileAxis(origins=(0, 5, 10), edges=(7.5, 12.5), size=10)
+    TileAxis(origins=(0, 5, 10), edges=(7.5, 12.5))
     """
     if not 0 <= 2 * halo < size:
         raise ValueError(f"a halo of {halo} leaves nothing of a tile of {size} pixels")
     if length <= size:
-        return TileAxis((0,), (), size)
+        return TileAxis((0,), ())
     count = -(-(length - 2 * halo) // (size - 2 * halo))
     origins = tuple(round(x) for x in np.linspace(0, length - size, count))
     edges = tuple((after + before + size) / 2 for before, after in pairwise(origins))
-    return TileAxis(origins, edges, size)
+    return TileAxis(origins, edges)

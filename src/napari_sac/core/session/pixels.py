@@ -73,11 +73,6 @@ class PixelChange:
         """The pixel behind the last one of each run, counted row by row."""
         return self.starts + self.lengths
 
-    @property
-    def count(self) -> int:
-        """How many pixels changed."""
-        return int(self.lengths.sum(dtype=np.int64))
-
     def flat(self) -> npt.NDArray[np.int64]:
         """Return every pixel that changed, counted row by row."""
         return _expand(self.starts, self.lengths)

@@ -37,18 +37,12 @@ class Unclosed:
     changed : datetime
         When the last step was written, in UTC.
     images : tuple of str
-        Names of the images that it is about.
-    steps : int
-        How many steps its journal has.
-    problem : str or None
-        Why it cannot be opened, as a sentence, or None.
+        Names of the images that it is about; none if it cannot be read.
     """
 
     folder: Path
     changed: datetime
     images: tuple[str, ...]
-    steps: int
-    problem: str | None = None
 
 
 def sessions_folder() -> Path:
@@ -189,8 +183,8 @@ def _look_at(folder: Path) -> Unclosed | None:
         opened = connect(folder, in_place=True, whole=False)
         with reading(folder), closing(opened) as connection:
             return _describe(folder, connection)
-    except SessionError as error:
-        return Unclosed(folder, _changed(folder), (), 0, str(error))
+    except SessionError:
+        return Unclosed(folder, _changed(folder), ())
 
 
 def _describe(folder: Path, connection: sqlite3.Connection) -> Unclosed | None:
@@ -201,11 +195,9 @@ def _describe(folder: Path, connection: sqlite3.Connection) -> Unclosed | None:
     images = tuple(ImageReference.from_json(text).name for (text,) in texts)
     if not images:
         return None
-    steps, last = connection.execute(
-        "SELECT count(*) FILTER (WHERE kind = 'do'), max(time) FROM log"
-    ).fetchone()
+    (last,) = connection.execute("SELECT max(time) FROM log").fetchone()
     changed = _changed(folder) if last is None else datetime.fromtimestamp(last, UTC)
-    return Unclosed(folder, changed, images, steps)
+    return Unclosed(folder, changed, images)
 
 
 def _changed(folder: Path) -> datetime:

@@ -46,7 +46,6 @@ class Replayed:
     ----------
     number : int
         Of the annotation in the session.
-    image : ImageReference
     state : AnnotationState
         As the session has it.
     labels : (H, W) uint32
@@ -54,7 +53,6 @@ class Replayed:
     """
 
     number: int
-    image: ImageReference
     state: AnnotationState
     labels: npt.NDArray[np.uint32]
 
@@ -107,10 +105,9 @@ def replay(
             if chosen not in models:
                 models[chosen] = load(settings.model, adapter=settings.adapter)
             _check_model(state, models[chosen])
-            image = restored.images[number]
-            pixels = journal.read_image(number, image)
+            pixels = journal.read_image(number, restored.images[number])
             labels = compute_labels(pixels, state, models[chosen], progress)
-            yield Replayed(number, image, state, labels)
+            yield Replayed(number, state, labels)
     finally:
         # looking at a session says nothing about whether it was closed
         journal.close(clean=False)
