@@ -101,3 +101,9 @@ class Bench:
 @pytest.fixture
 def bench(nuclei: Nuclei, disc_model: Model) -> Bench:
     return Bench(nuclei, disc_model)
+
+
+@pytest.fixture
+def undisturbed(nuclei: Nuclei, disc_model: Model) -> Bench:
+    """Another viewer with the same image, to compare with."""
+    return Bench(nuclei, disc_model)

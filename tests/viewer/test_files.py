@@ -73,6 +73,10 @@ def check_same(first: Annotation, second: Annotation) -> None:
     assert first.state.classes == second.state.classes
 
 
+def drawn_ids(annotation: Annotation) -> set[int]:
+    return set(np.unique(annotation.state.labels).tolist()) - {0}
+
+
 def noted(folder: Path) -> dict[str, Any]:
     """Return what a session notes of the work on its first image."""
     journal = Journal.open(folder)
@@ -628,6 +632,77 @@ def test_an_image_that_is_opened_again_has_its_nuclei(
     annotation.points.add([80.0, 100.0])
     assert bench.decode()
     assert (annotation.state.labels == annotation.prompts.object_id[-1]).any()
+
+
+def test_a_click_on_an_image_that_came_back_draws_its_nucleus_only(
+    bench: Bench, undisturbed: Bench, tmp_path: Path
+) -> None:
+    clicks = [[80.0, 100.0], [20.0, 150.0], [140.0, 20.0]]
+    undisturbed.session.loaded = bench.session.loaded = bench.loaded
+    wanted = undisturbed.find()
+    bench.viewer.layers.clear()
+    open_file(bench, tmp_path / "field.tif", name="field")
+    annotation = bench.find()
+    for click in clicks:
+        wanted.points.add(click)
+        annotation.points.add(click)
+        undisturbed.decode()
+        bench.decode()
+        check_same(annotation, wanted)
+        # what was drawn has its masks again, which the next click goes by
+        assert drawn_ids(annotation) <= annotation.masks.keys() <= wanted.masks.keys()
+        if click == clicks[0]:
+            bench.viewer.layers.remove(bench.layer)
+            open_file(bench, tmp_path / "field.tif", name="field")
+        elif click == clicks[1]:
+            # as in a session that is opened
+            bench.session, _ = reopened_elsewhere(bench)
+            bench.session.loaded = bench.loaded
+            (annotation,) = bench.session.annotations
+    assert len(wanted.masks) < 12
+    bench.session.close()
+
+
+def test_a_click_after_one_that_failed_draws_no_proposals(
+    bench: Bench, undisturbed: Bench, nuclei: Nuclei
+) -> None:
+    given = np.where(nuclei.labels <= 2, nuclei.labels, 0)
+    both = []
+    for each in (bench, undisturbed):
+        each.session.loaded = bench.loaded
+        annotation = each.session.import_labels(each.plane, given)
+        each.find()
+        for click in ([80.0, 100.0], [20.0, 150.0]):
+            annotation.points.add(click)
+            if each is bench and not annotation.unsure:
+                each.session.live.fail(each.session.live.next_request())
+            each.decode()
+        both.append(annotation)
+    failed, wanted = (drawn_ids(annotation) for annotation in both)
+    assert {1, 2, 15, 16} <= failed <= wanted
+
+
+def test_a_click_after_segment_was_undone_draws_its_nucleus_only(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.viewer.layers.clear()
+    open_file(bench, tmp_path / "field.tif", name="field")
+    annotation = bench.find()
+    bench.segment(annotation)
+    bench.session.undo()
+    annotation.points.add([80.0, 100.0])
+    bench.decode()
+    bench.viewer.layers.remove(bench.layer)
+    open_file(bench, tmp_path / "field.tif", name="field")
+    annotation.points.add([20.0, 150.0])
+    bench.decode()
+    assert {13, 14} <= drawn_ids(annotation)
+    assert len(drawn_ids(annotation)) < 12
+    for _ in range(2):
+        bench.session.undo()
+    assert not annotation.segmented
+    bench.session.redo()
+    assert not annotation.segmented
 
 
 def test_an_image_that_was_renamed_is_known_again_by_its_pixels(

@@ -68,6 +68,8 @@ class Annotation:
         Pixels that the layer may show with another label than they have.
     segmented : bool
         Whether the labels are those of all nuclei, and not only of those clicked on.
+    segmented_by : int
+        The step since which they are; 0 where none is known.
     unsure : bool
         Whether ``masks`` may lack some, or have some of other prompts than there are:
         after a session was opened, and after steps whose masks nobody knows.
@@ -104,6 +106,7 @@ class Annotation:
     outlined: bool | None = None
     misdrawn: PixelChange | None = None
     segmented: bool = False
+    segmented_by: int = 0
     unsure: bool = False
     threshold_step: int = 0
     deleted_at: int = 0
@@ -259,11 +262,13 @@ class Annotation:
     def undo_masks(self, step: int) -> None:
         """Have the masks again that there were before a step, which is undone."""
         self._take_up(step, lambda change: change[0])
+        self.segmented &= step != self.segmented_by
         self.unsure |= step in self.drew_others
 
     def redo_masks(self, step: int) -> None:
         """Have the masks again that there were after a step, which is done again."""
         self._take_up(step, lambda change: change[1])
+        self.segmented |= step == self.segmented_by
 
     def forget_masks(self, step: int) -> None:
         """Let go the masks before and after a step that cannot come back."""

@@ -124,7 +124,7 @@ class LiveRequest:
     unsure : bool
         Whether ``masks`` may be of other prompts than those before the step.
     whole : bool
-        Whether ``masks`` may lack some, too.
+        Whether the labels are those of all nuclei, and not only of those clicked on.
     undrawn : frozenset of int
         Nuclei without masks in any case: drawing them has failed.
     """
@@ -462,8 +462,6 @@ class LiveQueue:
                 continue
             unsure, annotation.unsure = annotation.unsure, False
             undrawn, annotation.undrawn = frozenset(annotation.undrawn), set()
-            # after a session was opened no mask is known, also of what was clicked on
-            lacks = annotation.segmented or not annotation.masks
             return LiveRequest(
                 step=step,
                 annotation=number,
@@ -473,7 +471,7 @@ class LiveQueue:
                 masks=dict(annotation.masks),
                 painted=annotation.painted,
                 unsure=unsure,
-                whole=unsure and lacks and bool(annotation.state.labels.any()),
+                whole=annotation.segmented and bool(annotation.state.labels.any()),
                 undrawn=undrawn,
             )
         return None
@@ -610,18 +608,21 @@ def _look_again(
 ) -> _Before:
     """Decode what is missing from the masks before a step, or is of other prompts.
 
-    All nuclei count, also those without a pixel: a duplicate that was dropped comes
-    back when the better one goes. After a session was opened this decodes everything
-    once; later it decodes next to nothing.
+    Where all were drawn, those count too that have no pixel: a duplicate that was
+    dropped comes back when the better one goes. Else proposals that nobody has touched
+    stay undrawn. After a session was opened, or an image came back, this decodes all
+    that was drawn once; later it decodes next to nothing.
     """
+    from napari_sac.core.inference.instances import placed_objects
     from napari_sac.core.inference.predictor import decode_prompts
 
     before, masks = request.edit.before, request.masks
     given = (request.painted - request.edit.painted) | request.edit.released
     usable = usable_ids(before)
     wanted = usable - given
+    drawn = set(np.unique(request.labels).tolist()) - {0}
     if not request.whole:
-        wanted &= masks.keys() | request.undrawn
+        wanted &= masks.keys() | request.undrawn | drawn | placed_objects(before)
     decoded = decode_prompts(
         embedding,
         before,
@@ -637,7 +638,6 @@ def _look_again(
     if not known:
         return _Before(outdated=outdated)
     # steps whose masks were not there yet when the session was closed or killed
-    drawn = set(np.unique(request.labels).tolist()) - {0}
     left_over = drawn - usable - request.painted
     return _Before(known, outdated | (known.keys() - drawn), left_over)
 

@@ -147,7 +147,7 @@ def show_labels(
     )
     # also what could not be drawn before, or was not known to be right
     waited |= annotation.unsure or bool(annotation.undrawn)
-    annotation.segmented = True
+    first, annotation.segmented = not annotation.segmented, True
     annotation.undrawn = set()
     if segmented.recomputed:
         session.review.sort_again(annotation)
@@ -160,6 +160,8 @@ def show_labels(
         masks=masks,
         edit=None if request.prompts is state.prompts else edit,
     )
+    if first:
+        annotation.segmented_by = step
     if waited:
         annotation.drew_others.add(step)
     as_computed = labels is segmented.labels and request.prompts is state.prompts
@@ -241,7 +243,6 @@ def draw_masks(
         annotation.unsure = True
         return
     annotation.take_masks(step, update.masks)
-    annotation.segmented |= request.whole
     if step != request.step or request.unsure:
         annotation.drew_others.add(step)
     if annotation.labels is None:
