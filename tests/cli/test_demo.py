@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import time
 from argparse import ArgumentParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,6 +97,40 @@ def test_an_xvfb_that_does_not_start_is_said(
     demo.add_parser(parser.add_subparsers())
     with pytest.raises(NapariSacError, match="did not start"):
         demo.run(parser.parse_args(["demo", "--headless"]))
+
+
+def is_there(display: int) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(f"/tmp/.X11-unix/X{display}") == 0
+
+
+@pytest.mark.skipif(shutil.which("Xvfb") is None, reason="no Xvfb")
+@pytest.mark.parametrize("killed", [True, False])
+def test_its_display_ends_with_it(killed: bool) -> None:
+    hold = (
+        "import os; from napari_sac.cli.demo import _virtual_display\n"
+        "with _virtual_display(): print(os.environ['DISPLAY'], flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout is not None
+        display = next(line for line in program.stdout if line.startswith(":"))
+        number = int(display[1:])
+        assert is_there(number)
+        if killed:
+            program.kill()
+        else:
+            program.communicate("\n")
+            # it has waited for it
+            assert not is_there(number)
+    until = time.monotonic() + 30
+    while is_there(number) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not is_there(number)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have all of it")

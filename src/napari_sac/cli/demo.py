@@ -16,7 +16,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from napari_sac.cli._probe import ask_apart
 from napari_sac.cli._terminal import make_folder
@@ -109,45 +109,44 @@ def _virtual_display() -> Iterator[None]:
         )
     _say("Starting a display that nobody sees (Xvfb).")
     screen = "{}x{}x24".format(*_WINDOW_SIZE)
-    reading, writing = os.pipe()
+    # a pipe ends with the program that holds it, however that ends: then it goes too
     server = subprocess.Popen(
         [
-            "Xvfb",
+            "sh",
+            "-c",
+            'Xvfb "$@" & exec >/dev/null; cat; kill $!; wait',
+            "sh",
             "-displayfd",
-            str(writing),
+            "1",
             "-screen",
             "0",
             screen,
             "-nolisten",
             "tcp",
         ],
-        pass_fds=[writing],
-        stdout=subprocess.DEVNULL,
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    os.close(writing)
-    try:
-        os.environ["DISPLAY"] = f":{_read_number(reading)}"
+    # closes its pipe, and waits for it
+    with server:
+        os.environ["DISPLAY"] = f":{_read_number(server.stdout)}"
         os.environ["QT_QPA_PLATFORM"] = "xcb"
         yield
-    finally:
-        server.terminate()
-        server.wait()
 
 
-def _read_number(descriptor: int) -> int:
+def _read_number(pipe: IO[bytes] | None) -> int:
     """Return the number that Xvfb writes once it is ready."""
     text = b""
-    with os.fdopen(descriptor, "rb", buffering=0) as pipe:
-        while not text.endswith(b"\n"):
-            ready, _, _ = select.select([pipe], [], [], _XVFB_SECONDS)
-            part = pipe.read(16) if ready else b""
-            if not part:
-                raise NapariSacError(
-                    "Xvfb did not start. Run it in a terminal to see why: "
-                    "Xvfb -displayfd 1"
-                )
-            text += part
+    while pipe is not None and not text.endswith(b"\n"):
+        ready, _, _ = select.select([pipe], [], [], _XVFB_SECONDS)
+        part = pipe.read(16) if ready else b""
+        if not part:
+            raise NapariSacError(
+                "Xvfb did not start. Run it in a terminal to see why: Xvfb -displayfd 1"
+            )
+        text += part
     return int(text)
 
 
