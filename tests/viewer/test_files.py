@@ -16,6 +16,7 @@ import tifffile
 from annotating import add_nuclei, import_labels, import_outlines, import_table
 from filelock import FileLock
 from napari.components import ViewerModel
+from napari.layers import Image
 from napari.layers._source import layer_source
 
 from napari_sac.core.errors import (
@@ -467,6 +468,30 @@ def test_other_weights_are_loaded_once_to_be_refused(
     session.close()
 
 
+def test_weights_that_were_put_back_are_used_in_the_same_window(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.segment(bench.find())
+    session, _ = reopened_elsewhere(bench)
+    model = bench.loaded.model
+    others = replace(model, key="others", spec=replace(model.spec, sha256="others"))
+    on_disk = [others]
+    monkeypatch.setattr(ModelChoice, "load", lambda *_: on_disk[-1])
+    (again,) = session.annotations
+    again.points.add([80.0, 60.0])
+    request = session.live.next_request()
+    with pytest.raises(NapariSacError, match="put the other weights back") as refused:
+        decode_live(request, ignore_progress)
+    session.live.fail(request, refused.value)
+    on_disk.append(model)
+    again.points.add([80.0, 100.0])
+    bench.session = session
+    assert bench.decode()
+    assert {13, 14} <= again.masks.keys()
+    assert session.loaded.model is model
+    session.close()
+
+
 def test_a_step_killed_before_its_mask_is_made_up_for(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -826,6 +851,7 @@ def test_a_start_that_was_undone_replaces_nothing(bench: Bench, tmp_path: Path) 
     session = reopened(tmp_path / "x.sac")
     assert len(session.annotations) == 2
     check_same(session.annotations[0], deleted)
+    assert [type(layer) for layer in session.viewer.layers].count(Image) == 1
     # the model is that of the work, not of the empty start
     states = {a.number: a.state for a in session.annotations}
     assert exchange._last_settings(states) is session.annotations[0].state.settings

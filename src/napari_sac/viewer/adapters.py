@@ -203,11 +203,13 @@ def _base_of(info: AdapterInfo) -> ModelSpec:
 
 
 def is_current(loaded: LoadedModel) -> bool:
-    """Return whether the adapter of a loaded model is still the one on the disk."""
-    before = loaded.model.adapter
-    if loaded.choice.adapter is None or before is None:
-        return True
+    """Return whether a loaded model and its adapter are still those on the disk."""
+    spec, before = loaded.model.spec, loaded.model.adapter
     try:
+        if get_spec(spec.name).sha256 != spec.sha256:
+            return False
+        if loaded.choice.adapter is None or before is None:
+            return True
         now = find_adapter(loaded.choice.adapter)
     except NapariSacError:
         return False

@@ -549,6 +549,7 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
     for problem in read.problems:
         session.told.emit(problem)
     shown = restored.shown
+    loaded: dict[int, ImagePlane] = {}
     for number, state in restored.states.items():
         reference = restored.images[number]
         view = restored.info.get(f"view-{number}", {})
@@ -556,7 +557,11 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
         if plane is not None and not is_open(session.viewer, plane):
             plane = None
         if plane is None and number in shown:
-            plane = _load_plane(session, read, number, view)
+            # of a start-over that was undone the image is there already
+            there = _find_twin(read, number, loaded) if state.is_empty else None
+            plane = there or _load_plane(session, read, number, view)
+            if plane is not None:
+                loaded[number] = plane
         geometry = {} if plane is None else plane_geometry(plane.layer)
         annotation = Annotation(number, plane, state, geometry, reference.name)
         # the labels are known, and the masks that they were drawn from are not
@@ -779,6 +784,18 @@ def has_pixels(plane: ImagePlane, reference: ImageReference) -> bool:
     with suppress(NapariSacError, OSError):
         return hash_pixels(plane.read()) == reference.sha256
     return False
+
+
+def _find_twin(
+    read: ReadSession, number: int, loaded: Mapping[int, ImagePlane]
+) -> ImagePlane | None:
+    """Return the plane that was loaded for the same pixels of the same image."""
+    reference, pixels = read.restored.images[number], read.pixels.get(number)
+    for other, plane in loaded.items():
+        same = read.restored.images[other].is_plane_of(reference)
+        if same and pixels is not None and np.array_equal(plane.data, pixels):
+            return plane
+    return None
 
 
 def _load_plane(

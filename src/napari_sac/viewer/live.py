@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sac.core.errors import NapariSacError
+from napari_sac.viewer.adapters import is_current
 from napari_sac.viewer.inference import LoadedModel, load
 from napari_sac.viewer.prompts import reshaped_ids, usable_ids
 
@@ -499,6 +500,9 @@ def decode_live(
     start = time.perf_counter()
     scene = request.scene
     loaded = load(scene.choice, scene.loaded, progress)
+    if loaded is scene.loaded and _is_other(scene, loaded) and not is_current(loaded):
+        # it was refused before, and others were put in the place of its files since
+        loaded = load(scene.choice, None, progress)
     _check_weights(scene, loaded)
     embedding = _embed(scene, loaded, progress)
     update, mask = None, None
@@ -514,17 +518,22 @@ def decode_live(
     return LiveResult(request, loaded, embedding, update, mask, seconds, known)
 
 
+def _is_other(scene: Scene, loaded: LoadedModel) -> bool:
+    """Return whether a model is not the one that drew the nuclei."""
+    return scene.settings.model_key not in (None, loaded.model.key)
+
+
 def _check_weights(scene: Scene, loaded: LoadedModel) -> None:
     """Refuse weights that would redraw nuclei which nobody has touched."""
-    if scene.settings.model_key in (None, loaded.model.key):
+    if not _is_other(scene, loaded):
         return
     adapter = scene.choice.adapter
     with_adapter = "" if adapter is None else f" with the adapter {adapter.name}"
     raise OtherWeightsError(
         f"The weights of {scene.choice.name}{with_adapter} are not those that these "
         "nuclei were drawn with. Prompts and labels are kept as they were drawn; press "
-        "Segment to draw all of them with these weights, or put the others back and "
-        "open the session in a new window.",
+        "Segment to draw all of them with what is chosen now, or put the other weights "
+        "back.",
         loaded,
     )
 
