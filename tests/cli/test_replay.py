@@ -63,6 +63,9 @@ def test_it_writes_labels_and_prompts_and_says_whether_they_agree(
     session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
+    # of a run that was killed
+    (output / ".0123456789ab.part").mkdir(parents=True)
+    (output / ".0123456789ab.lock").touch()
     arguments = ["replay", str(session), "--output", str(output), "--device", "cpu"]
     assert main([*arguments, "--check"]) == 0
     assert capsys.readouterr().out.splitlines() == [

@@ -64,6 +64,15 @@ def test_folder_becomes_labels_and_prompts(folder, output, nuclei, capsys):
     assert len(lines) == 3
 
 
+def test_what_a_killed_run_left_is_removed(folder, output):
+    left = output / ".0123456789ab.part"
+    left.mkdir(parents=True)
+    (left / "a_labels.tif").write_text("half")
+    left.with_suffix(".lock").touch()
+    segment(folder, "--output", output)
+    assert not [name for name in os.listdir(output) if name.startswith(".")]
+
+
 def test_outlines_and_ome_zarr_beside_the_labels(folder, output):
     exports = ("--export", "geojson", "--export", "ome-zarr")
     for _ in range(2):  # a second time replaces the first

@@ -1,12 +1,19 @@
 """Replacing a folder: at no moment is there nothing."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from napari_sac.core.errors import OutputError
-from napari_sac.core.folders import files_together, replace_folder, whole_folder
+from napari_sac.core.folders import (
+    files_together,
+    remove_left_over,
+    replace_folder,
+    whole_folder,
+)
 
 
 def _folder(path: Path, text: str) -> Path:
@@ -161,3 +168,32 @@ def test_which_files_are_new_is_told_where_one_cannot_be_put_there(
     ):
         _write(partial, "new", "a", "b")
     assert {p.name for p in tmp_path.iterdir()} == {"a", "b"}
+
+
+def test_what_a_killed_program_left_is_removed_and_what_is_written_now_stays(
+    tmp_path: Path,
+) -> None:
+    _write(tmp_path, "old", "a", ".mine", ".lock")
+    _folder(tmp_path / ".0123456789ab.part", "of somebody else")
+    there = set(tmp_path.iterdir())
+    hold = (
+        "import sys; from pathlib import Path; "
+        "from napari_sac.core.folders import files_together\n"
+        "with files_together(Path(sys.argv[1]), ['a']) as partial:\n"
+        "    (partial / 'a').write_text('half'); print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        before = set(tmp_path.iterdir())
+        assert len(before) == len(there) + 2
+        remove_left_over(tmp_path)
+        assert set(tmp_path.iterdir()) == before
+        program.kill()
+    remove_left_over(tmp_path)
+    assert set(tmp_path.iterdir()) == there
+    assert (tmp_path / "a").read_text() == "old"

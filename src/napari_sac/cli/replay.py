@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from napari_sac.cli._terminal import make_folder, progress_line
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import OutputError
-from napari_sac.core.folders import identity_of
+from napari_sac.core.folders import identity_of, remove_left_over
 from napari_sac.core.names import LABELS_FILE, PROMPTS_FILE
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     def begin(images: Mapping[int, ImageReference]) -> None:
         stems.update(_stems(images))
         make_folder(args.output)
+        remove_left_over(args.output)
         if not args.overwrite:
             _spare_work(args, stems.values(), images.values())
 

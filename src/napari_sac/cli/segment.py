@@ -18,7 +18,7 @@ from napari_sac.core.errors import (
     LabelFormatError,
     NapariSacError,
 )
-from napari_sac.core.folders import identity_of
+from napari_sac.core.folders import identity_of, remove_left_over
 from napari_sac.core.names import (
     LABELS_ENDING,
     LABELS_FILE,
@@ -128,6 +128,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"napari-sac segment: {problem}")
         return 2
     make_folder(args.output)
+    remove_left_over(args.output)
     model = _load(args)
     failed = []
     for i, file in enumerate(files):

@@ -6,16 +6,21 @@ So are files that belong together. And what tells a file from another.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sac.core.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
+
+    from filelock import FileLock
+
+_LOCK = re.compile(r"\.[0-9a-f]{12}\.lock")
 
 
 @contextmanager
@@ -44,7 +49,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
 def files_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     """Yield a folder to write files to that belong together, also folders.
 
-    When all are written they replace those of ``folder``, one after the other.
+    When all are written they replace those of ``folder``, one after the other. A lock
+    beside it says that somebody writes there; see :func:`remove_left_over`.
 
     Parameters
     ----------
@@ -59,10 +65,15 @@ def files_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
         For any ``OSError`` or ``OutputError`` in the block or in the renaming; it says
         which files are new.
     """
-    partial = folder / f".{secrets.token_hex(6)}.part"
+    name = f".{secrets.token_hex(6)}"
+    partial, lock = folder / f"{name}.part", _lock_of(folder / f"{name}.lock")
     new: list[str] = []
     try:
-        partial.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        # where a drive has no locks, nobody takes it for left over either
+        with suppress(OSError, NotImplementedError):
+            lock.acquire(timeout=1)
+        partial.mkdir()
         yield partial
         for name in names:
             written = partial / name
@@ -84,6 +95,37 @@ def files_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        _unlock(lock)
+
+
+def remove_left_over(folder: Path) -> None:
+    """Remove what killed programs have left of :func:`files_together` in a folder.
+
+    What another one is writing there just now is locked, and stays.
+    """
+    with suppress(OSError):
+        for file in folder.iterdir():
+            if not _LOCK.fullmatch(file.name):
+                continue
+            lock = _lock_of(file)
+            # a timeout is an OSError too
+            with suppress(OSError, NotImplementedError):
+                lock.acquire(timeout=0)
+                shutil.rmtree(file.with_suffix(".part"), ignore_errors=True)
+                _unlock(lock)
+
+
+def _lock_of(file: Path) -> FileLock:
+    # imported late: it takes long, which looking at the flags need not
+    from filelock import FileLock
+
+    return FileLock(file)
+
+
+def _unlock(lock: FileLock) -> None:
+    lock.release()
+    with suppress(OSError):
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def identity_of(path: Path) -> tuple[int, int] | None:
