@@ -19,6 +19,7 @@ from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
 from napari_sac.core.errors import ImageFormatError, OutputError
 from napari_sac.core.io import read_labels, read_prompts, write_labels
 from napari_sac.core.session.database import is_busy
+from napari_sac.core.session.folder import copy_session
 from napari_sac.core.session.image import ImageReference
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.recovery import find_unclosed, new_session_folder
@@ -81,6 +82,7 @@ def test_a_saved_session_opens_in_another_window(
 ) -> None:
     assert not dock.session.is_saved
     dock.keeping.save_as(tmp_path / "field")
+    wait(qtbot, dock)
     assert dock.session.is_saved
     assert "field.sac" in dock.keep.place.text()
     dock.session.reject(annotated, np.array([0]))
@@ -115,6 +117,7 @@ def test_a_session_opens_in_the_viewer_that_napari_hands_out(
     qtbot: QtBot, dock: SegmentWidget, annotated: Annotation, tmp_path: Path
 ) -> None:
     dock.keeping.save_as(tmp_path / "field")
+    wait(qtbot, dock)
     dock.session.close(clean=True)
     viewer = ViewerModel()
     # what comes out of it is wrapped too
@@ -150,6 +153,7 @@ def test_what_is_found_on_a_plane_is_shown_on_that_plane(
     assert annotation.plane.index == (3,)
     assert not annotation.points.visible
     dock.keeping.save_as(tmp_path / "field")
+    wait(qtbot, dock)
     dock.session.close(clean=True)
     other = second.session.viewer
     other.open(file, plugin="napari")
@@ -175,6 +179,7 @@ def test_an_opened_session_is_shown_as_it_was_looked_at(
     dock.images.first.setCurrentText("1")
     import_labels(dock.session, dock.images.plane(), nuclei.labels)
     dock.keeping.save_as(tmp_path / "field")
+    wait(qtbot, dock)
     dock.session.close(clean=True)
     other = second.session.viewer
     other.open(file, plugin="napari")
@@ -203,6 +208,7 @@ def test_a_session_that_is_open_elsewhere_is_read_only(
     tmp_path: Path,
 ) -> None:
     dock.keeping.save_as(tmp_path / "field.sac")
+    wait(qtbot, dock)
     second.keeping.open_session(tmp_path / "field.sac")
     wait(qtbot, second)
     assert second.session.read_only
@@ -222,6 +228,7 @@ def test_a_session_is_read_beside_the_window(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dock.keeping.save_as(tmp_path / "field.sac")
+    wait(qtbot, dock)
     dock.session.close(clean=True)
     threads = []
     restore = Journal.restore
@@ -243,6 +250,106 @@ def test_a_session_is_read_beside_the_window(
     assert second.correct.undo.text() == "Undo reject 1 nucleus"
 
 
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Set when a session begins to be copied, and to be set to let that go on."""
+    begun, go_on = threading.Event(), threading.Event()
+    copy = Journal.copy_to
+
+    def copy_later(journal: Journal, folder: Path, progress: Progress) -> None:
+        begun.set()
+        # not in the window's own thread, which would wait for itself
+        assert go_on.wait(30)
+        copy(journal, folder, progress)
+
+    monkeypatch.setattr(Journal, "copy_to", copy_later)
+    return begun, go_on
+
+
+def test_a_session_is_copied_beside_the_window_and_misses_nothing_done_meanwhile(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    held: tuple[threading.Event, threading.Event],
+    tmp_path: Path,
+) -> None:
+    begun, go_on = held
+    session, unnamed = dock.session, dock.session.journal.folder
+    dock.keeping.save_as(tmp_path / "mine")
+    assert dock.worker.busy
+    assert not dock.status.cancel.isHidden()
+    assert begun.wait(30)
+    session.reject(annotated, np.array([1]))
+    assert session.journal.folder == unnamed
+    go_on.set()
+    wait(qtbot, dock)
+    assert session.journal.folder == tmp_path / "mine.sac"
+    assert dock.status.sentence == "Every step is kept in mine.sac."
+    assert not unnamed.exists()
+    session.accept(annotated, np.array([2]))
+    # as a kill would leave it
+    session.journal._journal.close(clean=False)
+    session.journal._journal = None
+    restored = exchange.read_session(tmp_path / "mine.sac").journal.restore()
+    titles = [step.change.title for step in restored.history.done]
+    assert titles[-2:] == ["reject 1 nucleus", "accept 1 nucleus"]
+    assert (restored.states[1].labels == annotated.state.labels).all()
+
+
+def test_a_cancelled_copy_leaves_nothing_behind(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    held: tuple[threading.Event, threading.Event],
+    tmp_path: Path,
+) -> None:
+    begun, go_on = held
+    folder = dock.session.journal.folder
+    dock.keeping.save_as(tmp_path / "mine")
+    assert begun.wait(30)
+    dock.status.cancel.click()
+    go_on.set()
+    wait(qtbot, dock)
+    assert "was cancelled. Nothing was changed" in dock.status.sentence
+    assert list(tmp_path.glob("*mine*")) == list(tmp_path.glob("*.part")) == []
+    dock.session.reject(annotated, np.array([1]))
+    assert dock.session.journal.folder == folder
+    assert not dock.session.journal.failure
+
+
+def test_a_copy_is_given_up_when_a_step_could_not_be_written_meanwhile(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    held: tuple[threading.Event, threading.Event],
+    tmp_path: Path,
+) -> None:
+    begun, go_on = held
+    folder = dock.session.journal.folder
+    dock.keeping.save_as(tmp_path / "mine")
+    assert begun.wait(30)
+    dock.session.journal._broken = True
+    go_on.set()
+    wait(qtbot, dock)
+    assert "save it under that name again" in dock.status.sentence
+    assert not (tmp_path / "mine.sac").exists()
+    assert dock.session.journal.folder == folder
+    dock.keeping.save_as(tmp_path / "mine")
+    wait(qtbot, dock)
+    assert dock.session.journal.folder == tmp_path / "mine.sac"
+
+
+def test_a_copy_that_was_made_when_its_window_closed_is_not_kept_open(
+    dock: SegmentWidget, annotated: Annotation, tmp_path: Path
+) -> None:
+    source = dock.session.journal.whole
+    copy = copy_session(source, tmp_path / "mine")
+    dock.session.close(clean=True)
+    dock.keeping._go_on_in(source, copy)
+    assert not (tmp_path / "mine.sac").exists()
+    assert find_unclosed() == []
+
+
 def test_a_cancelled_opening_lets_go_of_the_session(
     qtbot: QtBot,
     dock: SegmentWidget,
@@ -252,6 +359,7 @@ def test_a_cancelled_opening_lets_go_of_the_session(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dock.keeping.save_as(tmp_path / "field.sac")
+    wait(qtbot, dock)
     dock.session.close(clean=True)
     cancelled, read = threading.Event(), exchange.read_session
 
@@ -289,6 +397,7 @@ def test_an_open_image_is_compared_beside_the_window(
     file = show_stack(dock, viewer, tmp_path, [grey, grey[::-1]])
     import_labels(dock.session, dock.images.plane(), nuclei.labels)
     dock.keeping.save_as(tmp_path / "field.sac")
+    wait(qtbot, dock)
     dock.session.close(clean=True)
     (layer,) = second.session.viewer.open(file, plugin="napari")
     threads = []
@@ -319,6 +428,7 @@ def test_an_open_image_with_other_pixels_is_told(
     show_stack(dock, viewer, tmp_path, [grey, grey])
     import_labels(dock.session, dock.images.plane(), nuclei.labels)
     dock.keeping.save_as(tmp_path / "field.sac")
+    wait(qtbot, dock)
     dock.session.close(clean=True)
     file = show_stack(second, second.session.viewer, tmp_path, [grey[::-1]] * 2)
     second.keeping.open_session(tmp_path / "field.sac")
@@ -438,6 +548,7 @@ def test_a_session_of_the_users_own_is_only_forgotten(
     tmp_path: Path,
 ) -> None:
     dock.keeping.save_as(tmp_path / "mine.sac")
+    wait(qtbot, dock)
     dock.session.close(clean=False)
     look_again(qtbot, second)
     second.keeping.bar.discard.click()
@@ -640,9 +751,14 @@ def test_points_are_decoded_at_the_diameter_that_was_typed(
 
 
 def test_a_session_that_nobody_waits_for_any_more_is_not_kept_locked(
-    dock: SegmentWidget, annotated: Annotation, second: SegmentWidget, tmp_path: Path
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    second: SegmentWidget,
+    tmp_path: Path,
 ) -> None:
     dock.keeping.save_as(tmp_path / "field")
+    wait(qtbot, dock)
     dock.session.close(clean=True)
     read = exchange.read_session(tmp_path / "field.sac")
     second.leave()
@@ -686,6 +802,7 @@ def test_a_session_is_closed_with_its_window_after_its_dock(
     session = made.session
     import_labels(session, made.images.plane(), nuclei.labels)
     made.keeping.save_as(tmp_path / "x.sac")
+    wait(qtbot, made)
     made.leave()
     holder.setWidget(QWidget())
     made.deleteLater()
@@ -699,12 +816,13 @@ def test_a_session_is_closed_with_its_window_after_its_dock(
 
 
 def test_a_failure_is_forgotten_when_all_is_saved(
-    dock: SegmentWidget, annotated: Annotation, tmp_path: Path
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation, tmp_path: Path
 ) -> None:
     dock.session.journal.failure = "The disk is full."
     dock.session.journal_failed.emit(dock.session.journal.failure)
     assert "full" in dock.keep.notice.text()
     dock.keeping.save_as(tmp_path / "x.sac")
+    wait(qtbot, dock)
     assert dock.keep.notice.isHidden()
 
 
@@ -720,6 +838,7 @@ def test_an_opened_session_is_segmented_as_it_was(
     after = replace(annotated.state, settings=replace(settings, decode=decode))
     dock.session.steps.record(annotated, "segment", after)
     dock.keeping.save_as(tmp_path / "x.sac")
+    wait(qtbot, dock)
     dock.session.close(clean=True)
     second.keeping.open_session(tmp_path / "x.sac")
     wait(qtbot, second)
@@ -763,6 +882,7 @@ def test_save_writes_piece_by_piece_and_says_how_many_are_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dock.keeping.save_as(tmp_path / "x.sac")
+    wait(qtbot, dock)
     lefts = [4, 1, 0]
     pieces: list[int | None] = []
 
@@ -797,6 +917,7 @@ def test_a_save_that_fails_on_the_way_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dock.keeping.save_as(tmp_path / "x.sac")
+    wait(qtbot, dock)
     lefts = iter([4])
 
     def flush(chunks: int | None = None) -> int:

@@ -23,7 +23,14 @@ from napari_sac.core.errors import (
 from napari_sac.core.io import holds_array
 from napari_sac.core.session.changes import backward
 from napari_sac.core.session.database import writing
-from napari_sac.core.session.folder import is_same, let_go, save_as, session_path
+from napari_sac.core.session.folder import (
+    give_up,
+    is_same,
+    let_go,
+    move,
+    save_as,
+    session_path,
+)
 from napari_sac.core.session.history import History
 from napari_sac.core.session.image import ImageReference, hash_pixels
 from napari_sac.core.session.journal import Journal
@@ -203,20 +210,44 @@ class SessionJournal:
             was.
         """
         annotations = list(annotations)
-        old, target = self._journal, session_path(folder)
-        if (
-            old is None
-            or self._unwritten
-            or self._broken
-            or old.read_only
-            # lines that wait for a disk with space can be written to another one
-            or (old.unsaved and not is_same(target, old.folder))
-        ):
+        old, target = self.whole, session_path(folder)
+        # lines that wait for a disk with space can be written to another one
+        if old is None or (old.unsaved and not self.is_at(target)):
             self._write_anew(target, annotations, history)
         else:
             labels = _labels(annotations, self._numbers)
             self._journal = save_as(old, folder, labels)
             self.failure = ""
+        self._told = False
+
+    @property
+    def whole(self) -> Journal | None:
+        """The journal, if it has every step; some may wait for space on the disk."""
+        return None if self._unwritten else self._writable()
+
+    def is_at(self, folder: Path) -> bool:
+        """Return whether a folder, with or without ``.sac``, is the session's own."""
+        return self.folder is not None and is_same(session_path(folder), self.folder)
+
+    def go_on_in(self, copy: Journal, source: Journal) -> None:
+        """Go on in a copy, with what was written to its source meanwhile.
+
+        Raises
+        ------
+        OutputError
+            If that cannot be; the copy is deleted, and the work goes on where it was.
+        """
+        if self.whole is not source:
+            # closed with its window, or a step could not be written
+            give_up(copy)
+            raise OutputError(
+                f"The session was not saved as {copy.folder}: it could not be written "
+                "to while it was copied. Nothing is lost as long as napari stays open; "
+                "save it under that name again, which writes all of it."
+            )
+        move(source, copy)
+        self._journal = copy
+        self.failure = ""
         self._told = False
 
     def take(self, journal: Journal, images: Mapping[int, ImageReference]) -> None:

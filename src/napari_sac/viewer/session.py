@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
 
     from napari_sac.core.session.history import Step
+    from napari_sac.core.session.journal import Journal
     from napari_sac.core.types import FloatArray
     from napari_sac.viewer.inference import Found, LoadedModel, Segmented
     from napari_sac.viewer.live import LiveResult
@@ -606,6 +607,18 @@ class AnnotationSession:
         """
         self._sync_all()
         self.journal.save_as(folder, self._numbered.values(), self.steps.history)
+        self.changed.emit()
+
+    def go_on_in(self, copy: Journal, source: Journal) -> None:
+        """Go on in a copy of the session's journal, which was made beside the window.
+
+        Raises
+        ------
+        OutputError
+            If that cannot be; the copy is deleted, and the work goes on where it was.
+        """
+        self._sync_all()
+        self.journal.go_on_in(copy, source)
         self.changed.emit()
 
     def open(self, folder: str | Path) -> list[Annotation]:

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_sac.core.errors import NapariSacError
 from napari_sac.core.io import read_labels, safe_name
+from napari_sac.core.session.folder import copy_session
 from napari_sac.core.session.recovery import discard, find_unclosed, is_unsaved
 from napari_sac.viewer import exchange
 from napari_sac.viewer.layers import name_among, plane_name
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
     from napari_sac.core.progress import Progress
+    from napari_sac.core.session.journal import Journal
     from napari_sac.core.session.recovery import Unclosed
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.exchange import ReadSession
@@ -228,10 +230,24 @@ class Keeping(QObject):
             self._worker.start("Opening the session", read, done, lasting=True)
 
     def save_as(self, folder: Path) -> None:
-        """Save to a folder, and go on there."""
-        if self._status.attempt(partial(self._session.save_as, folder)):
-            self._status.say(self._place())
-        self.refresh()
+        """Save to a folder, and go on there; it is copied beside the window."""
+        if self._worker.busy:
+            self._status.say(STILL_BUSY)
+            return
+        session = self._session
+        source = session.journal.whole
+        if source is not None and session.journal.is_at(folder):
+            self._on_save()
+        elif source is not None and not source.unsaved:
+            copy = partial(copy_session, source, folder)
+            done = partial(self._go_on_in, source)
+            # a copy that is open is locked, so it must not get lost
+            self._worker.start("Saving the session", copy, done, lasting=True)
+        else:
+            # what is not on the disk is written from memory
+            if self._status.attempt(partial(session.save_as, folder)):
+                self._status.say(self._place())
+            self.refresh()
 
     def export(self, kind: FileKind, annotation: Annotation, path: Path) -> None:
         """Write a file beside the window; what is done meanwhile is not in it."""
@@ -391,6 +407,17 @@ class Keeping(QObject):
         self._look_for_unclosed()
         self.refresh()
 
+    def _go_on_in(self, source: Journal, copy: Journal) -> None:
+        if self._status.attempt(partial(self._session.go_on_in, copy, source)):
+            tidy = partial(_discard, source.folder)
+            self._worker.start("Tidying up", tidy, self._on_saved_as, lasting=True)
+
+    def _on_saved_as(self, _: None) -> None:
+        self._status.say(self._place())
+        if self._joined:
+            # the log was copied as it was; the labels may be behind it
+            self._on_save()
+
     def _on_exported(self, path: Path, waiting: int) -> None:
         self._status.say(describe_exported(path, waiting))
 
@@ -490,6 +517,12 @@ class Keeping(QObject):
 def _write(write: Callable[[], None], progress: Progress) -> None:
     progress("writing the file", 0, 0)
     write()
+
+
+def _discard(folder: Path, progress: Progress) -> None:
+    """Delete a session that nobody had saved, and whose work goes on elsewhere."""
+    progress("tidying up", 0, 0)
+    discard(folder)
 
 
 def _read_labels(

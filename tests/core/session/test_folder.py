@@ -10,23 +10,28 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from core.session import editing
 from core.session.conftest import Edited
 from filelock import FileLock
 
-from napari_sac.core.errors import OutputError, SessionError
+from napari_sac.core.errors import Cancelled, OutputError, SessionError
 from napari_sac.core.session import journal as journal_module
 from napari_sac.core.session import recovery
-from napari_sac.core.session.changes import backward
+from napari_sac.core.session.changes import Change, backward
 from napari_sac.core.session.folder import (
     copy_session,
+    move,
     open_session,
     save_as,
     session_path,
 )
+from napari_sac.core.session.history import History
+from napari_sac.core.session.image import hash_pixels
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.layout import JOURNAL
+from napari_sac.core.session.pixels import PixelChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,6 +127,117 @@ def test_a_copy_of_a_busy_session_can_be_worked_on(
     backward(restored.states[1], step.change)
     copy.close(clean=True)
     reader.close(clean=True)
+
+
+@pytest.mark.parametrize("stage", ["copying the session", "copying the history"])
+def test_what_is_done_while_a_session_is_copied_is_in_the_copy(
+    unsaved: Edited, tmp_path: Path, stage: str
+) -> None:
+    times = iter(range(5))
+
+    def work(now: str, done: int, total: int) -> None:
+        if now != stage or next(times, None) is None:
+            return
+        journal = unsaved.journal
+        unsaved.edit(3)
+        unsaved.pixels = unsaved.pixels + np.uint8(1)
+        digest = hash_pixels(unsaved.pixels)
+        image = editing.reference(unsaved.state, sha256=digest)
+        journal.set_image(unsaved.number, image, unsaved.pixels)
+        journal.add_annotation(image, unsaved.state, unsaved.pixels)
+        unsaved.edit()
+
+    old = unsaved.journal
+    unsaved.journal, copy = old, copy_session(old, tmp_path / "mine", work)
+    unsaved.edit()
+    unsaved.journal.set_info("timings", 1)
+    move(old, copy)
+    unsaved.journal = copy
+    before = Journal.open(tmp_path / "mine.sac").restore()
+    assert editing.snapshot(before.states[1]) == editing.snapshot(unsaved.state)
+    assert before.info == {"timings": 1}
+    images = {n: copy.read_image(n, image) for n, image in before.images.items()}
+    assert len(images) > 1
+    assert (images[1] == unsaved.pixels).all()
+    done = [step.number for step in copy.restore().history.done]
+    assert done == [step.number for step in unsaved.history.done]
+
+
+def test_chunks_that_were_written_elsewhere_are_written_to_the_copy_too(
+    tmp_path: Path,
+) -> None:
+    journal, history = Journal.create(tmp_path / "a.sac"), History()
+    labels = np.zeros((8, 1200), np.uint32)
+    state = editing.replace(editing.start(np.random.default_rng(0)), labels=labels)
+    number = journal.add_annotation(editing.reference(state), state)
+
+    def paint(journal: Journal, x: int) -> None:
+        box = np.zeros((4, 4)), np.ones((4, 4)), (2, x)
+        pixels = PixelChange.between(*box, shape=labels.shape)
+        pixels.write(labels)
+        history.push(number, Change("paint", pixels=pixels))
+        journal.push(history.done[-1])
+
+    copy = copy_session(journal, tmp_path / "b.sac")
+    paint(journal, 5)
+    journal.flush({number: labels})
+    move(journal, copy)
+    # from now on nothing is in the log only
+    paint(copy, 1100)
+    copy.flush({number: labels})
+    assert (copy.restore().states[number].labels == labels).all()
+    copy.close(clean=True)
+
+
+def test_a_copy_that_is_stopped_leaves_nothing(unsaved: Edited, tmp_path: Path) -> None:
+    for stage in ("copying the session", "copying the history"):
+
+        def stop(now: str, done: int, total: int, stage: str = stage) -> None:
+            if now == stage:
+                raise Cancelled("stopped")
+
+        with pytest.raises(Cancelled):
+            copy_session(unsaved.journal, tmp_path / "mine", stop)
+        assert [p for p in tmp_path.iterdir() if p.name != "home"] == []
+        unsaved.edit()
+        assert same(unsaved.journal, unsaved)
+
+
+def test_a_disk_that_is_full_at_the_end_of_a_copy_keeps_the_session(
+    unsaved: Edited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = copy_session(unsaved.journal, tmp_path / "mine")
+    unsaved.edit()
+
+    def fail(journal: Journal, other: Journal) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "_add_later", fail)
+        with pytest.raises(OutputError, match="goes on where it was"):
+            move(unsaved.journal, copy)
+    assert not (tmp_path / "mine.sac").exists()
+    unsaved.edit()
+    assert same(unsaved.journal, unsaved)
+    assert recovery.find_unclosed() == []
+
+
+def test_steps_that_wait_for_space_go_along(
+    unsaved: Edited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = copy_session(unsaved.journal, tmp_path / "mine")
+
+    def fail(journal: Journal) -> None:
+        raise OutputError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "_write_pending", fail)
+        with pytest.raises(OutputError):
+            unsaved.edit()
+    assert unsaved.journal.unsaved == 1
+    move(unsaved.journal, copy)
+    unsaved.journal = copy
+    assert same(copy, unsaved)
 
 
 def test_names_get_their_ending(tmp_path: Path) -> None:

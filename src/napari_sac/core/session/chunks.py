@@ -31,6 +31,7 @@ Chunk = tuple[int, int]
 
 SIDE = 512
 
+_ABOUT = "zarr.json"
 _CHUNK_BYTES = SIDE * SIDE * 4
 # incompressible labels grow by a few bytes a block
 _MAX_FILE_BYTES = _CHUNK_BYTES + _CHUNK_BYTES // 100 + 1024
@@ -43,7 +44,7 @@ def create_labels(path: Path, labels: npt.NDArray[np.uint32]) -> None:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()
     height, width = labels.shape
-    write_file(path / "zarr.json", json.dumps(_metadata((height, width))).encode())
+    write_file(path / _ABOUT, json.dumps(_metadata((height, width))).encode())
     write_chunks(path, labels, all_chunks((height, width)))
     sync_folder(path)
 
@@ -69,6 +70,12 @@ def write_chunks(
         sync_folder(folder)
 
 
+def labels_files(path: Path) -> list[Path]:
+    """Return the files that labels consist of, the one that describes them first."""
+    chunks = (file for file in path.glob("c/*/*") if file.suffix != ".part")
+    return [path / _ABOUT, *chunks]
+
+
 def read_labels(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.uint32]:
     """Return the labels of that shape (H, W).
 
@@ -78,9 +85,9 @@ def read_labels(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.uint32]:
         If the files are damaged, or not as :func:`create_labels` writes them.
     """
     try:
-        found = json.loads(read_plain(path / "zarr.json", 1 << 16))
+        found = json.loads(read_plain(path / _ABOUT, 1 << 16))
         if found != _metadata(shape):
-            raise ValueError("zarr.json describes other labels")
+            raise ValueError(f"{_ABOUT} describes other labels")
         labels = np.zeros(shape, np.uint32)
         for row, column in all_chunks(shape):
             file = path / "c" / str(row) / str(column)

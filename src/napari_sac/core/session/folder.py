@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import shutil
+import sqlite3
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sac.core.errors import OutputError, SessionError
 from napari_sac.core.folders import whole_folder
+from napari_sac.core.progress import ignore_progress
 from napari_sac.core.session.database import is_busy
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.layout import SUFFIX, is_session
 from napari_sac.core.session.recovery import discard, forget, remember
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     import numpy.typing as npt
+
+    from napari_sac.core.progress import Progress
 
 
 def open_session(folder: str | Path) -> Journal:
@@ -86,32 +91,75 @@ def save_as(
         if here:
             return journal
     saved = copy_session(journal, target)
-    if saved.read_only:
-        saved.close(clean=True)
-        raise OutputError(
-            f"The session was copied to {target}, but the work cannot go on there: "
-            f"{saved.read_only_reason} It goes on where it was; save it on another "
-            "drive too."
-        )
+    move(journal, saved)
     let_go(journal)
     return saved
 
 
+def move(journal: Journal, copy: Journal) -> None:
+    """Go on in a copy of a session, with what was written to the session meanwhile.
+
+    Parameters
+    ----------
+    journal : Journal
+        Closed afterwards. If nobody had saved it, it is to be deleted, which for many
+        files takes long.
+    copy : Journal
+        What :func:`copy_session` has made of it.
+
+    Raises
+    ------
+    OutputError
+        If the copy cannot be written; it is deleted, and ``journal`` goes on.
+    """
+    try:
+        with _writing(copy.folder):
+            copy.take_over(journal)
+    except OutputError:
+        give_up(copy)
+        raise
+    _close(journal)
+
+
+def give_up(copy: Journal) -> None:
+    """Delete a copy of a session that nobody goes on in."""
+    with suppress(OutputError):
+        copy.close(clean=True)
+    forget(copy.folder)
+    shutil.rmtree(copy.folder, ignore_errors=True)
+
+
 def let_go(journal: Journal) -> None:
-    """Close a journal that another one has taken the place of."""
+    """Close a journal that another one has taken the place of, and delete it."""
+    _close(journal)
+    if not journal.read_only:
+        discard(journal.folder)
+
+
+def _close(journal: Journal) -> None:
     # what a full disk keeps this one from noting, the other one has
     with suppress(OutputError):
         journal.close(clean=True)
     if not journal.read_only:
-        # else they are another viewer's
+        # else it is another viewer's
         forget(journal.folder)
-        discard(journal.folder)
 
 
-def copy_session(journal: Journal, folder: str | Path) -> Journal:
+def copy_session(
+    journal: Journal, folder: str | Path, progress: Progress = ignore_progress
+) -> Journal:
     """Copy what a journal has on disk to another folder, and open that.
 
-    With this a session that is read-only can be worked on, undo included.
+    It may run beside the thread that goes on writing to the journal. With :func:`move`
+    the work goes on in the copy.
+
+    Parameters
+    ----------
+    journal : Journal
+    folder : str or Path
+        A name without ``.sac`` gets it. A session that is there is replaced.
+    progress : Progress, optional
+        Where it stops the work, nothing is left behind.
 
     Raises
     ------
@@ -120,17 +168,31 @@ def copy_session(journal: Journal, folder: str | Path) -> Journal:
     """
     target = session_path(folder)
     _check_target(target)
-    try:
-        with whole_folder(target) as partial:
-            journal.copy_to(partial)
-    except OSError as error:
-        raise OutputError(
-            f"{target} cannot be written ({error.strerror}). What was there is kept; "
-            "choose a folder that you may write to and that has space left."
-        ) from error
+    with _writing(target), whole_folder(target) as partial:
+        journal.copy_to(partial, progress)
     copy = open_session(target)
-    copy.take_over(journal)
+    if copy.read_only:
+        copy.close(clean=True)
+        raise OutputError(
+            f"The session was copied to {target}, but the work cannot go on there: "
+            f"{copy.read_only_reason} It goes on where it was; save it on another "
+            "drive too."
+        )
     return copy
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turn what a full disk causes into a sentence about the folder to save to."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise OutputError(
+            f"{target} cannot be written ({reason}). The work is kept, and goes on "
+            "where it was; choose a folder that you may write to and that has space "
+            "left."
+        ) from error
 
 
 def session_path(folder: str | Path) -> Path:

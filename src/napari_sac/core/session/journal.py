@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 import sqlite3
 import time
 from contextlib import closing, contextmanager, suppress
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from napari_sac.core.errors import OutputError, SessionError
 from napari_sac.core.folders import sync_folder, whole_folder
 from napari_sac.core.io import atomic_path
+from napari_sac.core.progress import ignore_progress
 from napari_sac.core.session.changes import (
     Change,
     add_pixels,
@@ -29,7 +29,9 @@ from napari_sac.core.session.changes import (
 )
 from napari_sac.core.session.chunks import (
     Chunk,
+    all_chunks,
     create_labels,
+    labels_files,
     read_labels,
     touched_chunks,
     write_chunks,
@@ -58,6 +60,7 @@ from napari_sac.core.session.layout import (
     MAX_ANNOTATIONS,
     check_folder,
     copy_file,
+    copy_files,
     image_path,
     labels_path,
     make_header,
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from filelock import FileLock
 
+    from napari_sac.core.progress import Progress
     from napari_sac.core.session.pixels import PixelChange
     from napari_sac.core.session.state import AnnotationState
 
@@ -78,6 +82,11 @@ _KINDS = ("do", "amend", "undo", "redo")
 _CLOSED = "closed"
 _COMPACTED = "compacted"
 _INFO = "info."
+_ADD_LINE = (
+    "INSERT INTO log (kind, step, annotation, time, change) VALUES (?, ?, ?, ?, ?)"
+)
+_PAGES = 256
+"""Of the log that are copied at once, a megabyte."""
 
 
 COMPACT_BYTES = 16 << 20
@@ -132,6 +141,13 @@ class _Line(NamedTuple):
     kind: str
     step: int
     annotation: int
+
+
+class _Row(NamedTuple):
+    """What is known of an annotation, without its tables."""
+
+    image: str
+    written: int
 
 
 class _Read(NamedTuple):
@@ -494,58 +510,113 @@ class Journal:
             image = replace(image, path=str(place))
         return pixels, image
 
-    def copy_to(self, folder: Path) -> None:
-        """Write a copy of the session into an empty folder.
+    def copy_to(self, folder: Path, progress: Progress = ignore_progress) -> None:
+        """Write a copy of what is on disk into an empty folder.
 
-        The copy is what is on disk: flush before, if this journal is written to.
+        It may run beside the thread that goes on writing to this journal; with
+        :meth:`take_over` the copy gets what came meanwhile.
 
         Raises
         ------
-        OutputError
+        OSError, sqlite3.Error
             If it cannot be written.
-        SessionError
-            If another process added an image meanwhile.
         """
-        with writing(folder):
-            marks = dict(self._marks())
-            copy_file(self._folder / HEADER, folder / HEADER)
-            for number in marks:
-                labels = labels_path(folder, number)
-                shutil.copytree(
-                    labels_path(self._folder, number),
-                    labels,
-                    ignore=shutil.ignore_patterns("*.part"),
-                    copy_function=copy_file,
-                )
-                for inner in (labels, *(p for p in labels.rglob("*") if p.is_dir())):
-                    sync_folder(inner)
-                kept = image_path(self._folder, number)
-                if kept.is_file():
-                    copy_file(kept, image_path(folder, number))
-            sync_folder(folder)
-            with closing(sqlite3.connect(folder / JOURNAL)) as connection:
-                prepare(connection)
-                self._connection.backup(connection)
-                # the chunks were copied before the log, and may be as old as this
-                connection.executemany(
-                    "UPDATE annotations SET written = ? WHERE number = ?",
-                    [(entry, number) for number, entry in marks.items()],
-                )
-                connection.commit()
-                copied = connection.execute("SELECT count(*) FROM annotations")
-                if copied.fetchone()[0] != len(marks):
-                    raise SessionError(
-                        f"The session {self._folder} was changed by another program "
-                        "while it was copied. Nothing was written; try again."
-                    )
+        copy_file(self._folder / HEADER, folder / HEADER)
+        rows: dict[int, _Row] = {}
+        with self._beside() as source:
+            copied = False
+            while not copied:
+                # the rows before the files, and the files before the log: so the log
+                # has all that the files have, from the marks in the rows on
+                new = {n: row for n, row in _rows(source).items() if n not in rows}
+                for number in new:
+                    files = self._files(number)
+                    copy_files(files, self._folder, folder, progress)
+                rows |= new
+                source.execute("BEGIN")
+                try:
+                    # else an image was begun meanwhile, whose files are not there
+                    if copied := _rows(source).keys() == rows.keys():
+                        _copy_log(source, folder / JOURNAL, rows, progress)
+                finally:
+                    source.execute("ROLLBACK")
+        sync_folder(folder)
 
     def take_over(self, other: Journal) -> None:
-        """Know what a journal knows of which this is a copy, without reading it all."""
+        """Get what was written to a journal since this copy was made of it.
+
+        And know what it knows, without reading it all. Nothing may be written to it
+        meanwhile.
+
+        Raises
+        ------
+        OSError, sqlite3.Error
+            If it cannot be written.
+        """
+        if not other.read_only:
+            self._add_later(other)
         if other._knows_steps:
             self._shapes = dict(other._shapes)
-            self._dirty = {n: set(chunks) for n, chunks in other._dirty.items()}
             self._steps = dict(other._steps)
+            self._dirty = {n: set(chunks) for n, chunks in other._dirty.items()}
+            # chunks may have been written to the other folder after they were copied
+            query = (
+                "SELECT DISTINCT annotation, step FROM log CROSS JOIN annotations "
+                "ON number = annotation WHERE entry > written"
+            )
+            for number, step in self._connection.execute(query).fetchall():
+                if step in self._steps:
+                    for pixels in self._steps[step][1]:
+                        self._mark(number, pixels)
+                else:
+                    # one that can neither be undone nor done again
+                    chunks = all_chunks(self._shapes[number])
+                    self._dirty.setdefault(number, set()).update(chunks)
             self._knows_steps = True
+
+    def _add_later(self, other: Journal) -> None:
+        """Write what another journal has, and this copy of it has not."""
+        source = other._connection
+        here, there = _rows(self._connection), _rows(source)
+        changed = {
+            n: r for n, r in there.items() if n in here and r.image != here[n].image
+        }
+        images = [(row.image, number) for number, row in changed.items()]
+        begun = []
+        for number in there.keys() - here.keys():
+            query = "SELECT * FROM annotations WHERE number = ?"
+            begun += source.execute(query, (number,)).fetchall()
+            copy_files(other._files(number), other._folder, self._folder)
+        for number in changed:
+            copy_files(other._kept(number), other._folder, self._folder)
+        query = "SELECT * FROM log WHERE entry > ? ORDER BY entry"
+        lines = source.execute(query, (self._last_entry(),)).fetchall()
+        facts = source.execute("SELECT * FROM facts").fetchall()
+        write = self._connection.executemany
+        with self._transaction():
+            write("INSERT INTO annotations VALUES (?, ?, ?, ?)", begun)
+            write("UPDATE annotations SET image = ? WHERE number = ?", images)
+            write("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)", lines)
+            write(_ADD_LINE, other._pending)
+            write("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts)
+
+    def _files(self, number: int) -> list[Path]:
+        """Return the files that an annotation has beside the log."""
+        return labels_files(labels_path(self._folder, number)) + self._kept(number)
+
+    def _kept(self, number: int) -> list[Path]:
+        path = image_path(self._folder, number)
+        return [path] if path.is_file() else []
+
+    @contextmanager
+    def _beside(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection for a thread beside the one that writes."""
+        if self.read_only:
+            # nobody writes by this one
+            yield self._connection
+            return
+        with closing(connect(self._folder, in_place=True, whole=False)) as connection:
+            yield connection
 
     def compact(self, kept: int = KEPT_STEPS) -> None:
         """Forget old steps, and what was undone for good; what is known stays the same.
@@ -681,11 +752,7 @@ class Journal:
         with writing(self._folder, waiting=waiting), self._transaction():
             if not self._marked_open:
                 self._set_closed("0")
-            self._connection.executemany(
-                "INSERT INTO log (kind, step, annotation, time, change) "
-                "VALUES (?, ?, ?, ?, ?)",
-                self._pending,
-            )
+            self._connection.executemany(_ADD_LINE, self._pending)
         self._marked_open = True
         self._pending.clear()
 
@@ -754,14 +821,6 @@ class Journal:
     def _last_entry(self) -> int:
         return self._one("SELECT coalesce(max(entry), 0) FROM log")
 
-    def _marks(self) -> Iterator[tuple[int, int]]:
-        query = "SELECT number, written FROM annotations ORDER BY number"
-        for number, entry in self._connection.execute(query):
-            _check_numbers(number, entry)
-            if number > MAX_ANNOTATIONS:
-                raise ValueError(f"an annotation {number}")
-            yield number, entry
-
     def _read_all(self) -> _Read:
         """Return all that is on disk, though another process may write meanwhile."""
         while True:
@@ -798,11 +857,12 @@ class Journal:
     def _read_annotations(
         self,
     ) -> tuple[dict[int, int], dict[int, ImageReference], dict[int, AnnotationState]]:
-        marks, images, states = dict(self._marks()), {}, {}
-        for number in marks:
-            query = "SELECT image, tables FROM annotations WHERE number = ?"
-            image, tables = self._connection.execute(query, (number,)).fetchone()
-            images[number] = ImageReference.from_json(image)
+        marks, images, states = {}, {}, {}
+        for number, row in _rows(self._connection).items():
+            query = "SELECT tables FROM annotations WHERE number = ?"
+            (tables,) = self._connection.execute(query, (number,)).fetchone()
+            marks[number] = row.written
+            images[number] = ImageReference.from_json(row.image)
             shape = images[number].shape
             labels = read_labels(labels_path(self._folder, number), shape)
             states[number] = tables_from_bytes(tables, labels)
@@ -857,6 +917,39 @@ class Journal:
         if pixels is not None and (pixels.ends > height * width).any():
             raise ValueError(f"line {line.entry} of the log has pixels outside")
         return change
+
+
+def _rows(connection: sqlite3.Connection) -> dict[int, _Row]:
+    rows = {}
+    query = "SELECT number, image, written FROM annotations ORDER BY number"
+    for number, image, written in connection.execute(query).fetchall():
+        _check_numbers(number, written)
+        if number > MAX_ANNOTATIONS:
+            raise ValueError(f"an annotation {number}")
+        rows[number] = _Row(image, written)
+    return rows
+
+
+def _copy_log(
+    source: sqlite3.Connection,
+    file: Path,
+    rows: Mapping[int, _Row],
+    progress: Progress,
+) -> None:
+    """Copy the log, with these rows of its annotations."""
+
+    def told(status: int, left: int, total: int) -> None:
+        progress("copying the history", total - left, total)
+
+    with closing(sqlite3.connect(file)) as connection:
+        prepare(connection)
+        source.backup(connection, pages=_PAGES, progress=told)
+        # the files were copied before the log, and may be as old as these
+        connection.executemany(
+            "UPDATE annotations SET image = ?, written = ? WHERE number = ?",
+            [(*row, number) for number, row in rows.items()],
+        )
+        connection.commit()
 
 
 def _replay_order(folder: Path, lines: Iterable[_Line]) -> tuple[list[int], list[int]]:

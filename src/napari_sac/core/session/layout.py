@@ -14,8 +14,16 @@ import stat
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_sac.core.errors import SessionError
+from napari_sac.core.folders import sync_folder
+from napari_sac.core.progress import ignore_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sac.core.progress import Progress
 
 SUFFIX = ".sac"
 FORMAT = "napari-sac session"
@@ -111,6 +119,31 @@ def copy_file(source: str | Path, target: str | Path) -> None:
     shutil.copyfile(source, target)
     with Path(target).open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def copy_files(
+    files: Sequence[Path],
+    source: Path,
+    target: Path,
+    progress: Progress = ignore_progress,
+) -> None:
+    """Copy files of a folder to another one, so that they outlive a loss of power.
+
+    All but the first one may have been taken away since they were listed.
+    """
+    folders = {target}
+    for done, file in enumerate(files):
+        progress("copying the session", done, len(files))
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        folders.update(p for p in copy.parents if p.is_relative_to(target))
+        try:
+            copy_file(file, copy)
+        except FileNotFoundError:
+            if done == 0 or file.exists():
+                raise
+    for folder in folders:
+        sync_folder(folder)
 
 
 def write_file(path: Path, data: bytes) -> None:
