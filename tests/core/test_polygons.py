@@ -55,9 +55,12 @@ def test_the_outline_of_a_tissue_takes_no_minutes() -> None:
     assert mask.sum() == pytest.approx(np.pi * (1800**2 + 40**2 / 2), rel=1e-3)
 
 
-def test_labels_lie_mostly_inside_by_more_than_half_of_their_pixels() -> None:
+@pytest.mark.parametrize("largest", [11, 2**31])
+def test_labels_lie_mostly_inside_by_more_than_half_of_their_pixels(
+    largest: int,
+) -> None:
     rng = np.random.default_rng(1)
-    labels = rng.choice([0, 2, 3, 7, 2**31], (20, 30)).astype(np.uint32)
+    labels = rng.choice([0, 2, 3, 7, largest], (20, 30)).astype(np.uint32)
     labels[0, :4] = 9
     mask = rng.random((20, 30)) < 0.5
     mask[0, :4] = True, True, False, False
@@ -68,6 +71,11 @@ def test_labels_lie_mostly_inside_by_more_than_half_of_their_pixels() -> None:
     assert mostly_inside(labels, mask).tolist() == expected
     assert mostly_inside(labels, np.ones((20, 30), bool)).tolist() == list(areas)
     assert mostly_inside(labels, np.zeros((20, 30), bool)).tolist() == []
+
+
+def test_no_pixels_have_no_labels() -> None:
+    empty = np.zeros((0, 5), np.uint32)
+    assert mostly_inside(empty, empty > 0).tolist() == []
 
 
 def test_a_line_that_fills_the_memory_is_no_outline() -> None:

@@ -192,18 +192,18 @@ def _number_anew(
     drawn = set(np.unique(after[changed]).tolist()) - {0}
     box = (*origin_yx, origin_yx[0] + height, origin_yx[1] + width)
     there = _left(drawn, state.labels, state.labels[_inside(box)], box)
+    ids, yx = state.prompts.object_id, state.prompts.yx - origin_yx
+    inside = ((yx >= -0.5) & (yx < (height - 0.5, width - 0.5))).all(axis=1)
+    taken = set(ids.tolist()) - set(ids[inside].tolist())
+    taken |= set(state.hidden.object_id.tolist())
     for label in sorted(drawn):
-        known = state.prompts.object_id == label
-        yx = state.prompts.yx[known] - origin_yx
-        inside = ((yx >= -0.5) & (yx < (height - 0.5, width - 0.5))).all(axis=1)
-        elsewhere = known.any() and not inside.any()
         if label in there:
             # painted on or beside the nucleus, or in its place
             if label != brush or not _is_apart(
                 label, state.labels, after, changed & (after == label), origin_yx
             ):
                 continue
-        elif not elsewhere and not (state.hidden.object_id == label).any():
+        elif label not in taken:
             continue
         renumbered[label] = new_id
         new_id += 1
