@@ -695,7 +695,7 @@ def test_a_click_after_one_that_failed_draws_no_proposals(
     both = []
     for each in (bench, undisturbed):
         each.session.loaded = bench.loaded
-        annotation = each.session.import_labels(each.plane, given)
+        annotation = import_labels(each.session, each.plane, given)
         each.find()
         for click in ([80.0, 100.0], [20.0, 150.0]):
             annotation.points.add(click)
