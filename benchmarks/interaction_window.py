@@ -40,6 +40,7 @@ from qtpy.QtWidgets import QApplication
 from napari_sac.viewer.inference import Found, LoadedModel, Segmented, SegmentRequest
 from napari_sac.viewer.layers import build_points
 from napari_sac.viewer.planes import plane_geometry
+from napari_sac.viewer.relabelling import FreshLabels
 from napari_sac.widgets._torch_import import import_torch
 
 if TYPE_CHECKING:
@@ -293,7 +294,7 @@ class Field:
         )
         nuclei = len(decoded.masks)
         segmented = Segmented(
-            decoded.labels,
+            FreshLabels.after(request.known, decoded.labels.copy(), plane),
             request,
             decoded.masks,
             decoded.embedding,

@@ -34,7 +34,7 @@ def add_to_nucleus(
 def import_labels(
     session: AnnotationSession, plane: ImagePlane, labels: np.ndarray
 ) -> Annotation:
-    read = exchange.prepare_labels(labels, plane.shape)
+    read = exchange.prepare_labels(labels, plane, session.known_labels(plane))
     return exchange.show_imported(session, plane, read)
 
 
@@ -50,5 +50,5 @@ def import_table(
 def import_outlines(
     session: AnnotationSession, plane: ImagePlane, path: Path
 ) -> Annotation:
-    read = exchange.read_outlines(path, plane.shape)
+    read = exchange.read_outlines(path, plane, session.known_labels(plane))
     return exchange.show_outlines(session, plane, read)

@@ -20,6 +20,7 @@ from napari_sac.viewer.inference import (
 )
 from napari_sac.viewer.live import decode_live
 from napari_sac.viewer.planes import current_plane
+from napari_sac.viewer.relabelling import KnownLabels
 from napari_sac.viewer.session import AnnotationSession
 
 if TYPE_CHECKING:
@@ -66,11 +67,11 @@ class Bench:
         found.prompts.score[:] = np.linspace(0.4, 0.95, len(found.prompts))
         return self.session.show_proposals(self.plane, found, config.score_threshold)
 
-    def segment(
+    def ask_for_labels(
         self, annotation: Annotation, mode: str = "instance", overlap: float = 1
-    ) -> Segmented:
+    ) -> SegmentRequest:
         self.session.sync(annotation)
-        request = SegmentRequest(
+        return SegmentRequest(
             self.plane,
             annotation.prompts,
             self.loaded.choice,
@@ -80,10 +81,15 @@ class Bench:
             annotation.diameter,
             annotation.embedding,
             annotation.masks,
-            annotation.state.labels,
+            KnownLabels.of(annotation),
             annotation.painted,
             foreground=annotation.foreground,
         )
+
+    def segment(
+        self, annotation: Annotation, mode: str = "instance", overlap: float = 1
+    ) -> Segmented:
+        request = self.ask_for_labels(annotation, mode, overlap)
         segmented = segment(request, ignore_progress)
         self.session.show_labels(annotation, self.plane, segmented)
         return segmented

@@ -27,6 +27,7 @@ from napari_sac.viewer.inference import (
     segment,
 )
 from napari_sac.viewer.live import decode_live
+from napari_sac.viewer.relabelling import KnownLabels
 
 if TYPE_CHECKING:
     import pytest
@@ -69,7 +70,7 @@ def ask_for_labels(
         annotation.diameter,
         annotation.embedding,
         annotation.masks,
-        annotation.state.labels,
+        KnownLabels.of(annotation),
         annotation.painted,
         foreground=annotation.foreground,
     )

@@ -13,6 +13,7 @@ from napari.layers import Image
 from napari_sac.core.config import DecodeConfig
 from napari_sac.viewer.inference import Segmented, SegmentRequest
 from napari_sac.viewer.planes import current_plane
+from napari_sac.viewer.relabelling import FreshLabels, KnownLabels
 from napari_sac.widgets._wording import (
     describe_count,
     describe_effort,
@@ -132,7 +133,7 @@ def test_nuclei_without_a_mask_are_counted_as_nuclei(
 ) -> None:
     plane, choice = dock.images.plane(), dock.models.choice()
     segmented = Segmented(
-        labels=nuclei.labels,
+        fresh=FreshLabels.after(KnownLabels(), nuclei.labels, plane),
         request=SegmentRequest(
             plane, annotated.prompts, choice, None, DecodeConfig(), 20.0
         ),

@@ -66,6 +66,8 @@ class Annotation:
         Whether ``labels`` shows outlines; None as long as nobody has said.
     misdrawn : PixelChange or None
         Pixels that the layer may show with another label than they have.
+    writes : int
+        How often the labels were written to; 0 as long as they are empty.
     segmented : bool
         Whether the labels are those of all nuclei, and not only of those clicked on.
     segmented_by : int
@@ -105,6 +107,7 @@ class Annotation:
     worked: float = 0.0
     outlined: bool | None = None
     misdrawn: PixelChange | None = None
+    writes: int = 0
     segmented: bool = False
     segmented_by: int = 0
     unsure: bool = False

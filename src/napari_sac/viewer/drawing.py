@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_sac.viewer.layers import (
     SESSION_KEY,
     build_labels,
@@ -17,7 +19,7 @@ from napari_sac.viewer.outlines import OutlineSwitch
 from napari_sac.viewer.planes import PLACING, plane_geometry
 
 if TYPE_CHECKING:
-    from napari.layers import Layer, Points
+    from napari.layers import Labels, Layer, Points
     from napari.utils.events import Event
 
     from napari_sac.core.session.pixels import PixelChange
@@ -144,9 +146,7 @@ class Drawing:
     def adopt_points(self, annotation: Annotation, points: Points) -> None:
         """Show a layer of prompts that was made elsewhere."""
         annotation.points = points
-        # the image may have been scaled or moved while the layer was made
-        for name, value in annotation.geometry.items():
-            setattr(points, name, value)
+        _lay(points, annotation)
         gestures = self._session.gestures
         with gestures.paused():
             write_points(points, annotation.prompts, annotation.diameter)
@@ -155,11 +155,14 @@ class Drawing:
         self._add(points)
         self._place(annotation)
 
-    def show_labels(self, annotation: Annotation) -> None:
-        """Show a layer of labels."""
-        layer = build_labels(
-            annotation.state.labels, labels_name(annotation.name), annotation.geometry
-        )
+    def show_labels(self, annotation: Annotation, layer: Labels | None = None) -> None:
+        """Show a layer of labels, which may have been made elsewhere."""
+        name = labels_name(annotation.name)
+        if layer is None:
+            layer = build_labels(annotation.state.labels, name, annotation.geometry)
+        else:
+            layer.name = name
+            _lay(layer, annotation)
         annotation.outlined = self.outlined(annotation)
         annotation.labels = layer
         self._session.gestures.watch_labels(layer)
@@ -275,3 +278,11 @@ class Drawing:
                     annotation.deleted_at = max(a.number for a in session.remembered)
                 annotation.forget_pixels()
         session.changed.emit()
+
+
+def _lay(layer: Layer, annotation: Annotation) -> None:
+    """Put a layer where the image lies, which may have moved while it was made."""
+    for name, value in annotation.geometry.items():
+        # napari draws a layer anew for each, also where it is there already
+        if not np.array_equal(getattr(layer, name), value):
+            setattr(layer, name, value)

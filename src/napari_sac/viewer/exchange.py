@@ -31,7 +31,6 @@ from napari_sac.core.names import (
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.session import folder as session_folder
 from napari_sac.core.session.image import hash_pixels
-from napari_sac.core.session.pixels import PixelChange
 from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import Prompts, PromptState
 from napari_sac.viewer import painting
@@ -49,19 +48,22 @@ from napari_sac.viewer.planes import (
     is_open,
     plane_geometry,
 )
+from napari_sac.viewer.relabelling import FreshLabels
 from napari_sac.viewer.results import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     import numpy.typing as npt
-    from napari.layers import Layer
+    from napari.layers import Labels, Layer
 
     from napari_sac.core.geojson import Outlines
     from napari_sac.core.session.image import ImageReference
     from napari_sac.core.session.journal import Journal, Restored
+    from napari_sac.core.session.pixels import PixelChange
     from napari_sac.core.types import AnyArray, FloatArray, ObjectClass
     from napari_sac.viewer.inference import LoadedModel, ModelChoice
+    from napari_sac.viewer.relabelling import KnownLabels
     from napari_sac.viewer.session import AnnotationSession
 
 _EXPORT_ENDINGS = {".csv": PROMPTS_FILE, ".geojson": OUTLINES_FILE}
@@ -76,13 +78,16 @@ class ReadLabels:
 
     Parameters
     ----------
-    labels : (H, W) uint32
+    fresh : FreshLabels
         0 background, otherwise the ``object_id``.
     prompts : Prompts
+    diameter : float
+        Typical nucleus diameter in pixels.
     """
 
-    labels: npt.NDArray[np.uint32]
+    fresh: FreshLabels
     prompts: Prompts
+    diameter: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,20 +141,35 @@ class ReadSession:
 
 
 def prepare_labels(
-    labels: AnyArray, shape: tuple[int, int], progress: Progress = ignore_progress
+    labels: AnyArray,
+    plane: ImagePlane,
+    known: KnownLabels,
+    progress: Progress = ignore_progress,
 ) -> ReadLabels:
     """Return labels of another tool with a prompt for each.
+
+    Parameters
+    ----------
+    labels : (H, W) integer array
+    plane : ImagePlane
+    known : KnownLabels
+        Those that the plane has.
+    progress : Progress, optional
 
     Raises
     ------
     LabelFormatError
-        If they are no labels of an image of this shape (H, W).
+        If they are no labels of this plane.
     """
     from napari_sac.core.inference.imports import prompts_from_labels
+    from napari_sac.core.training.targets import typical_diameter
 
     progress("looking at the labels", 0, 0)
-    given = check_labels(labels, shape)
-    return ReadLabels(given, prompts_from_labels(given))
+    given = check_labels(labels, plane.shape)
+    prompts = prompts_from_labels(given)
+    diameter = typical_diameter(given) or Settings().diameter
+    progress("drawing the labels", 0, 0)
+    return ReadLabels(FreshLabels.after(known, given, plane), prompts, diameter)
 
 
 def show_imported(
@@ -163,7 +183,7 @@ def show_imported(
     The pixels stay as they are given until somebody changes the nucleus's prompts.
     What was annotated here before is replaced, which undo takes back.
     """
-    return _replace_all(session, plane, read.labels, read.prompts, title)
+    return _replace_all(session, plane, read, title)
 
 
 def import_points(
@@ -304,9 +324,12 @@ def read_table(
 
 
 def read_outlines(
-    path: str | Path, shape: tuple[int, int], progress: Progress = ignore_progress
+    path: str | Path,
+    plane: ImagePlane,
+    known: KnownLabels,
+    progress: Progress = ignore_progress,
 ) -> ReadOutlines:
-    """Return the outlines of a file for an image of this shape (H, W).
+    """Return the outlines of a file for a plane, of which some labels are known.
 
     Raises
     ------
@@ -316,7 +339,7 @@ def read_outlines(
     from napari_sac.core.geojson import read_geojson
 
     progress("reading the file", 0, 0)
-    outlines = read_geojson(path, shape)
+    outlines = read_geojson(path, plane.shape)
     if not len(outlines.object_id):
         # without any, all that is here would have been deleted there
         had, way = ("points and no", "import it as points")
@@ -325,7 +348,7 @@ def read_outlines(
         raise LabelFormatError(
             f"{path} has {had} outlines. Nothing was changed; {way}."
         )
-    areas = prepare_labels(_without_rejected(outlines), shape, progress)
+    areas = prepare_labels(_without_rejected(outlines), plane, known, progress)
     return ReadOutlines(outlines, areas)
 
 
@@ -339,17 +362,15 @@ def show_outlines(
     and the state that the file has for it. What was accepted there is accepted. All
     have the class that they have in the file.
     """
-    outlines, labels = read.outlines, read.areas.labels
+    outlines, areas = read.outlines, read.areas
     annotation = session.about(plane)
     session.sync(annotation)
     state = annotation.state
     if len(state.prompts) == 0:
-        prompts = _decided(state.prompts, read.areas.prompts, outlines)
-        classes = _classes_in(outlines)
-        return _replace_all(
-            session, plane, labels, prompts, "import outlines", classes=classes
-        )
-    stroke = painting.read_stroke(state, labels, (0, 0, *plane.shape))
+        prompts = _decided(state.prompts, areas.prompts, outlines)
+        classes, areas = _classes_in(outlines), replace(areas, prompts=prompts)
+        return _replace_all(session, plane, areas, "import outlines", classes=classes)
+    stroke = painting.read_stroke(state, areas.fresh.labels, (0, 0, *plane.shape))
     after = state if stroke is None else stroke.after
     pixels = None if stroke is None else stroke.pixels
     if stroke is not None:
@@ -630,42 +651,41 @@ def check_labels(labels: AnyArray, shape: tuple[int, int]) -> npt.NDArray[np.uin
             f"These are no labels of the image, which is {shape[0]} x {shape[1]}: "
             f"{problem}. Nothing was changed; choose labels of the whole plane."
         )
-    return values.astype(np.uint32)
+    return values.astype(np.uint32, order="C")
 
 
 def _replace_all(
     session: AnnotationSession,
     plane: ImagePlane,
-    labels: npt.NDArray[np.uint32],
-    prompts: Prompts,
+    read: ReadLabels,
     title: str,
     *,
     classes: Mapping[int, ObjectClass] | None = None,
 ) -> Annotation:
     """Make labels the annotation of a plane, with given pixels for each nucleus."""
-    from napari_sac.core.training.targets import typical_diameter
-
     annotation = session.about(plane)
     waited = session.live.take_back(annotation) is not None
-    state = annotation.state
+    state, fresh = annotation.state, read.fresh
     settings = state.settings if len(state.prompts) else session.fresh_settings()
+    pixels = fresh.pixels_in(annotation)
+    as_found = pixels is fresh.pixels
     after = AnnotationState(
-        prompts,
+        read.prompts,
         Prompts.empty(),
-        state.labels,
-        frozenset(prompts.object_id.tolist()),
+        fresh.labels if as_found else state.labels,
+        frozenset(read.prompts.object_id.tolist()),
         # nobody has looked at what is there now
         (),
         replace(
             settings,
-            diameter=typical_diameter(labels) or Settings().diameter,
+            diameter=read.diameter,
             # labels that are numbers of nuclei are no mask of them all
             decode=replace(settings.decode, mode="instance"),
         ),
         classes or {},
     )
-    pixels = PixelChange.between(state.labels, labels)
-    step = _import(session, annotation, title, after, pixels)
+    layer = fresh.layer if as_found else None
+    step = _import(session, annotation, title, after, pixels, layer=layer)
     if waited:
         annotation.drew_others.add(step)
     return annotation
@@ -678,6 +698,7 @@ def _import(
     after: AnnotationState,
     pixels: PixelChange | None = None,
     edit: Edit | None = None,
+    layer: Labels | None = None,
 ) -> int:
     """Record what came from a file, show all layers it needs; return the step."""
     if annotation.points is None:
@@ -688,7 +709,7 @@ def _import(
         annotation, title, after, pixels=pixels, masks=masks, edit=edit
     )
     if annotation.labels is None and annotation.state.labels.any():
-        session.drawing.show_labels(annotation)
+        session.drawing.show_labels(annotation, layer)
     return step
 
 

@@ -21,6 +21,7 @@ from napari_sac.viewer.layers import (
 )
 from napari_sac.viewer.planes import plane_geometry
 from napari_sac.viewer.prompts import count_nuclei
+from napari_sac.viewer.relabelling import FreshLabels, KnownLabels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,12 +141,12 @@ class SegmentRequest:
         The one used last; used again if it fits.
     masks : mapping of int to ObjectMask
         The masks of the last time; those of unchanged nuclei are used again.
-    labels : (H, W) uint32, optional
+    known : KnownLabels
         The labels there are; needed for what was painted.
     painted : frozenset of int
-        Nuclei whose pixels in ``labels`` stay as they are.
+        Nuclei whose pixels in these labels stay as they are.
     drawn_as : {"instance", "semantic"}
-        How ``labels`` were made: of one mask of all nuclei nothing can be kept.
+        How they were made: of one mask of all nuclei nothing can be kept.
     foreground : ForegroundLogits or None
         Of :func:`find_nuclei`; used again if it fits.
     """
@@ -158,7 +159,7 @@ class SegmentRequest:
     diameter: float
     embedding: Embedding | None = None
     masks: Mapping[int, ObjectMask] = field(default_factory=dict)
-    labels: npt.NDArray[np.uint32] | None = None
+    known: KnownLabels = field(default_factory=KnownLabels)
     painted: frozenset[int] = frozenset()
     drawn_as: Mode = "instance"
     foreground: ForegroundLogits | None = None
@@ -170,7 +171,7 @@ class Segmented:
 
     Parameters
     ----------
-    labels : (H, W) uint32
+    fresh : FreshLabels
         0 background, otherwise the ``object_id``; in semantic mode 1.
     request : SegmentRequest
         What they were made from; much may have happened since.
@@ -188,7 +189,7 @@ class Segmented:
         better spent here. None in semantic mode.
     """
 
-    labels: npt.NDArray[np.uint32]
+    fresh: FreshLabels
     request: SegmentRequest
     masks: dict[int, ObjectMask]
     embedding: Embedding | None
@@ -198,6 +199,11 @@ class Segmented:
     recomputed: int
     seconds: dict[str, float]
     doubts: DoubtTable | None = None
+
+    @property
+    def labels(self) -> npt.NDArray[np.uint32]:
+        """0 background, otherwise the ``object_id``; in semantic mode 1."""
+        return self.fresh.labels
 
 
 def find_nuclei(request: FindRequest, progress: Progress) -> Found:
@@ -291,10 +297,10 @@ def segment(request: SegmentRequest, progress: Progress) -> Segmented:
         labels = _assemble(masks, request)
         doubts = _doubt(masks, labels, request)
     nuclei = int(np.count_nonzero(np.unique(labels)))
-    load_tools()
+    fresh = FreshLabels.after(request.known, labels, request.plane)
     watch.lap("instances")
     return Segmented(
-        labels=labels,
+        fresh=fresh,
         request=request,
         masks={m.object_id: m for m in masks},
         embedding=embedding,
@@ -369,7 +375,7 @@ def _assemble(
         request.config,
         prompts=request.prompts,
         painted=request.painted,
-        labels=request.labels,
+        labels=request.known.labels,
         stale=stale,
     )
 

@@ -176,7 +176,7 @@ def _changed_rows(before: Prompts, after: Prompts) -> npt.NDArray[np.intp]:
 
 
 def load_tools() -> None:
-    """Load what the first layer of labels and the first journal need.
+    """Load what the first layers of ours and the first journal need.
 
     Each takes half a second or more, once: for a worker's thread, so that the window
     does not stop for it.
@@ -184,6 +184,7 @@ def load_tools() -> None:
     import tifffile  # noqa: F401
 
     Labels(np.zeros((1, 1), np.uint32))
+    build_points(Prompts.empty(), 1.0, "", {})
 
 
 def build_labels(

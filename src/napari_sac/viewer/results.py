@@ -19,8 +19,6 @@ from napari_sac.viewer.regions import nuclei_inside
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    import numpy.typing as npt
-
     from napari_sac.core.session.state import AnnotationState, Settings
     from napari_sac.core.types import FloatArray, ObjectMask
     from napari_sac.viewer.annotation import Annotation
@@ -126,14 +124,18 @@ def show_labels(
         decode=request.config,
         diameter=request.diameter,
     )
-    labels = segmented.labels
+    fresh = segmented.fresh
+    pixels = drawn = fresh.pixels_in(annotation)
     # semantic labels are one mask of all nuclei: 1 is no nucleus there
     painted: frozenset[int] = frozenset()
     if request.config.mode == "instance":
         late = _accepted_since(request.prompts, state)
-        labels = _keep(state.painted | late, labels, state.labels)
+        pixels = _keep(state.painted | late, drawn)
         painted = state.painted
-    pixels = PixelChange.between(state.labels, labels)
+    as_computed, layer = pixels is drawn, None
+    after = replace(state, settings=settings, painted=painted)
+    if pixels is fresh.pixels:
+        after, layer = replace(after, labels=fresh.labels), fresh.layer
     masks: dict[int, ObjectMask | None] = dict.fromkeys(annotation.masks)
     masks |= segmented.masks
     title = edits.count_title("segment", segmented.nuclei)
@@ -155,7 +157,7 @@ def show_labels(
     step = session.steps.record(
         annotation,
         title,
-        replace(state, settings=settings, painted=painted),
+        after,
         pixels=pixels,
         masks=masks,
         edit=None if request.prompts is state.prompts else edit,
@@ -164,11 +166,11 @@ def show_labels(
         annotation.segmented_by = step
     if waited:
         annotation.drew_others.add(step)
-    as_computed = labels is segmented.labels and request.prompts is state.prompts
+    as_computed &= request.prompts is state.prompts
     if segmented.doubts is not None and as_computed:
         session.review.know(annotation, segmented.doubts)
     if annotation.labels is None:
-        session.drawing.show_labels(annotation)
+        session.drawing.show_labels(annotation, layer)
         session.changed.emit()
 
 
@@ -319,15 +321,13 @@ def _accepted_since(before: Prompts, state: AnnotationState) -> set[int]:
     return late & objects_at(points, state.labels)
 
 
-def _keep(
-    ids: Collection[int],
-    labels: npt.NDArray[np.uint32],
-    before: npt.NDArray[np.uint32],
-) -> npt.NDArray[np.uint32]:
-    """Return labels in which these nuclei lie as they did before, and only there."""
-    if not ids:
-        return labels
-    result = np.where(np.isin(labels, list(ids)), np.uint32(0), labels)
-    then = np.isin(before, list(ids))
-    result[then] = before[then]
-    return result
+def _keep(ids: Collection[int], pixels: PixelChange) -> PixelChange:
+    """Return a change by which these nuclei lie as they did before, and only there."""
+    kept = np.array(sorted(ids), np.uint32)
+    theirs, onto = np.isin(pixels.before, kept), np.isin(pixels.after, kept)
+    if not (theirs | onto).any():
+        return pixels
+    after = np.where(onto, np.uint32(0), pixels.after)
+    stays = theirs | (after == pixels.before)
+    columns = (pixels.starts, pixels.lengths, pixels.before, after)
+    return PixelChange(*(column[~stays] for column in columns))

@@ -39,6 +39,7 @@ from napari_sac.viewer.planes import (
 )
 from napari_sac.viewer.preview import HoverPreview
 from napari_sac.viewer.regions import Regions
+from napari_sac.viewer.relabelling import KnownLabels
 from napari_sac.viewer.review import Review
 from napari_sac.viewer.steps import Steps
 
@@ -240,8 +241,7 @@ class AnnotationSession:
 
     def about(self, plane: ImagePlane) -> Annotation:
         """Return the annotation of a plane; a new, empty one if there is none."""
-        known = self._numbered.values()
-        annotation = next((a for a in known if a.is_about(plane)), None)
+        annotation = self._remembered_about(plane)
         if annotation is None:
             empty = np.zeros(plane.shape, np.uint32)
             annotation = Annotation(
@@ -264,6 +264,14 @@ class AnnotationSession:
             )
         self.see(annotation, plane)
         return annotation
+
+    def known_labels(self, plane: ImagePlane) -> KnownLabels:
+        """Return the labels that a plane has, for a job that makes others of it."""
+        annotation = self._remembered_about(plane)
+        return KnownLabels() if annotation is None else KnownLabels.of(annotation)
+
+    def _remembered_about(self, plane: ImagePlane) -> Annotation | None:
+        return next((a for a in self._numbered.values() if a.is_about(plane)), None)
 
     def see(self, annotation: Annotation, plane: ImagePlane) -> None:
         """Look at an annotation's plane, which may have another stain or channels."""
@@ -346,6 +354,8 @@ class AnnotationSession:
         """
         state, plane = annotation.state, annotation.plane
         self._numbered[annotation.number] = annotation
+        # they came with labels, which no step has written
+        annotation.writes += 1
         if not shown:
             return
         self.annotations.append(annotation)

@@ -61,9 +61,10 @@ class Steps:
         title : str
             What the step is called, behind "Undo".
         after : AnnotationState
-            The state to be, but for its labels.
+            The state to be. Its labels are those of before, into which the pixels are
+            written here, or others that have them.
         pixels : PixelChange, optional
-            What changes in the labels, which are written here.
+            What changes in the labels.
         masks : mapping of int to (ObjectMask or None), optional
             Masks that the step brings, None for one that is worthless now.
         edit : Edit, optional
@@ -88,7 +89,9 @@ class Steps:
         session.journal.begin(annotation)
         self.changes += 1
         if change.pixels is not None:
-            change.pixels.write(before.labels)
+            annotation.writes += 1
+            if after.labels is before.labels:
+                change.pixels.write(before.labels)
         annotation.state = after
         # nobody can take these back, or do them again, after this
         for step in self.history.doomed:
@@ -127,6 +130,7 @@ class Steps:
         step = self._step_for(annotation, number, pixels)
         if step is not None and len(pixels):
             self.changes += 1
+            annotation.writes += 1
             pixels.write(annotation.state.labels)
             self.history.amend(step, pixels)
             self._session.journal.amend(step, annotation, pixels)
@@ -145,6 +149,7 @@ class Steps:
         if step is None or annotation is None:
             return None
         self.changes += 1
+        annotation.writes += step.change.pixels is not None
         before = annotation.state
         annotation.state = backward(before, step.change)
         annotation.undo_masks(step.number)
@@ -164,6 +169,7 @@ class Steps:
         if step is None or annotation is None:
             return None
         self.changes += 1
+        annotation.writes += step.change.pixels is not None
         before = annotation.state
         annotation.state = forward(before, step.change)
         annotation.redo_masks(step.number)

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.exchange import ReadSession
     from napari_sac.viewer.planes import ImagePlane
+    from napari_sac.viewer.relabelling import KnownLabels
     from napari_sac.viewer.session import AnnotationSession
     from napari_sac.widgets._session_panel import SessionPanel
     from napari_sac.widgets._status_panel import StatusPanel
@@ -267,11 +268,12 @@ class Keeping(QObject):
 
     def bring(self, kind: FileKind, plane: ImagePlane, path: Path) -> None:
         """Import a file into a plane; a large one takes seconds to read."""
-        shape, session = plane.shape, self._session
+        session = self._session
+        known = session.known_labels(plane)
         if kind.name == "labels":
             self._bring(
                 plane,
-                partial(_read_labels, path, shape),
+                partial(_read_labels, path, plane, known),
                 partial(exchange.show_imported, session),
             )
         elif kind.name == "points":
@@ -288,7 +290,7 @@ class Keeping(QObject):
         else:
             self._bring(
                 plane,
-                partial(exchange.read_outlines, path, shape),
+                partial(exchange.read_outlines, path, plane, known),
                 partial(exchange.show_outlines, session),
             )
 
@@ -348,9 +350,10 @@ class Keeping(QObject):
         chosen = [x for x in layers.selection if isinstance(x, Labels)]
         foreign = [x for x in chosen if self._session.owner(x) is None]
         if len(foreign) == 1:
+            known = self._session.known_labels(plane)
             self._bring(
                 plane,
-                partial(_read_layer, foreign[0].data, plane.shape),
+                partial(_read_layer, foreign[0].data, plane, known),
                 partial(exchange.show_imported, self._session),
             )
         else:
@@ -526,10 +529,10 @@ def _discard(folder: Path, progress: Progress) -> None:
 
 
 def _read_labels(
-    path: Path, shape: tuple[int, int], progress: Progress
+    path: Path, plane: ImagePlane, known: KnownLabels, progress: Progress
 ) -> exchange.ReadLabels:
     progress("reading the file", 0, 0)
-    return exchange.prepare_labels(read_labels(path), shape, progress)
+    return exchange.prepare_labels(read_labels(path), plane, known, progress)
 
 
 def _read_pixels(plane: ImagePlane) -> npt.NDArray[np.uint8] | None:
@@ -543,10 +546,10 @@ def _read_pixels(plane: ImagePlane) -> npt.NDArray[np.uint8] | None:
 
 
 def _read_layer(
-    data: Any, shape: tuple[int, int], progress: Progress
+    data: Any, plane: ImagePlane, known: KnownLabels, progress: Progress
 ) -> exchange.ReadLabels:
     progress("reading the layer", 0, 0)
-    return exchange.prepare_labels(np.array(data), shape, progress)
+    return exchange.prepare_labels(np.array(data), plane, known, progress)
 
 
 def _snapshot(annotation: Annotation, *, labels: bool) -> Annotation:

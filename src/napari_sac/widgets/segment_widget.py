@@ -28,6 +28,7 @@ from napari_sac.viewer.inference import (
 )
 from napari_sac.viewer.layers import name_among
 from napari_sac.viewer.planes import is_open, is_turned, look_at_plane, sample_colours
+from napari_sac.viewer.relabelling import KnownLabels
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._config_form import ConfigForm
@@ -238,7 +239,7 @@ class SegmentWidget(QWidget):
             diameter=self._chosen_diameter() or annotation.diameter,
             embedding=annotation.embedding,
             masks=annotation.masks,
-            labels=annotation.state.labels,
+            known=KnownLabels.of(annotation),
             painted=annotation.painted,
             drawn_as=annotation.state.settings.decode.mode,
             foreground=annotation.foreground,
