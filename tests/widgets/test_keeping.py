@@ -332,7 +332,8 @@ def test_a_copy_is_given_up_when_a_step_could_not_be_written_meanwhile(
     go_on.set()
     wait(qtbot, dock)
     assert "save it under that name again" in dock.status.sentence
-    assert not (tmp_path / "mine.sac").exists()
+    assert "has the work as it was when it was copied" in dock.status.sentence
+    assert not is_busy(tmp_path / "mine.sac")
     assert dock.session.journal.folder == folder
     dock.keeping.save_as(tmp_path / "mine")
     wait(qtbot, dock)
@@ -346,7 +347,7 @@ def test_a_copy_that_was_made_when_its_window_closed_is_not_kept_open(
     copy = copy_session(source, tmp_path / "mine")
     dock.session.close(clean=True)
     dock.keeping._go_on_in(source, copy)
-    assert not (tmp_path / "mine.sac").exists()
+    assert not is_busy(tmp_path / "mine.sac")
     assert find_unclosed() == []
 
 

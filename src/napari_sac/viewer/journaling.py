@@ -235,15 +235,14 @@ class SessionJournal:
         Raises
         ------
         OutputError
-            If that cannot be; the copy is deleted, and the work goes on where it was.
+            If that cannot be; the copy is given up, and the work goes on where it was.
         """
         if self.whole is not source:
             # closed with its window, or a step could not be written
-            give_up(copy)
             raise OutputError(
-                f"The session was not saved as {copy.folder}: it could not be written "
-                "to while it was copied. Nothing is lost as long as napari stays open; "
-                "save it under that name again, which writes all of it."
+                "The session could not be written to while it was copied. "
+                f"{give_up(copy)} Nothing is lost as long as napari stays open; save "
+                "it under that name again, which writes all of it."
             )
         move(source, copy)
         self._journal = copy

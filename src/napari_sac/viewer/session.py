@@ -625,7 +625,7 @@ class AnnotationSession:
         Raises
         ------
         OutputError
-            If that cannot be; the copy is deleted, and the work goes on where it was.
+            If that cannot be; the copy is given up, and the work goes on where it was.
         """
         self._sync_all()
         self.journal.go_on_in(copy, source)

@@ -104,7 +104,7 @@ def test_a_folder_that_cannot_be_written_keeps_the_session(
     unsaved: Edited, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="could not be saved as"):
         save(unsaved, tmp_path / "file" / "x.sac")
     unsaved.edit()
     assert same(unsaved.journal, unsaved)
@@ -203,9 +203,30 @@ def test_a_copy_that_is_stopped_leaves_nothing(unsaved: Edited, tmp_path: Path) 
         assert same(unsaved.journal, unsaved)
 
 
-def test_a_disk_that_is_full_at_the_end_of_a_copy_keeps_the_session(
+def test_a_session_that_was_opened_meanwhile_is_not_replaced(
+    unsaved: Edited, tmp_path: Path
+) -> None:
+    Edited(tmp_path / "old.sac", seed=1).journal.close(clean=True)
+    opened: list[Journal] = []
+
+    def open_it(now: str, done: int, total: int) -> None:
+        if not opened:
+            opened.append(open_session(tmp_path / "old.sac"))
+
+    with pytest.raises(SessionError, match="open in a viewer"):
+        copy_session(unsaved.journal, tmp_path / "old.sac", open_it)
+    (other,) = opened
+    assert not other.restore().history.done
+    assert other.folder.exists()
+    assert sorted(p.name for p in tmp_path.glob(".*")) == []
+    other.close(clean=True)
+
+
+def test_a_disk_that_is_full_at_the_end_of_a_copy_keeps_the_session_and_the_copy(
     unsaved: Edited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    Edited(tmp_path / "mine.sac", seed=1).journal.close(clean=True)
+    copied = editing.snapshot(unsaved.state)
     copy = copy_session(unsaved.journal, tmp_path / "mine")
     unsaved.edit()
 
@@ -214,12 +235,16 @@ def test_a_disk_that_is_full_at_the_end_of_a_copy_keeps_the_session(
 
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "_add_later", fail)
-        with pytest.raises(OutputError, match="goes on where it was"):
+        with pytest.raises(OutputError, match="as it was when it was copied"):
             move(unsaved.journal, copy)
-    assert not (tmp_path / "mine.sac").exists()
     unsaved.edit()
     assert same(unsaved.journal, unsaved)
     assert recovery.find_unclosed() == []
+    # what it was to replace is gone, so it stays
+    left = Journal.open(tmp_path / "mine.sac")
+    assert not left.read_only
+    assert editing.snapshot(left.restore().states[1]) == copied
+    left.close(clean=True)
 
 
 def test_steps_that_wait_for_space_go_along(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_sac.core.errors import OutputError, SessionError
+from napari_sac.core.errors import OutputError, SessionError, reason_of
 from napari_sac.core.folders import whole_folder
 from napari_sac.core.progress import ignore_progress
 from napari_sac.core.session.database import is_busy
@@ -92,7 +91,8 @@ def save_as(
             return journal
     saved = copy_session(journal, target)
     move(journal, saved)
-    let_go(journal)
+    if not journal.read_only:
+        discard(journal.folder)
     return saved
 
 
@@ -110,23 +110,23 @@ def move(journal: Journal, copy: Journal) -> None:
     Raises
     ------
     OutputError
-        If the copy cannot be written; it is deleted, and ``journal`` goes on.
+        If the copy cannot be written; it is given up, and ``journal`` goes on.
     """
     try:
         with _writing(copy.folder):
             copy.take_over(journal)
-    except OutputError:
-        give_up(copy)
-        raise
+    except OutputError as error:
+        raise OutputError(f"{error} {give_up(copy)}") from error
     _close(journal)
 
 
-def give_up(copy: Journal) -> None:
-    """Delete a copy of a session that nobody goes on in."""
-    with suppress(OutputError):
-        copy.close(clean=True)
-    forget(copy.folder)
-    shutil.rmtree(copy.folder, ignore_errors=True)
+def give_up(copy: Journal) -> str:
+    """Close a copy of a session that nobody goes on in; return what it is good for.
+
+    It stays: a session that was there before is gone.
+    """
+    _close(copy)
+    return f"{copy.folder} has the work as it was when it was copied."
 
 
 def let_go(journal: Journal) -> None:
@@ -170,6 +170,8 @@ def copy_session(
     _check_target(target)
     with _writing(target), whole_folder(target) as partial:
         journal.copy_to(partial, progress)
+        # it took long: somebody may have opened what is there
+        _check_target(target)
     copy = open_session(target)
     if copy.read_only:
         copy.close(clean=True)
@@ -187,11 +189,10 @@ def _writing(target: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
         raise OutputError(
-            f"{target} cannot be written ({reason}). The work is kept, and goes on "
-            "where it was; choose a folder that you may write to and that has space "
-            "left."
+            f"The session could not be saved as {target} ({reason_of(error)}). The "
+            "work is kept, and goes on where it was; choose a folder that you may "
+            "write to and that has space left."
         ) from error
 
 
