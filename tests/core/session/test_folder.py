@@ -163,6 +163,44 @@ def test_what_is_done_while_a_session_is_copied_is_in_the_copy(
     assert done == [step.number for step in unsaved.history.done]
 
 
+def test_an_image_that_was_changed_and_changed_back_has_its_pixels_in_the_copy(
+    unsaved: Edited, tmp_path: Path
+) -> None:
+    journal, number, pixels = unsaved.journal, unsaved.number, unsaved.pixels
+    begun: list[str] = []
+
+    def show(pixels: np.ndarray) -> None:
+        image = editing.reference(unsaved.state, sha256=hash_pixels(pixels))
+        journal.set_image(number, image, pixels)
+
+    def change(now: str, done: int, total: int) -> None:
+        if not begun:
+            begun.append(now)
+            show(pixels + np.uint8(1))
+
+    copy = copy_session(journal, tmp_path / "mine", change)
+    show(pixels)
+    move(journal, copy)
+    image = copy.restore().images[number]
+    assert (copy.read_image(number, image) == pixels).all()
+    copy.close(clean=True)
+
+
+def test_progress_of_a_copy_is_that_of_all_images(
+    unsaved: Edited, tmp_path: Path
+) -> None:
+    image = editing.reference(unsaved.state)
+    unsaved.journal.add_annotation(image, unsaved.state, unsaved.pixels)
+    told: list[int] = []
+
+    def note(now: str, done: int, total: int) -> None:
+        if now == "copying the session":
+            told.append(done)
+
+    copy_session(unsaved.journal, tmp_path / "mine", note).close(clean=True)
+    assert told == list(range(len(told)))
+
+
 def test_chunks_that_were_written_elsewhere_are_written_to_the_copy_too(
     tmp_path: Path,
 ) -> None:
@@ -263,6 +301,27 @@ def test_steps_that_wait_for_space_go_along(
     move(unsaved.journal, copy)
     unsaved.journal = copy
     assert same(copy, unsaved)
+
+
+def test_steps_that_wait_for_space_are_offered_where_they_went_along(
+    edited: Edited, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited.flush()
+    edited.journal.close(clean=True)
+    edited.journal = journal = open_session(edited.journal.folder)
+    copy = copy_session(journal, tmp_path / "mine")
+
+    def fail(journal: Journal) -> None:
+        raise OutputError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "_write_pending", fail)
+        with pytest.raises(OutputError):
+            edited.edit()
+        move(journal, copy)
+    edited.journal = copy
+    folder = leave(edited)
+    assert [s.folder for s in recovery.find_unclosed()] == [folder]
 
 
 def test_names_get_their_ending(tmp_path: Path) -> None:

@@ -186,6 +186,24 @@ def test_a_second_opener_is_told_and_reads_only(edited: Edited) -> None:
     third.close(clean=True)
 
 
+def test_a_session_that_somebody_reads_is_closed_without_waiting(
+    edited: Edited,
+) -> None:
+    folder = edited.journal.folder
+    reader = Journal.open(folder)._connection
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM log").fetchone()
+    edited.edit()
+    begun = time.monotonic()
+    edited.journal.close(clean=True)
+    assert time.monotonic() - begun < 2
+    reader.execute("ROLLBACK")
+    reader.close()
+    edited.journal = Journal.open(folder)
+    state = edited.journal.restore().states[edited.number]
+    assert editing.snapshot(state) == editing.snapshot(edited.state)
+
+
 def test_an_image_that_is_added_while_a_session_is_read_is_no_damage(
     edited: Edited, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,6 +187,8 @@ class Journal:
         self._marked_open = False
         # whether the three above hold what is on disk
         self._knows_steps = False
+        # annotations that are about other pixels since this was last copied
+        self._exchanged: set[int] = set()
 
     @classmethod
     def create(cls, folder: str | Path) -> Journal:
@@ -333,6 +335,8 @@ class Journal:
             image = self._keep(number, image, pixels)
             row = (image.to_json(), number)
             self._execute("UPDATE annotations SET image = ? WHERE number = ?", row)
+        # not before: who begins to copy it now, may miss it
+        self._exchanged.add(number)
 
     def _keep(
         self, number: int, image: ImageReference, pixels: npt.NDArray[np.uint8] | None
@@ -521,6 +525,7 @@ class Journal:
         OSError, sqlite3.Error
             If it cannot be written.
         """
+        self._exchanged.clear()
         copy_file(self._folder / HEADER, folder / HEADER)
         rows: dict[int, _Row] = {}
         with self._beside() as source:
@@ -529,9 +534,8 @@ class Journal:
                 # the rows before the files, and the files before the log: so the log
                 # has all that the files have, from the marks in the rows on
                 new = {n: row for n, row in _rows(source).items() if n not in rows}
-                for number in new:
-                    files = self._files(number)
-                    copy_files(files, self._folder, folder, progress)
+                files = [file for number in new for file in self._files(number)]
+                copy_files(files, self._folder, folder, progress)
                 rows |= new
                 source.execute("BEGIN")
                 try:
@@ -578,17 +582,16 @@ class Journal:
         """Write what another journal has, and this copy of it has not."""
         source = other._connection
         here, there = _rows(self._connection), _rows(source)
-        changed = {
-            n: r for n, r in there.items() if n in here and r.image != here[n].image
-        }
-        images = [(row.image, number) for number, row in changed.items()]
+        # not those whose rows differ: one may have been changed and changed back
+        changed = other._exchanged & here.keys()
+        images = [(there[number].image, number) for number in changed]
+        files = [file for number in changed for file in other._kept(number)]
         begun = []
         for number in there.keys() - here.keys():
             query = "SELECT * FROM annotations WHERE number = ?"
             begun += source.execute(query, (number,)).fetchall()
-            copy_files(other._files(number), other._folder, self._folder)
-        for number in changed:
-            copy_files(other._kept(number), other._folder, self._folder)
+            files += other._files(number)
+        copy_files(files, other._folder, self._folder)
         query = "SELECT * FROM log WHERE entry > ? ORDER BY entry"
         lines = source.execute(query, (self._last_entry(),)).fetchall()
         facts = source.execute("SELECT * FROM facts").fetchall()
@@ -599,6 +602,8 @@ class Journal:
             write("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)", lines)
             write(_ADD_LINE, other._pending)
             write("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts)
+            if other._pending:
+                self._set_closed("0")
 
     def _files(self, number: int) -> list[Path]:
         """Return the files that an annotation has beside the log."""
@@ -719,6 +724,9 @@ class Journal:
                 with writing(self._folder):
                     if clean:
                         self._set_closed("1")
+                    # a window that closes waits for nobody who reads it meanwhile,
+                    # as who copies it does; then what is beside the file is kept
+                    self._connection.execute("PRAGMA busy_timeout = 0")
                     self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.ProgrammingError:
             return

@@ -129,7 +129,8 @@ def copy_files(
 ) -> None:
     """Copy files of a folder to another one, so that they outlive a loss of power.
 
-    All but the first one may have been taken away since they were listed.
+    Chunks of labels, whose names have no ending, may have been taken away since they
+    were listed.
     """
     folders = {target}
     for done, file in enumerate(files):
@@ -140,7 +141,7 @@ def copy_files(
         try:
             copy_file(file, copy)
         except FileNotFoundError:
-            if done == 0 or file.exists():
+            if file.suffix or file.exists():
                 raise
     for folder in folders:
         sync_folder(folder)
