@@ -30,6 +30,7 @@ from napari_sac.viewer.planes import ImagePlane
 from napari_sac.widgets import _keeping
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._keeping import EXPORTS, IMPORTS, FileKind
+from napari_sac.widgets._wording import SAVING_STOPPED
 from napari_sac.widgets.segment_widget import SegmentWidget
 
 if TYPE_CHECKING:
@@ -294,6 +295,121 @@ def test_a_session_is_copied_beside_the_window_and_misses_nothing_done_meanwhile
     titles = [step.change.title for step in restored.history.done]
     assert titles[-2:] == ["reject 1 nucleus", "accept 1 nucleus"]
     assert (restored.states[1].labels == annotated.state.labels).all()
+
+
+def test_masks_do_not_wait_for_a_copy_and_no_pieces_are_written_meanwhile(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    held: tuple[threading.Event, threading.Event],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, go_on = held
+    pieces: list[bool] = []
+    flush = dock.session.flush
+
+    def note(chunks: int | None = None) -> int:
+        pieces.append(dock.worker.title == "Saving the session")
+        return flush(chunks)
+
+    monkeypatch.setattr(dock.session, "flush", note)
+    dock.keeping.save_as(tmp_path / "mine")
+    assert begun.wait(30)
+    (new,) = add_nuclei(annotated, np.array([[80.0, 100.0]]))
+    qtbot.waitUntil(lambda: new in annotated.state.labels, timeout=60_000)
+    dock.keeping._flush_timer.timeout.emit()
+    assert pieces == []
+    assert dock.worker.busy
+    go_on.set()
+    wait(qtbot, dock)
+    assert dock.session.journal.folder == tmp_path / "mine.sac"
+    assert pieces
+    assert not any(pieces)
+
+
+def test_only_what_nobody_had_saved_is_tidied_up_and_not_before_success_is_told(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+
+    def refuse(folder: Path) -> None:
+        told.append(dock.status.sentence)
+        raise OutputError("It is open in a viewer.")
+
+    monkeypatch.setattr(_keeping, "discard", refuse)
+    say, said = dock.status.say, []
+    monkeypatch.setattr(dock.status, "say", lambda text: (said.append(text), say(text)))
+    dock.keeping.save_as(tmp_path / "mine")
+    wait(qtbot, dock)
+    assert "Every step is kept in mine.sac." in said
+    assert len(told) == 1
+    dock.keeping.save_as(tmp_path / "other")
+    wait(qtbot, dock)
+    assert dock.status.sentence == "Every step is kept in other.sac."
+    assert len(told) == 1
+    assert (tmp_path / "mine.sac").exists()
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["copying", "copied"])
+def test_a_dock_that_is_closed_while_its_session_is_copied_says_that_it_is_not_saved(
+    qtbot: QtBot,
+    viewer: ViewerModel,
+    nuclei: Nuclei,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    in_place: bool,
+) -> None:
+    begun, go_on, ended = (threading.Event() for _ in range(3))
+    copy_to = _keeping.copy_session
+
+    def copy_later(source: Journal, folder: Path, progress: Progress) -> Journal:
+        try:
+            copy = copy_to(source, folder, progress) if in_place else None
+            begun.set()
+            assert go_on.wait(30)
+            return copy or copy_to(source, folder, progress)
+        finally:
+            ended.set()
+
+    told: list[str] = []
+    monkeypatch.setattr(_keeping, "copy_session", copy_later)
+    monkeypatch.setattr(_keeping, "show_info", told.append)
+    made = SegmentWidget(viewer)
+    session = made.session
+    annotation = import_labels(session, made.images.plane(), nuclei.labels)
+    folder = session.journal.folder
+    made.keeping.save_as(tmp_path / "mine")
+    assert begun.wait(30)
+    made.leave()
+    assert told == [SAVING_STOPPED]
+    made.deleteLater()
+    qtbot.waitUntil(lambda: not is_alive(made))
+    go_on.set()
+    assert ended.wait(30)
+    mine = tmp_path / "mine.sac"
+    assert mine.exists() == in_place
+    qtbot.waitUntil(lambda: not (in_place and is_busy(mine)))
+    session.accept(annotation, np.array([1]))
+    assert session.journal.folder == folder
+    assert find_unclosed() == []
+    session.close(clean=True)
+
+
+def test_a_copy_that_a_closed_dock_is_given_is_closed(
+    dock: SegmentWidget, annotated: Annotation, tmp_path: Path
+) -> None:
+    source = dock.session.journal.whole
+    copy = copy_session(source, tmp_path / "mine")
+    dock.leave()
+    dock.keeping._go_on_in(source, copy)
+    assert not is_busy(tmp_path / "mine.sac")
+    assert dock.session.journal.whole is source
+    assert find_unclosed() == []
 
 
 def test_a_cancelled_copy_leaves_nothing_behind(

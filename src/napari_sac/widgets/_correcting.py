@@ -116,11 +116,11 @@ class Correcting(QObject):
         """Follow the keys held down in the window that the dock is in now."""
         self._keys.watch_window()
 
-    def pause(self, busy: bool) -> None:
-        """Let masks wait while a long job has the processor."""
+    def pause(self, busy: bool, *, masks_wait: bool = True) -> None:
+        """Be told of a long job; let masks wait while it has the processor."""
         self._worker_busy = busy
         if self._joined:
-            self.lane.pause(busy)
+            self.lane.pause(busy and masks_wait)
 
     def give_way(self) -> None:
         """Give back what takes long, to what computes it too; a click waits for it."""

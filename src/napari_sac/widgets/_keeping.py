@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from napari.layers import Labels
+from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_sac.core.errors import NapariSacError
+from napari_sac.core.errors import Cancelled, NapariSacError
 from napari_sac.core.io import read_labels, safe_name
-from napari_sac.core.session.folder import copy_session
+from napari_sac.core.session.folder import copy_session, give_up
 from napari_sac.core.session.recovery import discard, find_unclosed, is_unsaved
 from napari_sac.viewer import exchange
 from napari_sac.viewer.layers import name_among, plane_name
@@ -30,6 +31,7 @@ from napari_sac.widgets._wording import (
     DISCARD_QUESTION,
     IMAGE_GONE,
     NO_LABELS_LAYER,
+    SAVING_STOPPED,
     STILL_BUSY,
     ask_to_forget,
     describe_exported,
@@ -65,6 +67,7 @@ _T = TypeVar("_T")
 _FLUSH_SECONDS = 20
 _PIECES, _PAUSE_MS = 2, 50
 """Pieces of labels that are written at once, and how long the window has in between."""
+_SAVING, _TIDYING = "Saving the session", "Tidying up"
 _SESSIONS = "Sessions (*.sac)"
 _EXPORTERS = {
     "tiff": exchange.export_labels,
@@ -187,6 +190,15 @@ class Keeping(QObject):
         # not before the dock is drawn: it looks into files
         QTimer.singleShot(0, self._look_for_unclosed)
 
+    @property
+    def only_moves_files(self) -> bool:
+        """Whether what is running leaves the processor to masks."""
+        return self._worker.title in (_SAVING, _TIDYING)
+
+    @property
+    def _is_copied(self) -> bool:
+        return self._worker.title == _SAVING
+
     def watch_window(self) -> None:
         """Close the session with the window that the dock is in now."""
         close = partial(_close, self._session)
@@ -200,7 +212,10 @@ class Keeping(QObject):
         self._flush_timer.stop()
         self._rest_timer.stop()
         self._saving = False
-        if not self._session.read_only:
+        if self._is_copied:
+            # the log has what the pieces lack
+            show_info(SAVING_STOPPED)
+        elif not self._session.read_only:
             self._status.attempt(self._session.flush_briefly)
 
     def refresh(self) -> None:
@@ -240,10 +255,10 @@ class Keeping(QObject):
         if source is not None and session.journal.is_at(folder):
             self._on_save()
         elif source is not None and not source.unsaved:
-            copy = partial(copy_session, source, folder)
+            copy = partial(self._copy, source, folder)
             done = partial(self._go_on_in, source)
             # a copy that is open is locked, so it must not get lost
-            self._worker.start("Saving the session", copy, done, lasting=True)
+            self._worker.start(_SAVING, copy, done, lasting=True)
         else:
             # what is not on the disk is written from memory
             if self._status.attempt(partial(session.save_as, folder)):
@@ -410,16 +425,28 @@ class Keeping(QObject):
         self._look_for_unclosed()
         self.refresh()
 
-    def _go_on_in(self, source: Journal, copy: Journal) -> None:
-        if self._status.attempt(partial(self._session.go_on_in, copy, source)):
-            tidy = partial(_discard, source.folder)
-            self._worker.start("Tidying up", tidy, self._on_saved_as, lasting=True)
+    def _copy(self, source: Journal, folder: Path, progress: Progress) -> Journal:
+        """Copy a session, in the worker's thread."""
+        copy = copy_session(source, folder, progress)
+        if not self._joined or not is_alive(self):
+            # what is left to a dock that is deleted stays open
+            give_up(copy)
+            raise Cancelled(SAVING_STOPPED)
+        return copy
 
-    def _on_saved_as(self, _: None) -> None:
-        self._status.say(self._place())
-        if self._joined:
+    def _go_on_in(self, source: Journal, copy: Journal) -> None:
+        if not self._joined:
+            # the dock was closed meanwhile, and has told so
+            give_up(copy)
+        elif self._status.attempt(partial(self._session.go_on_in, copy, source)):
             # the log was copied as it was; the labels may be behind it
             self._on_save()
+            if is_unsaved(source.folder):
+                tidy = partial(_discard, source.folder)
+                self._worker.start(_TIDYING, tidy, self._on_tidied, lasting=True)
+
+    def _on_tidied(self, _: None) -> None:
+        self._tell_saving(0, self._session.journal.failure)
 
     def _on_exported(self, path: Path, waiting: int) -> None:
         self._status.say(describe_exported(path, waiting))
@@ -473,8 +500,11 @@ class Keeping(QObject):
         return describe_place(folder, saved=self._session.is_saved)
 
     def _write_pieces(self) -> None:
-        """Write a few pieces at a time, and none while something is dragged."""
-        if self._session.read_only:
+        """Write a few pieces at a time, and none while something is dragged.
+
+        Nor while they are copied: the log has all of them.
+        """
+        if self._session.read_only or self._is_copied:
             return
         if QApplication.mouseButtons() != Qt.MouseButton.NoButton:
             # a drag that is looked at now would be two moves

@@ -62,6 +62,10 @@ TOOL_HINTS = {
     "pan_zoom": "Drag the image to move it; the wheel zooms.",
 }
 NO_LABELS_LAYER = "Select one Labels layer of another tool in the layer list first."
+SAVING_STOPPED = (
+    "The session was not saved: the dock was closed while it was copied. All steps are "
+    "kept where they were; open the dock and save it again."
+)
 STILL_BUSY = "Something is being computed. Wait for it, or cancel it."
 LONGEST_STEP = 32
 """Characters of a step's name that fit on a button of a narrow dock."""

@@ -131,6 +131,11 @@ class Worker(QObject):
         """Whether a job is running, or being cancelled."""
         return self._job is not None
 
+    @property
+    def title(self) -> str:
+        """What the job does that is running; empty if none is."""
+        return "" if self._job is None else self._job.title
+
     def start(
         self,
         title: str,

@@ -302,7 +302,7 @@ class SegmentWidget(QWidget):
 
     def _on_busy_changed(self, busy: bool) -> None:
         self.status.show_busy(busy)
-        self.correcting.pause(busy)
+        self.correcting.pause(busy, masks_wait=not self.keeping.only_moves_files)
         self._refresh()
 
     def _on_cancelled(self, title: str) -> None:
