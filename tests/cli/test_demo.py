@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -105,8 +106,8 @@ def is_there(display: int) -> bool:
 
 
 @pytest.mark.skipif(shutil.which("Xvfb") is None, reason="no Xvfb")
-@pytest.mark.parametrize("killed", [True, False])
-def test_its_display_ends_with_it(killed: bool) -> None:
+@pytest.mark.parametrize("way", ["kill", "hangup of its terminal", "end"])
+def test_its_display_ends_with_it(way: str) -> None:
     hold = (
         "import os; from napari_sac.cli.demo import _virtual_display\n"
         "with _virtual_display(): print(os.environ['DISPLAY'], flush=True); input()"
@@ -116,13 +117,16 @@ def test_its_display_ends_with_it(killed: bool) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     ) as program:
         assert program.stdout is not None
         display = next(line for line in program.stdout if line.startswith(":"))
         number = int(display[1:])
         assert is_there(number)
-        if killed:
+        if way == "kill":
             program.kill()
+        elif way == "hangup of its terminal":
+            os.killpg(program.pid, signal.SIGHUP)
         else:
             program.communicate("\n")
             # it has waited for it
@@ -131,6 +135,35 @@ def test_its_display_ends_with_it(killed: bool) -> None:
     while is_there(number) and time.monotonic() < until:
         time.sleep(0.1)
     assert not is_there(number)
+
+
+@pytest.mark.skipif(shutil.which("Xvfb") is None, reason="no Xvfb")
+def test_ctrl_c_leaves_its_display_until_its_windows_are_closed() -> None:
+    hold = (
+        "import os, signal, time; from napari_sac.cli.demo import _virtual_display\n"
+        # who runs the tests in the background ignores it
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "with _virtual_display():\n"
+        "    print(os.environ['DISPLAY'], flush=True)\n"
+        "    try: input()\n"
+        "    except KeyboardInterrupt: print('closing', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as program:
+        assert program.stdout is not None
+        display = next(line for line in program.stdout if line.startswith(":"))
+        number = int(display[1:])
+        os.killpg(program.pid, signal.SIGINT)
+        assert next(program.stdout) == "closing\n"
+        time.sleep(1)
+        assert is_there(number)
+        program.communicate("\n")
+        assert not is_there(number)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have all of it")

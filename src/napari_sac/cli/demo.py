@@ -16,7 +16,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from napari_sac.cli._probe import ask_apart
 from napari_sac.cli._terminal import make_folder
@@ -128,18 +128,22 @@ def _virtual_display() -> Iterator[None]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        # of its own: Ctrl-C would end it before napari has closed its windows, and a
+        # terminal that is closed would end who waits for the pipe, but not Xvfb
+        start_new_session=True,
     )
     # closes its pipe, and waits for it
     with server:
-        os.environ["DISPLAY"] = f":{_read_number(server.stdout)}"
+        pipe = cast("IO[bytes]", server.stdout)
+        os.environ["DISPLAY"] = f":{_read_number(pipe)}"
         os.environ["QT_QPA_PLATFORM"] = "xcb"
         yield
 
 
-def _read_number(pipe: IO[bytes] | None) -> int:
+def _read_number(pipe: IO[bytes]) -> int:
     """Return the number that Xvfb writes once it is ready."""
     text = b""
-    while pipe is not None and not text.endswith(b"\n"):
+    while not text.endswith(b"\n"):
         ready, _, _ = select.select([pipe], [], [], _XVFB_SECONDS)
         part = pipe.read(16) if ready else b""
         if not part:
