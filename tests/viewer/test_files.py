@@ -849,15 +849,51 @@ def test_a_start_that_was_undone_replaces_nothing(bench: Bench, tmp_path: Path) 
     bench.session.save_as(tmp_path / "x.sac")
     bench.session.close()
     session = reopened(tmp_path / "x.sac")
-    assert len(session.annotations) == 2
-    check_same(session.annotations[0], deleted)
+    (again,) = session.annotations
+    check_same(again, deleted)
     assert [type(layer) for layer in session.viewer.layers].count(Image) == 1
     # the model is that of the work, not of the empty start
-    states = {a.number: a.state for a in session.annotations}
-    assert exchange._last_settings(states) is session.annotations[0].state.settings
-    # what was undone can be done again, and is seen then
+    states = {a.number: a.state for a in session.remembered}
+    assert exchange._last_settings(states) is again.state.settings
+    # what was undone can be done again, and is seen and meant then
     assert session.redo() == "find 12 nuclei"
-    assert len(session.annotations[1].points.data) == 12
+    start = session.annotations[-1]
+    assert len(start.points.data) == 12
+    assert session.find(again.plane) is session.about(again.plane) is start
+    session.undo()
+    assert session.find(again.plane) is session.about(again.plane) is again
+    session.close()
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_after_a_start_that_was_undone_the_work_goes_on(
+    is_open: bool, bench: Bench, tmp_path: Path
+) -> None:
+    file = tmp_path / "field.tif"
+    bench.viewer.layers.clear()
+    open_file(bench, file, name="field")
+    edit(bench)
+    bench.viewer.layers.clear()
+    open_file(bench, file, name="field")
+    bench.find()
+    bench.session.undo()
+    bench.session.save_as(tmp_path / "x.sac")
+    bench.session.close()
+    bench.viewer = ViewerModel()
+    if is_open:
+        open_file(bench, file, name="field")
+    bench.session = session = AnnotationSession.of(bench.viewer)
+    session.open(tmp_path / "x.sac")
+    again = session.annotations[0]
+    again.points.add([20.0, 150.0])
+    session.loaded = bench.loaded
+    bench.decode()
+    assert len(again.prompts) == 14
+    assert session.find(again.plane) is again
+    session.close()
+    # so does the session that is opened once more
+    session = reopened(tmp_path / "x.sac")
+    assert len(session.find(session.annotations[0].plane).prompts) == 14
     session.close()
 
 

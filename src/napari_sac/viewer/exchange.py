@@ -589,7 +589,9 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
         annotation.segmented = annotation.unsure = bool(state.labels.any())
         for name, value in _read_work(restored.info.get(f"work-{number}")).items():
             setattr(annotation, name, value)
-        session.restore(annotation, shown=number in shown)
+        # of a start-over that was undone the work before it is shown, until redo
+        twin = plane is not None and state.is_empty and session.find(plane) is not None
+        session.restore(annotation, shown=number in shown and not twin)
     _choose_model_of(session, restored)
     if journal.read_only_reason is not None:
         session.told.emit(

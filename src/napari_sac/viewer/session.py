@@ -182,11 +182,13 @@ class AnnotationSession:
     # -- which annotation -------------------------------------------------------
 
     def find(self, plane: ImagePlane) -> Annotation | None:
-        """Return what is known about a plane that has prompts."""
-        for annotation in self.annotations:
-            if annotation.points is not None and annotation.is_about(plane):
-                return annotation
-        return None
+        """Return what is known about a plane that has prompts, as used last."""
+        mine = (a for a in self.annotations if a.is_about(plane))
+        found = [a for a in mine if a.points is not None]
+        if len(found) > 1:
+            # the other one was begun anew, and that was undone
+            found = [a for a in found if not a.state.is_empty] or found
+        return found[-1] if found else None
 
     @property
     def remembered(self) -> tuple[Annotation, ...]:
@@ -271,7 +273,8 @@ class AnnotationSession:
         return KnownLabels() if annotation is None else KnownLabels.of(annotation)
 
     def _remembered_about(self, plane: ImagePlane) -> Annotation | None:
-        return next((a for a in self._numbered.values() if a.is_about(plane)), None)
+        others = (a for a in self._numbered.values() if a.is_about(plane))
+        return self.find(plane) or next(others, None)
 
     def see(self, annotation: Annotation, plane: ImagePlane) -> None:
         """Look at an annotation's plane, which may have another stain or channels."""
