@@ -730,6 +730,55 @@ def test_a_click_after_segment_was_undone_draws_its_nucleus_only(
     assert not annotation.segmented
 
 
+def test_a_click_after_segment_was_undone_in_an_opened_session_draws_its_nucleus_only(
+    bench: Bench,
+) -> None:
+    bench.segment(bench.find())
+    for click in ([80.0, 100.0], [20.0, 150.0]):
+        bench.session, _ = reopened_elsewhere(bench)
+        bench.session.loaded = bench.loaded
+        (annotation,) = bench.session.annotations
+        if annotation.segmented:
+            assert bench.session.undo() == "segment 12 nuclei"
+        annotation.points.add(click)
+        bench.decode()
+    assert {13, 14} <= drawn_ids(annotation)
+    assert len(drawn_ids(annotation)) < 12
+    bench.session.close()
+
+
+def test_a_click_beside_labels_imported_over_a_segmentation_draws_its_nucleus_only(
+    bench: Bench, nuclei: Nuclei
+) -> None:
+    bench.session.loaded = bench.loaded
+    bench.segment(bench.find())
+    given = np.where(nuclei.labels <= 2, nuclei.labels, 0)
+    annotation = import_labels(bench.session, bench.plane, given)
+    for segmented in (False, True, False):
+        assert annotation.segmented == segmented
+        bench.session.redo() if segmented else bench.session.undo()
+    bench.session.redo()
+    bench.find()
+    # the masks are unknown, as in a session that is opened
+    annotation.unsure = True
+    assert drawn_ids(annotation) == {1, 2}
+    annotation.points.add([80.0, 100.0])
+    bench.decode()
+    # and what lies beside it
+    assert {1, 2, 15} <= drawn_ids(annotation)
+    assert len(drawn_ids(annotation)) < 6
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [7, [1], {"x": True}, {"3": 1}, {"3": None}, {"-3": True}, {"9" * 20: True}],
+)
+def test_of_a_session_is_read_what_makes_sense(noted: Any) -> None:
+    read = exchange._read_work({"clicks": "many", "segmented_by": noted})
+    assert read == {"segmented_by": {}}
+    assert exchange._read_work(None) == {"segmented_by": {}}
+
+
 def test_an_image_that_was_renamed_is_known_again_by_its_pixels(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

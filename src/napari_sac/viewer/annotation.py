@@ -70,8 +70,8 @@ class Annotation:
         How often the labels were written to; 0 as long as they are empty.
     segmented : bool
         Whether the labels are those of all nuclei, and not only of those clicked on.
-    segmented_by : int
-        The step since which they are; 0 where none is known.
+    segmented_by : dict of int to bool
+        The steps that have changed ``segmented``, and to what.
     unsure : bool
         Whether ``masks`` may lack some, or have some of other prompts than there are:
         after a session was opened, and after steps whose masks nobody knows.
@@ -109,13 +109,13 @@ class Annotation:
     misdrawn: PixelChange | None = None
     writes: int = 0
     segmented: bool = False
-    segmented_by: int = 0
     unsure: bool = False
     threshold_step: int = 0
     deleted_at: int = 0
     placed_on: Prompts | None = None
     undrawn: set[int] = field(default_factory=set)
     drew_others: set[int] = field(default_factory=set)
+    segmented_by: dict[int, bool] = field(default_factory=dict)
     _mask_changes: dict[int, MaskChanges] = field(default_factory=dict)
     _forgotten_to: int = 0
     _put_away: WeakSet[Layer] = field(default_factory=WeakSet)
@@ -265,18 +265,20 @@ class Annotation:
     def undo_masks(self, step: int) -> None:
         """Have the masks again that there were before a step, which is undone."""
         self._take_up(step, lambda change: change[0])
-        self.segmented &= step != self.segmented_by
+        if step in self.segmented_by:
+            self.segmented = not self.segmented_by[step]
         self.unsure |= step in self.drew_others
 
     def redo_masks(self, step: int) -> None:
         """Have the masks again that there were after a step, which is done again."""
         self._take_up(step, lambda change: change[1])
-        self.segmented |= step == self.segmented_by
+        self.segmented = self.segmented_by.get(step, self.segmented)
 
     def forget_masks(self, step: int) -> None:
         """Let go the masks before and after a step that cannot come back."""
         self._mask_changes.pop(step, None)
         self.drew_others.discard(step)
+        self.segmented_by.pop(step, None)
 
     def replace_masks(self, masks: Mapping[int, ObjectMask | None]) -> None:
         """Have other masks, which no step has brought."""

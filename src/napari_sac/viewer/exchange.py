@@ -6,6 +6,7 @@ shows. What begins with ``show`` puts what was read into the session.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -690,6 +691,9 @@ def _replace_all(
     step = _import(session, annotation, title, after, pixels, layer=layer)
     if waited:
         annotation.drew_others.add(step)
+    if annotation.segmented:
+        # proposals that come beside them are not drawn
+        annotation.segmented, annotation.segmented_by[step] = False, False
     return annotation
 
 
@@ -860,11 +864,19 @@ def _read_work(info: Any) -> dict[str, Any]:
     }
     names = {"clicks": "steps", "deleted": "deleted_at"}
     work = info if isinstance(info, dict) else {}
-    return {
+    read = {
         names.get(key, key): work[key]
         for key, kind in kinds.items()
         if isinstance(work.get(key), kind)
     }
+    # JSON has numbers as keys in words only
+    steps = work.get("segmented_by")
+    read["segmented_by"] = {
+        int(step): segmented
+        for step, segmented in (steps if isinstance(steps, dict) else {}).items()
+        if re.fullmatch("[0-9]{1,18}", step) and isinstance(segmented, bool)
+    }
+    return read
 
 
 _UNITS = (

@@ -456,6 +456,7 @@ class SessionJournal:
                     "worked": round(annotation.worked, 1),
                     "outlined": annotation.outlined,
                     "segmented": annotation.segmented,
+                    "segmented_by": dict(annotation.segmented_by),
                 }
                 if not annotation.is_shown:
                     last = max(annotation.number, annotation.deleted_at)

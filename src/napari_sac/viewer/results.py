@@ -163,7 +163,7 @@ def show_labels(
         edit=None if request.prompts is state.prompts else edit,
     )
     if first:
-        annotation.segmented_by = step
+        annotation.segmented_by[step] = True
     if waited:
         annotation.drew_others.add(step)
     as_computed &= request.prompts is state.prompts
