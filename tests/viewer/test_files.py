@@ -707,6 +707,30 @@ def test_a_click_after_one_that_failed_draws_no_proposals(
     assert {1, 2, 15, 16} <= failed <= wanted
 
 
+def test_what_was_accepted_while_masks_waited_is_drawn_in_an_opened_session(
+    bench: Bench, undisturbed: Bench
+) -> None:
+    undisturbed.session.loaded = bench.session.loaded = bench.loaded
+    both = []
+    for each in (bench, undisturbed):
+        annotation = each.find()
+        annotation.points.add([80.0, 100.0])
+        each.decode()
+        each.session.live.hold(each is bench)
+        each.session.accept(annotation, np.array([0, 1]))
+        assert each.decode() == (each is undisturbed)
+        if each is bench:
+            each.session, _ = reopened_elsewhere(bench)
+            each.session.loaded = bench.loaded
+            (annotation,) = each.session.annotations
+        annotation.points.add([140.0, 20.0])
+        each.decode()
+        both.append(annotation)
+    assert {1, 2, 13} <= drawn_ids(both[1])
+    check_same(*both)
+    bench.session.close()
+
+
 def test_a_click_after_segment_was_undone_draws_its_nucleus_only(
     bench: Bench, tmp_path: Path
 ) -> None:

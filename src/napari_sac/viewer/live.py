@@ -619,10 +619,11 @@ def _look_again(
 
     Where all were drawn, those count too that have no pixel: a duplicate that was
     dropped comes back when the better one goes. Else proposals that nobody has touched
-    stay undrawn. After a session was opened, or an image came back, this decodes all
-    that was drawn once; later it decodes next to nothing.
+    stay undrawn; what was accepted or corrected may have waited for its mask. After a
+    session was opened, or an image came back, this decodes all that was drawn once;
+    later it decodes next to nothing.
     """
-    from napari_sac.core.inference.instances import placed_objects
+    from napari_sac.core.inference.instances import decided_objects
     from napari_sac.core.inference.predictor import decode_prompts
 
     before, masks = request.edit.before, request.masks
@@ -631,7 +632,7 @@ def _look_again(
     wanted = usable - given
     drawn = set(np.unique(request.labels).tolist()) - {0}
     if not request.whole:
-        wanted &= masks.keys() | request.undrawn | drawn | placed_objects(before)
+        wanted &= masks.keys() | request.undrawn | drawn | decided_objects(before)
     decoded = decode_prompts(
         embedding,
         before,
