@@ -55,20 +55,23 @@ def test_many_nuclei_at_once_are_told_apart() -> None:
 
 
 def test_the_time_of_a_stroke_grows_with_its_nuclei_and_not_with_their_square() -> None:
-    side = 200
-    ids = np.arange(1, side**2 + 1, dtype=np.uint32)
-    after = np.kron(ids.reshape(side, side), np.pad(np.ones((3, 3), np.uint32), 1))
-    yx = np.argwhere(after[2::5, 2::5]) * 5.0 + 2
-    points = Prompts.from_points(yx, object_id=ids)
-    state = AnnotationState(points, Prompts.empty(), np.zeros_like(after))
     seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        stroke = read_stroke(state, after.copy(), (0, 0, *after.shape))
-        seconds.append(time.perf_counter() - started)
-    assert stroke.title == "paint 40,000 nuclei"
-    # with each looked for among all, it takes several seconds
-    assert min(seconds) < 1.5
+    for side in (100, 200):
+        ids = np.arange(1, side**2 + 1, dtype=np.uint32)
+        after = np.kron(ids.reshape(side, side), np.pad(np.ones((3, 3), np.uint32), 1))
+        yx = np.argwhere(after[2::5, 2::5]) * 5.0 + 2
+        points = Prompts.from_points(yx, object_id=ids)
+        state = AnnotationState(points, Prompts.empty(), np.zeros_like(after))
+        tries = []
+        for _ in range(3):
+            # of this program alone, however much else the machine computes
+            started = time.process_time()
+            stroke = read_stroke(state, after.copy(), (0, 0, *after.shape))
+            tries.append(time.process_time() - started)
+        assert stroke.title == f"paint {side**2:,} nuclei"
+        seconds.append(min(tries))
+    # four times as many; with each looked for among all, it is 16 times as long
+    assert seconds[1] < 9 * seconds[0]
 
 
 def test_a_nucleus_with_pixels_outside_of_the_box_is_not_gone() -> None:
