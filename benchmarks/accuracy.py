@@ -171,13 +171,20 @@ def main() -> int:
             parsed.overlays.mkdir(parents=True, exist_ok=True)
             picture = draw_overlay(image, truth, result)
             imsave(parsed.overlays / f"{pair.name}.png", picture, check_contrast=False)
+    if not size_errors:
+        sys.exit(
+            f"The split {parsed.split} of {parsed.folder} has no image with nuclei to "
+            "measure; with --stain only images in colour count."
+        )
     means = {"decoded": mean_scores(decoded), "generator alone": mean_scores(alone)}
     if clicked:
         means["true points"] = mean_scores(clicked)
     for name, scores in means.items():
         out(line(name, scores) + "\n")
-    out(f"nucleus size: {np.mean(size_errors):.1%} off in the mean, ")
-    out(f"{np.max(size_errors):.1%} at most\n")
+    out(
+        f"nucleus size: {np.mean(size_errors):.1%} off in the mean, "
+        f"{np.max(size_errors):.1%} at most\n"
+    )
     spent = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
     out(f"{len(decoded)} images; seconds: {spent}\n")
     if parsed.json:
