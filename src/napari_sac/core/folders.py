@@ -99,9 +99,11 @@ def files_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
 
 
 def remove_left_over(folder: Path) -> None:
-    """Remove what killed programs have left of :func:`files_together` in a folder.
+    """Remove what killed programs have not finished of :func:`files_together`.
 
-    What another one is writing there just now is locked, and stays.
+    What another one is writing there just now is locked, and stays. So does what has
+    no lock beside it: of programs before there were locks, on drives without them, and
+    a folder that was replaced and not deleted yet.
     """
     with suppress(OSError):
         for file in folder.iterdir():

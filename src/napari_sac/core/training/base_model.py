@@ -262,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
         type=float,
         default=1.0,
         help="how many times as often images in colour are drawn, by default "
-        "%(default)g",
+        "%(default)g; a stain of them alone (--stains) counts as grey",
     )
     parser.add_argument(
         "--stains",
