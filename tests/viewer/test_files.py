@@ -731,6 +731,25 @@ def test_what_was_accepted_while_masks_waited_is_drawn_in_an_opened_session(
     bench.session.close()
 
 
+def test_clicks_before_any_mask_was_drawn_are_drawn_in_an_opened_session(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    proposed = set(annotation.prompts.object_id.tolist())
+    bench.session.live.hold(True)
+    (waits,) = add_nuclei(annotation, np.array([[80.0, 100.0]]))
+    assert not bench.decode()
+    bench.session, _ = reopened_elsewhere(bench)
+    bench.session.loaded = bench.loaded
+    (annotation,) = bench.session.annotations
+    assert not drawn_ids(annotation)
+    add_nuclei(annotation, np.array([[140.0, 20.0]]))
+    bench.decode()
+    assert waits in drawn_ids(annotation)
+    assert len(drawn_ids(annotation) & proposed) <= 1, "no proposals beside the click"
+    bench.session.close()
+
+
 def test_a_click_after_segment_was_undone_draws_its_nucleus_only(
     bench: Bench, tmp_path: Path
 ) -> None:

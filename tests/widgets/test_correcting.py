@@ -597,6 +597,25 @@ def test_looking_at_an_image_shows_how_far_it_is_and_can_be_cancelled(
     assert annotated.masks
 
 
+def test_the_bar_and_cancel_are_those_of_the_job_that_masks_do_not_wait_for(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    status, correcting = dock.status, dock.correcting
+    add_nuclei(annotated, np.array([[80.0, 100.0]]))
+    status.show_busy(True)
+    correcting.pause(True, masks_wait=False)
+    status.show_progress("copying the session", 5, 9)
+    correcting.lane.progressed.emit("embedding", 3, 8)
+    assert (status.bar.value(), status.bar.maximum()) == (5, 9)
+    status.show_busy(False)
+    correcting.pause(False)
+    correcting.lane.progressed.emit("embedding", 4, 8)
+    assert not status.bar.isHidden(), "and then those of the looking"
+    assert (status.bar.value(), status.bar.maximum()) == (4, 8)
+    settle(qtbot, dock)
+    assert status.bar.isHidden()
+
+
 def test_segment_takes_over_what_a_click_has_begun(
     qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
 ) -> None:

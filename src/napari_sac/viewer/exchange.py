@@ -586,8 +586,10 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
                 loaded[number] = plane
         geometry = {} if plane is None else plane_geometry(plane.layer)
         annotation = Annotation(number, plane, state, geometry, reference.name)
-        # the labels are known, and the masks that they were drawn from are not
-        annotation.segmented = annotation.unsure = bool(state.labels.any())
+        # the labels are known, and the masks that they were drawn from are not; those
+        # of nuclei that a person set may have waited
+        annotation.segmented = bool(state.labels.any())
+        annotation.unsure = annotation.segmented or bool(state.prompts.placed.any())
         for name, value in _read_work(restored.info.get(f"work-{number}")).items():
             setattr(annotation, name, value)
         # of a start-over that was undone the work before it is shown, until redo

@@ -78,6 +78,7 @@ class Correcting(QObject):
         self._status = status
         self._chosen = chosen
         self._worker_busy = False
+        self._masks_wait = False
         self._joined = False
         self._stage = ""
         self._told = False
@@ -99,7 +100,7 @@ class Correcting(QObject):
         self._session.gestures.tool_changed.connect(self._show_tool)
         self._on_live(self._correct.live.isChecked())
         self._on_preview(self._correct.preview.isChecked())
-        self.lane.pause(self._worker_busy)
+        self.lane.pause(self._masks_wait)
 
     def leave(self) -> None:
         """Serve nothing more; what is being computed is dropped."""
@@ -119,8 +120,11 @@ class Correcting(QObject):
     def pause(self, busy: bool, *, masks_wait: bool = True) -> None:
         """Be told of a long job; let masks wait while it has the processor."""
         self._worker_busy = busy
+        self._masks_wait = busy and masks_wait
+        # its bar is shown no more; what goes on here shows its own again
+        self._stage = ""
         if self._joined:
-            self.lane.pause(busy and masks_wait)
+            self.lane.pause(self._masks_wait)
 
     def give_way(self) -> None:
         """Give back what takes long, to what computes it too; a click waits for it."""
@@ -324,9 +328,12 @@ class Correcting(QObject):
             self._session.review.reject_and_next(annotation)
 
     def _on_progressed(self, stage: str, done: int, total: int) -> None:
+        if self._worker_busy:
+            # the bar and Cancel are the worker's
+            return
         if self._status.sentence != self._stage:
             self._sentence = self._status.sentence
-        if not self._stage and not self._worker_busy:
+        if not self._stage:
             self._status.show_busy(True)
         self._stage = describe_stage(stage)
         self._status.show_progress(stage, done, total)

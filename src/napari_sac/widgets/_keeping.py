@@ -446,7 +446,9 @@ class Keeping(QObject):
                 self._worker.start(_TIDYING, tidy, self._on_tidied, lasting=True)
 
     def _on_tidied(self, _: None) -> None:
-        self._tell_saving(0, self._session.journal.failure)
+        # else what is still being written tells when it is done
+        if not self._saving:
+            self._tell_saving(0, self._session.journal.failure)
 
     def _on_exported(self, path: Path, waiting: int) -> None:
         self._status.say(describe_exported(path, waiting))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -30,7 +31,7 @@ from napari_sac.core.session.folder import (
 from napari_sac.core.session.history import History
 from napari_sac.core.session.image import hash_pixels
 from napari_sac.core.session.journal import Journal
-from napari_sac.core.session.layout import JOURNAL
+from napari_sac.core.session.layout import JOURNAL, copy_file
 from napari_sac.core.session.pixels import PixelChange
 
 if TYPE_CHECKING:
@@ -537,3 +538,24 @@ def test_a_session_where_one_may_not_look_is_offered_when_one_may(
     folder.rename(away)
     assert recovery.find_unclosed() == []
     assert not recovery._note(folder).exists(), "it is not there, and one may look"
+
+
+def test_a_file_that_cannot_be_copied_whole_leaves_the_one_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "new", tmp_path / "old"
+    source.write_bytes(b"new")
+    target.write_bytes(b"old")
+
+    def full(_: object, copy: Path) -> None:
+        copy.write_bytes(b"n")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", full)
+        with pytest.raises(OSError, match="No space"):
+            copy_file(source, target)
+    assert target.read_bytes() == b"old"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["new", "old"]
+    copy_file(source, target)
+    assert target.read_bytes() == b"new"

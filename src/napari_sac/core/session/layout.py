@@ -114,11 +114,20 @@ def read_plain(path: Path, limit: int) -> bytes:
     return data
 
 
-def copy_file(source: str | Path, target: str | Path) -> None:
-    """Copy a file so that the copy outlives a loss of power."""
-    shutil.copyfile(source, target)
-    with Path(target).open("rb+") as file:
-        os.fsync(file.fileno())
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file so that the copy is whole, also after a loss of power.
+
+    Where it fails, the file that was there is kept.
+    """
+    partial = target.with_name(f"{target.name}.part")
+    try:
+        shutil.copyfile(source, partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(target)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def copy_files(
