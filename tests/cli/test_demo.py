@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -23,6 +25,9 @@ from napari_sac.cli.main import main
 from napari_sac.core.errors import NapariSacError, OutputError
 from napari_sac.core.io import read_labels, read_prompts
 from napari_sac.core.types import Prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RUN = "import sys; from napari_sac.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
@@ -105,15 +110,11 @@ def is_there(display: int) -> bool:
         return client.connect_ex(f"/tmp/.X11-unix/X{display}") == 0
 
 
-@pytest.mark.skipif(shutil.which("Xvfb") is None, reason="no Xvfb")
-@pytest.mark.parametrize("way", ["kill", "hangup of its terminal", "end"])
-def test_its_display_ends_with_it(way: str) -> None:
-    hold = (
-        "import os; from napari_sac.cli.demo import _virtual_display\n"
-        "with _virtual_display(): print(os.environ['DISPLAY'], flush=True); input()"
-    )
+@contextmanager
+def program_with_display(code: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run code in a session of its own that prints the display it has begun."""
     with subprocess.Popen(
-        [sys.executable, "-c", hold],
+        [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -121,7 +122,17 @@ def test_its_display_ends_with_it(way: str) -> None:
     ) as program:
         assert program.stdout is not None
         display = next(line for line in program.stdout if line.startswith(":"))
-        number = int(display[1:])
+        yield program, int(display[1:])
+
+
+@pytest.mark.skipif(shutil.which("Xvfb") is None, reason="no Xvfb")
+@pytest.mark.parametrize("way", ["kill", "hangup of its terminal", "end"])
+def test_its_display_ends_with_it(way: str) -> None:
+    hold = (
+        "import os; from napari_sac.cli.demo import _virtual_display\n"
+        "with _virtual_display(): print(os.environ['DISPLAY'], flush=True); input()"
+    )
+    with program_with_display(hold) as (program, number):
         assert is_there(number)
         if way == "kill":
             program.kill()
@@ -148,17 +159,9 @@ def test_ctrl_c_leaves_its_display_until_its_windows_are_closed() -> None:
         "    try: input()\n"
         "    except KeyboardInterrupt: print('closing', flush=True); input()"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", hold],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as program:
-        assert program.stdout is not None
-        display = next(line for line in program.stdout if line.startswith(":"))
-        number = int(display[1:])
+    with program_with_display(hold) as (program, number):
         os.killpg(program.pid, signal.SIGINT)
+        assert program.stdout is not None
         assert next(program.stdout) == "closing\n"
         time.sleep(1)
         assert is_there(number)

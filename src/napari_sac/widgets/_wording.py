@@ -63,8 +63,8 @@ TOOL_HINTS = {
 }
 NO_LABELS_LAYER = "Select one Labels layer of another tool in the layer list first."
 SAVING_STOPPED = (
-    "The session was not saved: the dock was closed while it was copied. All steps are "
-    "kept where they were; open the dock and save it again."
+    "The dock was closed while the session was copied, so the work does not go on in "
+    "the copy. All steps are kept where they were; open the dock and save it again."
 )
 STILL_BUSY = "Something is being computed. Wait for it, or cancel it."
 LONGEST_STEP = 32
