@@ -10,8 +10,10 @@ generator alone (the watershed of its maps). With ``--true-points`` a third row 
 the masks that a person gets who clicks once into the middle of every nucleus: between
 it and the first row lies what better prompts could gain. ``--sam`` and ``--generator``
 take other weights than the shipped ones. With ``--stain`` that stain of an image alone
-is looked at, and images without colours are left out. ``--overlays DIR`` writes a
-picture of each image: truth in green, decoded outlines in magenta, prompts as points.
+is looked at, and images without colours are left out. With ``--brown`` those in colour
+are made to look as if they were stained brown, each in its own way, and in every run
+the same. ``--overlays DIR`` writes a picture of each image: truth in green, decoded
+outlines in magenta, prompts as points.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
-from napari_sac.core.config import STAINS, ProposalConfig
+from napari_sac.core.config import STAINS, ProposalConfig, Stain
 from napari_sac.core.datasets.pairs import find_pairs, load_pair, names_of_split
 from napari_sac.core.evaluation.metrics import (
     METRIC_NAMES,
@@ -45,6 +47,7 @@ from napari_sac.core.io import normalise_image
 from napari_sac.core.models.attention import split_qkv
 from napari_sac.core.models.registry import Model, load_model
 from napari_sac.core.models.weight_files import read_generator, read_weights
+from napari_sac.core.training.brown_stain import stain_brown
 from napari_sac.core.training.targets import distance_to_border, typical_diameter
 
 
@@ -97,6 +100,23 @@ def draw_overlay(
     return big
 
 
+def seen_image(
+    image: npt.NDArray[np.generic],
+    truth: npt.NDArray[np.int32],
+    stain: Stain | None,
+    number: int,
+    *,
+    brown: bool,
+) -> npt.NDArray[np.uint8] | None:
+    """Return what is looked at, or None of a grey image where stains are asked for."""
+    seen = normalise_image(image)
+    if (stain or brown) and (seen == seen[..., :1]).all():
+        return None
+    if brown:
+        seen = stain_brown(seen, truth, np.random.default_rng(number))
+    return normalise_image(seen, stain=stain) if stain else seen
+
+
 def line(name: str, scores: ImageScores) -> str:
     """Return one row of the table."""
     values = "  ".join(f"{getattr(scores, m):6.3f}" for m in METRIC_NAMES)
@@ -114,6 +134,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="leave out those before")
     parser.add_argument("--true-points", action="store_true")
     parser.add_argument("--stain", choices=STAINS)
+    parser.add_argument("--brown", action="store_true")
     parser.add_argument("--sam", type=Path, help="weight file")
     parser.add_argument("--generator", type=Path, help="weight file")
     parser.add_argument("--overlays", type=Path)
@@ -141,13 +162,14 @@ def main() -> int:
     seconds: dict[str, float] = {}
     out = sys.stdout.write
     out(f"{'image':<28}{'  '.join(f'{m:>6}' for m in METRIC_NAMES)}\n")
-    for pair in pairs:
+    for number, pair in enumerate(pairs):
         loaded = load_pair(pair)
-        image, truth = normalise_image(loaded.image), loaded.labels.astype(np.int32)
-        if parsed.stain:
-            if (image == image[..., :1]).all():
-                continue
-            image = normalise_image(loaded.image, stain=parsed.stain)
+        truth = loaded.labels.astype(np.int32)
+        image = seen_image(
+            loaded.image, truth, parsed.stain, number, brown=parsed.brown
+        )
+        if image is None:
+            continue
         result = segment_image(image, model)
         decoded.append(evaluate_labels(result.labels, truth))
         regions = labels_of_generator(image, model, result.diameter)
@@ -174,7 +196,7 @@ def main() -> int:
     if not size_errors:
         sys.exit(
             f"The split {parsed.split} of {parsed.folder} has no image with nuclei to "
-            "measure; with --stain only images in colour count."
+            "measure; with --stain and --brown only images in colour count."
         )
     means = {"decoded": mean_scores(decoded), "generator alone": mean_scores(alone)}
     if clicked:

@@ -157,7 +157,9 @@ def test_find_correct_and_segment(with_image: Window) -> None:
 
 def test_the_sample_image_and_the_slider(window: Window) -> None:
     window.viewer.open_sample("napari-sac", "immunohistochemistry")
-    assert window.dock.images.layer().name == "haematoxylin"
+    assert window.dock.images.layer().name == "immunohistochemistry"
+    about = window.dock.models.about_adapter
+    assert about.text() == "This looks like Brown tissue (DAB): choose it."
     window.dock.diameter.setValue(40)
     window.press(window.dock.find_button)
     count = len(window.annotation.prompts)

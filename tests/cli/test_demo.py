@@ -69,7 +69,7 @@ def test_headless_it_leaves_what_it_did(tmp_path: Path) -> None:
     assert 1 <= summary["recomputed_after_the_click"] < summary["nuclei"]
     assert set(summary["seconds"]) >= {"proposals", "embedding", "decoding", "click"}
     assert summary["device"]["reason"]
-    assert summary["model"] == "sac_tiny"
+    assert (summary["model"], summary["adapter"]) == ("sac_tiny", "ihc")
     assert summary["versions"]["napari"][0].isdigit()
     picture = np.asarray(Image.open(folder / "screenshot.png"))
     assert picture.shape[:2] == (900, 1400)

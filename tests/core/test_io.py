@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from skimage import data
 
 from napari_sac.core import io
 from napari_sac.core.errors import ImageFormatError, LabelFormatError, OutputError
@@ -125,6 +126,17 @@ def test_the_blue_stain_is_seen_without_the_brown_one():
     nucleus, paper, dab = (float(seen[place]) for place in ((7, 7), (0, 0), (10, 30)))
     assert nucleus < paper - 0.02, "the more stain, the darker"
     assert dab == pytest.approx(paper, abs=0.1 * (paper - nucleus))
+
+
+def test_in_real_tissue_it_shows_nuclei_dark_and_the_brown_stain_not() -> None:
+    tissue = data.immunohistochemistry()
+    seen = separate_haematoxylin(tissue)
+    red, _, blue = np.moveaxis(tissue.astype(float), -1, 0)
+    paper = tissue.min(axis=-1) > 225
+    blueish = (blue > red + 25) & ~paper
+    brown = red > blue + 60
+    assert seen[blueish].mean() < seen[paper].mean()
+    assert seen[blueish].mean() < seen[brown].mean()
 
 
 def test_a_stain_is_normalised_like_any_grey_image(rng):

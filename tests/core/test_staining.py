@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from napari_sac.core.staining import has_colours, looks_like_he
+from napari_sac.core.staining import has_colours, looks_brown, looks_like_he
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +51,7 @@ def test_tissue_is_known_by_purple_and_pink_on_bright(
 
 def test_nothing_looks_like_nothing() -> None:
     assert not looks_like_he(np.zeros((0, 3)))
+    assert not looks_brown(np.zeros((0, 3)))
     assert not has_colours(np.zeros((0, 3)))
 
 
@@ -65,10 +66,37 @@ def test_photographs_and_brown_stain_are_not_taken_for_it() -> None:
         assert not looks_like_he(sample(image))
 
 
+@pytest.mark.parametrize(
+    ("colours", "expected"),
+    [
+        ((PAPER, BROWN, BLUE), True),
+        ((PAPER, BROWN, BROWN, BROWN, (0.6, 0.62, 0.7)), True),
+        # no nuclei, no brown, no light
+        ((PAPER, BROWN), False),
+        ((PAPER, BLUE), False),
+        ((PAPER, PINK, PURPLE), False),
+        ((GREY, BROWN, BLUE), False),
+        ((PAPER, GREY), False),
+    ],
+)
+def test_brown_tissue_is_known_by_brown_and_blue_on_bright(
+    colours: tuple[tuple[float, float, float], ...], expected: bool
+) -> None:
+    assert looks_brown(pixels(*colours)) is expected
+
+
+def test_the_sample_is_brown_and_photographs_of_brown_things_are_not() -> None:
+    assert looks_brown(sample(data.immunohistochemistry()))
+    assert not looks_brown(sample(data.coffee()))
+    assert not looks_brown(sample(data.chelsea()))
+
+
 @pytest.mark.data
 def test_real_tissue_is_taken_for_it(data_folder: Path) -> None:
     files = sorted((data_folder / "monuseg2018" / "images").glob("*.png"))
     assert files
     for file in files:
         with Image.open(file) as image:
-            assert looks_like_he(sample(np.asarray(image))), file.name
+            colours = sample(np.asarray(image))
+        assert looks_like_he(colours), file.name
+        assert not looks_brown(colours), file.name

@@ -147,8 +147,8 @@ def test_all_are_listed_with_what_is_wrong(own: Path) -> None:
     (copy_of_he(own / "damaged") / "adapter_config.json").unlink()
     (own / "a_run_that_is_going_on").mkdir()
     listed = {one.name: one for one in every_adapter()}
-    assert list(listed) == ["new", "old", "damaged", "foreign", "he"]
-    assert [one.own for one in listed.values()] == [True] * 4 + [False]
+    assert list(listed) == ["new", "old", "damaged", "foreign", "he", "ihc"]
+    assert [one.own for one in listed.values()] == [True] * 4 + [False] * 2
     assert listed["new"].problem == listed["he"].problem == ""
     assert "my_sam" in listed["foreign"].problem
     assert listed["foreign"].info is not None

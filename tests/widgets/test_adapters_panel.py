@@ -132,6 +132,7 @@ def test_the_table_tells_what_there_is(
         ["Mine", "0.61 → 0.74", "liver"],
         ["Odd", "-", ""],
         ["H&E tissue", f"{before:.2f} → {after:.2f}", ""],
+        ["Brown tissue (DAB)", "-", ""],
     ]
     panel.select("mine")
     assert "2026-11-02" in panel.about.text()
@@ -229,7 +230,7 @@ def test_delete_asks(
     assert find_adapter("mine")
     answers.yes = True
     panel.delete.click()
-    assert [row[0] for row in rows(panel)] == ["H&E tissue"]
+    assert [row[0] for row in rows(panel)] == ["H&E tissue", "Brown tissue (DAB)"]
     assert panel.selected().name == "he"
 
 
@@ -242,7 +243,7 @@ def test_one_that_is_gone_already_is_a_sentence(
     assert "no adapter" in panel.status.message.text()
     panel.delete.click()
     assert "no adapter mine of your own" in panel.status.message.text()
-    assert [row[0] for row in rows(panel)] == ["H&E tissue"]
+    assert [row[0] for row in rows(panel)] == ["H&E tissue", "Brown tissue (DAB)"]
 
 
 def test_add_and_export(

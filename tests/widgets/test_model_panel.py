@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
 
 
+SHIPPED = ["H&E tissue", "Brown tissue (DAB)"]
+
+
 def make_adapter(folder: Path, **values: Any) -> Path:
     """Return a copy of the shipped adapter that says other things of itself."""
     shutil.copytree(SHIPPED_ADAPTERS / "he", folder)
@@ -58,18 +61,18 @@ def entries(panel: ModelPanel) -> list[str]:
 def test_adapters_are_named_by_title_tissue_and_promotion(
     panel: ModelPanel, session: AnnotationSession
 ) -> None:
-    assert entries(panel) == ["none", "H&E tissue"]
+    assert entries(panel) == ["none", *SHIPPED]
     own("a", title="Mine", tissue="liver")
     own("b", title="Mine", promoted=False)
     own("c", title="Theirs", base="my_sam")
     session.adapters_changed.emit()
     assert entries(panel) == [
         "none",
-        "H&E tissue",
+        *SHIPPED,
         "Mine [a], liver",
         "Mine [b] (not promoted)",
     ]
-    panel.adapter.setCurrentIndex(3)
+    panel.adapter.setCurrentIndex(4)
     assert session.chosen_model == ("sac_tiny", "b")
     assert "no better" in panel.about_adapter.text()
 
@@ -152,7 +155,7 @@ def test_an_adapter_damaged_before_it_is_chosen_is_refused_in_words(
     assert "mask_decoder.safetensors is missing" in panel.refused.text()
     assert session.chosen_model == ("sac_tiny", None)
     assert panel.choice().adapter is None
-    assert entries(panel) == ["none", "H&E tissue"]
+    assert entries(panel) == ["none", *SHIPPED]
 
 
 def test_an_adapter_from_a_folder_is_copied_and_used(
@@ -182,4 +185,4 @@ def test_a_foreign_adapter_from_a_folder_is_a_sentence(
     assert "my_sam, which is not here" in sentence
     assert report == ""
     assert session.chosen_model == ("sac_tiny", None)
-    assert entries(panel) == ["none", "H&E tissue"]
+    assert entries(panel) == ["none", *SHIPPED]

@@ -692,13 +692,24 @@ def test_tissue_is_told_which_adapter_is_meant_for_it(
     assert about.isHidden()
     colour(image)
     dock.images.refresh()
-    assert about.text() == "This looks like H&E: choose H&E tissue."
+    assert about.text() == "This looks like H&E tissue: choose it."
     assert not about.isHidden()
     assert dock.models.choice().adapter is None
     dock.models.adapter.setCurrentText("H&E tissue")
     assert "This looks like H&E" not in about.text()
     dock.models.adapter.setCurrentText("none")
     assert "This looks like H&E" in about.text()
+    # an adapter that learned colours is none for a stain alone
+    dock.images.stain.setCurrentText("haematoxylin")
+    assert about.isHidden()
+    dock.images.stain.setCurrentIndex(0)
+    assert "This looks like H&E" in about.text()
+    # half of it brown, with blue beside
+    brown = np.where(image.data[..., :1] < 150, (120, 125, 180), (140, 100, 60))
+    brown[:60] = 240
+    image.data = brown.astype(np.uint8)
+    dock.images.refresh()
+    assert about.text() == "This looks like Brown tissue (DAB): choose it."
     # another image is asked anew
     viewer.add_image(np.zeros((5, 5)), name="grey")
     choose_image(dock.images, viewer.layers["grey"])

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 DEFAULT_OUTPUT = Path("demo-output")
 
 _PLUGIN, _DOCK, _SAMPLE = "napari-sac", "Segment nuclei", "immunohistochemistry"
+_ADAPTER = "ihc"
+"""The shipped adapter that is meant for the sample."""
+
 _RESULTS = ("screenshot.png", "labels.tif", "prompts.csv", "demo.sac")
 _SUMMARY = "summary.json"
 _SUMMARY_FIELDS = {"image", "nuclei", "points", "recomputed_after_the_click", "seconds"}
@@ -215,6 +218,7 @@ def _run_in_window(output: Path | None, *, stay_open: bool) -> None:
     _, dock = viewer.window.add_plugin_dock_widget(_PLUGIN, _DOCK)
     try:
         demo = _Demo(viewer, dock)
+        demo.choose()
         demo.find()
         demo.segment()
         demo.correct()
@@ -239,6 +243,20 @@ class _Demo:
         self._failures: list[str] = []
         dock.worker.failed.connect(lambda sentence, _: self._failures.append(sentence))
         self._settle()
+
+    def choose(self) -> None:
+        """Choose the adapter that is meant for the image, as the dock suggests."""
+        from napari_sac.core.models.adapter import find_adapter
+
+        title = find_adapter(_ADAPTER).shown_title
+        box = self._dock.models.adapter
+        box.setCurrentText(title)
+        if box.currentText() != title:
+            raise NapariSacError(
+                f"The dock does not list the adapter {title}. Run napari-sac doctor, "
+                "and report what it shows."
+            )
+        _say(f"Choosing the adapter {title}, as the dock suggests.")
 
     def find(self) -> None:
         _say(f"The dock looks for nuclei in the layer {self._image_name()}.")
@@ -318,6 +336,7 @@ class _Demo:
         import numpy as np
 
         loaded = self._dock.session.loaded
+        choice = None if loaded is None else loaded.choice
         return {
             "image": self._image_name(),
             "nuclei": int(np.count_nonzero(np.unique(_pixels(annotation)))),
@@ -326,7 +345,8 @@ class _Demo:
             "recomputed_after_the_click": self._recomputed,
             "seconds": {k: round(v, 3) for k, v in self._seconds.items()},
             "device": self._device(),
-            "model": None if loaded is None else loaded.choice.name,
+            "model": choice and choice.name,
+            "adapter": choice and choice.adapter and choice.adapter.name,
             "versions": {"python": platform.python_version()}
             | {name: installed_version(name) for name in _PACKAGES},
         }

@@ -22,6 +22,12 @@ _PURPLE_PART = 0.7
 _PINK_PART = 0.1
 """Of the purple pixels: redder than blue, which haematoxylin alone is nowhere."""
 
+_BROWN_PART = 0.2
+"""Of the stained pixels: red is the strongest and blue the weakest."""
+
+_BLUE_PART = 0.01
+"""Of all pixels: nuclei beside the brown. Photographs of brown things have fewer."""
+
 _COLOURED_PART = 0.02
 """Of all pixels; a camera's noise colours fewer of a grey image."""
 
@@ -58,6 +64,31 @@ def looks_like_he(rgb: FloatArray) -> bool:
         and stained.mean() > _STAINED_PART
         and purple.sum() > _PURPLE_PART * stained.sum()
         and pink.sum() > _PINK_PART * purple.sum()
+    )
+
+
+def looks_brown(rgb: FloatArray) -> bool:
+    """Return whether pixels look like tissue stained brown (DAB), with blue nuclei.
+
+    It is bright, a part of it is brown, and another is blue.
+
+    Parameters
+    ----------
+    rgb : (N, 3) float
+        A sample of the image's pixels, from 0 to 1.
+    """
+    if len(rgb) == 0:
+        return False
+    red, green, blue = rgb.T
+    stained = _spread(rgb) > _COLOURED
+    brown = stained & (red > green) & (green > blue)
+    # pale: a counterstain is
+    bluish = (_spread(rgb) > _COLOURED / 2) & (blue > red) & (blue >= green)
+    return bool(
+        np.percentile(rgb.max(axis=1), 95) > _BRIGHT
+        and stained.mean() > _STAINED_PART
+        and brown.sum() > _BROWN_PART * stained.sum()
+        and bluish.mean() > _BLUE_PART
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_sac.core.datasets import dsb2018, monuseg
-from napari_sac.core.io import separate_haematoxylin
 from napari_sac.core.progress import Progress, ignore_progress
 
 if TYPE_CHECKING:
@@ -27,17 +26,12 @@ MONUSEG_MICROMETRES = 0.25
 def immunohistochemistry() -> list[LayerData]:
     """Return stained tissue that scikit-image brings along; no network is needed.
 
-    A brown stain covers its nuclei. Beside the picture lies the blue stain alone, which
-    shows the nuclei.
+    Its nuclei are blue, a protein in some of its cells is brown.
     """
     from skimage import data
 
     image = data.immunohistochemistry()
-    stain = separate_haematoxylin(image)
-    return [
-        (image, {"name": "immunohistochemistry", "rgb": True}, "image"),
-        (stain, {"name": "haematoxylin", "visible": False}, "image"),
-    ]
+    return [(image, {"name": "immunohistochemistry", "rgb": True}, "image")]
 
 
 def dsb2018_samples(

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from napari_sac.viewer.session import AnnotationSession
     from napari_sac.widgets._worker import Worker
 
-TISSUE_ADAPTER = "he"
-"""The shipped adapter for tissue stained with haematoxylin and eosin."""
+HE_ADAPTER, BROWN_ADAPTER = "he", "ihc"
+"""The shipped adapters for tissue: stained with haematoxylin and eosin, and brown."""
 
 _DEVICE_TITLES = {
     "auto": "automatic",
@@ -85,7 +85,7 @@ class ModelPanel(QWidget):
         self._ask = ask
         self._specs: tuple[ModelSpec, ...] = ()
         self._adapters: list[AdapterInfo | None] = []
-        self._tissue = False
+        self._suggested = ""
         self.model = combo("The network that outlines the nuclei.")
         self.adapter = combo(
             "What the model has learned beside: for a stain, or from your corrections."
@@ -140,10 +140,10 @@ class ModelPanel(QWidget):
         else:
             self.about_device.setText(f"{model.device.title}: {model.device.reason}.")
 
-    def suggest(self, *, tissue: bool) -> None:
-        """Say which adapter is meant for an image that looks like H&E tissue."""
-        if tissue != self._tissue:
-            self._tissue = tissue
+    def suggest(self, adapter: str) -> None:
+        """Say that an adapter is meant for the image; an empty name is none."""
+        if adapter != self._suggested:
+            self._suggested = adapter
             self._describe()
 
     def add_from(self, folder: Path) -> None:
@@ -229,7 +229,7 @@ class ModelPanel(QWidget):
         self.model.setToolTip(f"{spec.source}. Licence: {spec.licence}.")
         about = "" if adapter is None else describe_adapter(adapter)
         for info in self._adapters:
-            if not about and self._tissue and info and info.name == TISSUE_ADAPTER:
+            if not about and info and info.name == self._suggested:
                 about = suggest_adapter(info)
         self.about_adapter.setText(about)
         self.about_adapter.setVisible(bool(about))

@@ -103,7 +103,7 @@ def describe_adapter(info: AdapterInfo) -> str:
 
 def suggest_adapter(info: AdapterInfo) -> str:
     """Return that an adapter is meant for the image."""
-    return f"This looks like H&E: choose {info.shown_title}."
+    return f"This looks like {info.shown_title}: choose it."
 
 
 def describe_adapter_gone(name: str) -> str:

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QLabel, QPushButton, QVBoxLayout, QWi
 from superqt import QLabeledDoubleSlider
 
 from napari_sac.core.config import DecodeConfig, ProposalConfig
-from napari_sac.core.staining import looks_like_he
+from napari_sac.core.staining import looks_brown, looks_like_he
 from napari_sac.viewer.drawing import POINTS_STAY
 from napari_sac.viewer.inference import (
     FindRequest,
@@ -37,7 +37,7 @@ from napari_sac.widgets._correcting import Correcting
 from napari_sac.widgets._docking import Docking
 from napari_sac.widgets._image_panel import ImagePanel
 from napari_sac.widgets._keeping import EXPORTS, IMPORTS, Keeping
-from napari_sac.widgets._model_panel import ModelPanel
+from napari_sac.widgets._model_panel import BROWN_ADAPTER, HE_ADAPTER, ModelPanel
 from napari_sac.widgets._panel import (
     FoldingSection,
     ScrollColumn,
@@ -322,8 +322,14 @@ class SegmentWidget(QWidget):
         self._refresh()
 
     def _suggest_adapter(self, plane: ImagePlane | None) -> None:
-        tissue = plane is not None and looks_like_he(sample_colours(plane.layer))
-        self.models.suggest(tissue=tissue)
+        suggested = ""
+        if plane is not None and plane.stain is None:
+            colours = sample_colours(plane.layer)
+            if looks_like_he(colours):
+                suggested = HE_ADAPTER
+            elif looks_brown(colours):
+                suggested = BROWN_ADAPTER
+        self.models.suggest(suggested)
 
     def _follow(self) -> None:
         """Show the layers about the plane that is seen, and not those of others."""

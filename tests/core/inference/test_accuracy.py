@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from skimage import data
 
 from napari_sac.core.datasets.pairs import find_pairs, load_pair
 from napari_sac.core.evaluation.metrics import evaluate_labels, mean_scores
@@ -20,9 +21,8 @@ from napari_sac.core.models.registry import load_model
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.data
 
-
+@pytest.mark.data
 @pytest.mark.parametrize(
     ("folder", "begins", "adapter", "floor"),
     [
@@ -66,3 +66,19 @@ def test_real_images_are_segmented_as_well_as_before(
     found = mean_scores(scores)
     for name, least in floor.items():
         assert getattr(found, name) > least, found
+
+
+def test_nuclei_in_brown_glands_are_found_with_the_adapter_for_them() -> None:
+    """A gland of scikit-image's picture, with some forty nuclei in its cells."""
+    gland = normalise_image(data.immunohistochemistry()[305:505, 245:390])
+    found = {}
+    for adapter in (None, "ihc"):
+        model = load_model("sac_tiny", adapter=adapter, device="cpu")
+        found[adapter] = segment_image(gland, model, diameter=13.0)
+    with_it = found["ihc"].labels
+    assert len(np.unique(with_it)) - 1 > 30
+    assert len(np.unique(found[None].labels)) - 1 < 10
+    # nuclei are bluer than the brown between them
+    red, _, blue = np.moveaxis(gland.astype(float), -1, 0)
+    inside, brown = with_it > 0, (with_it == 0) & (red > blue + 40)
+    assert (blue - red)[inside].mean() > (blue - red)[brown].mean() + 40

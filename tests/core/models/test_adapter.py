@@ -114,6 +114,24 @@ def test_what_was_saved_is_told_again(tmp_path, tuned, generator):
     assert [p.name for p in tmp_path.iterdir()] == ["he"]
 
 
+def test_in_half_precision_it_is_half_as_large_and_applied_nearly_the_same(
+    tmp_path, base, tuned, generator
+):
+    sizes = {}
+    for name, half in (("whole", False), ("half", True)):
+        save_adapter(tmp_path / name, tuned, generator, INFO, half=half)
+        files = (tmp_path / name).glob("*.safetensors")
+        sizes[name] = {file.name: file.stat().st_size for file in files}
+    assert len(sizes["half"]) == 3
+    for name, size in sizes["half"].items():
+        assert size < 0.9 * sizes["whole"][name]
+    found = apply_adapter(base, read_adapter_info(tmp_path / "half"))
+    torch.testing.assert_close(encode(base), encode(tuned), rtol=2e-2, atol=2e-3)
+    image = torch.randn(1, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(found(image), generator(image), rtol=2e-2, atol=2e-3)
+
+
 def test_applied_equals_what_was_trained(saved, base, tuned, generator):
     found = apply_adapter(base, read_adapter_info(saved))
     torch.testing.assert_close(encode(base), encode(tuned), rtol=1e-4, atol=1e-5)

@@ -62,6 +62,22 @@ def test_written_tensors_come_back_with_metadata(tmp_path, tensors):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_ships_is_written_in_half_precision(tmp_path):
+    path = tmp_path / "w.safetensors"
+    whole = torch.arange(3)
+    tensors = {"a": torch.tensor([1.0, 1 / 3]), "count": whole}
+    write_weights(path, tensors, half=True)
+    found = read_weights(path)
+    assert torch.equal(found["a"], tensors["a"].half())
+    assert torch.equal(found["count"], whole)
+    generator = PromptGenerator((4, 6))
+    write_generator(path, generator, half=True)
+    read = read_generator(path).state_dict()
+    for name, tensor in generator.state_dict().items():
+        assert read[name].dtype == tensor.dtype
+        torch.testing.assert_close(read[name], tensor, rtol=1e-3, atol=1e-6)
+
+
 def test_others_may_read_what_they_may_read_elsewhere(tmp_path, tensors):
     """On a cluster the weights lie in a shared folder."""
     write_weights(tmp_path / "w.safetensors", tensors)

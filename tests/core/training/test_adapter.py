@@ -12,12 +12,14 @@ from synthetic import build_tiny_model
 from napari_sac.core.models.adapter import read_adapter_info
 from napari_sac.core.models.weight_files import write_weights
 from napari_sac.core.training import adapter
+from napari_sac.core.training.trainer import load_training_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from napari_sac.core.models.adapter import AdapterInfo
+    from napari_sac.core.training.sampling import TrainingImage
 
 Weights = dict[str, dict[str, torch.Tensor]]
 PARTS = ("adapter_model", "mask_decoder", "prompt_generator")
@@ -59,6 +61,22 @@ def test_a_fresh_adapter_says_what_it_is(command: Callable[..., AdapterInfo]) ->
     lora = weights_of(info.path)["adapter_model"]
     assert {len(t) for name, t in lora.items() if "lora_A" in name} == {3}
     assert any(t.any() for name, t in lora.items() if "lora_B" in name), "it learned"
+
+
+def test_it_learns_from_images_that_are_stained_brown(
+    command: Callable[..., AdapterInfo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def load(folders: list[Path], size: float, seed: int) -> list[TrainingImage]:
+        asked.append(seed)
+        return load_training_images(folders, size)
+
+    monkeypatch.setattr(adapter, "load_brown_images", load)
+    command("plain")
+    assert not asked
+    command("brown", "--brown", "--seed", "8")
+    assert asked == [8]
 
 
 def test_an_adapter_learns_on_from_another(

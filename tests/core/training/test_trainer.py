@@ -30,6 +30,7 @@ from napari_sac.core.training.sampling import (
 )
 from napari_sac.core.training.trainer import (
     generator_step,
+    load_brown_images,
     load_training_images,
     save_checkpoint,
     train,
@@ -239,17 +240,40 @@ def test_training_images_follow_the_splits(tmp_path: Path) -> None:
         load_training_images([tmp_path / "with"], 24.0)
 
 
+def write_pairs(
+    folder: Path, images: dict[str, np.ndarray], labels: np.ndarray
+) -> None:
+    for name, pixels in images.items():
+        for part, plane in (("images", pixels), ("labels", labels.astype(np.uint16))):
+            (folder / part).mkdir(exist_ok=True)
+            imsave(folder / part / f"{name}.png", plane, check_contrast=False)
+
+
+def test_most_are_stained_brown_if_one_wants(tmp_path: Path) -> None:
+    grey = draw_nuclei((80, 90), 5, 8, 0)
+    tissue = grey.image.copy()
+    tissue[..., 0] //= 2
+    images = {f"grey_{i}": grey.image for i in range(6)} | {"tissue": tissue}
+    write_pairs(tmp_path, images, grey.labels)
+    found = load_brown_images([tmp_path], 24.0, seed=5)
+    # two of six grey ones, brown; that in colour as it is and three times brown
+    assert len(found) == 2 + 1 + 3
+    as_it_is = prepare_image(normalise_image(tissue), grey.labels, 24.0)
+    assert torch.equal(found[2].image, as_it_is.image)
+    assert all(torch.equal(one.labels, as_it_is.labels) for one in found)
+    pictures = {one.image.numpy().tobytes() for one in found}
+    assert len(pictures) == 6
+    again = load_brown_images([tmp_path], 24.0, seed=5)
+    assert {one.image.numpy().tobytes() for one in again} == pictures
+    other = load_brown_images([tmp_path], 24.0, seed=6)
+    assert len({one.image.numpy().tobytes() for one in other} & pictures) == 1
+
+
 def test_images_in_colour_are_there_once_more_as_a_stain(tmp_path: Path) -> None:
     grey = draw_nuclei((80, 90), 5, 8, 0)
     tissue = grey.image.copy()
     tissue[..., 0] //= 2
-    for name, pixels in (("grey", grey.image), ("tissue", tissue)):
-        for part, plane in (
-            ("images", pixels),
-            ("labels", grey.labels.astype(np.uint16)),
-        ):
-            (tmp_path / part).mkdir(exist_ok=True)
-            imsave(tmp_path / part / f"{name}.png", plane, check_contrast=False)
+    write_pairs(tmp_path, {"grey": grey.image, "tissue": tissue}, grey.labels)
     assert len(load_training_images([tmp_path], 24.0)) == 2
     found = load_training_images([tmp_path], 24.0, stains=["haematoxylin"])
     assert len(found) == 3

@@ -284,7 +284,12 @@ def check_base(info: AdapterInfo, name: str, sha256: str) -> None:
 
 
 def save_adapter(
-    folder: str | Path, sam: Sam, generator: PromptGenerator, info: AdapterInfo
+    folder: str | Path,
+    sam: Sam,
+    generator: PromptGenerator,
+    info: AdapterInfo,
+    *,
+    half: bool = False,
 ) -> AdapterInfo:
     """Write an adapter; it appears at ``folder``, whole, or not at all.
 
@@ -297,6 +302,8 @@ def save_adapter(
     generator : PromptGenerator
     info : AdapterInfo
         Its name and path are taken from ``folder``.
+    half : bool
+        Whether weights are written in half precision, as what ships is.
 
     Returns
     -------
@@ -319,7 +326,7 @@ def save_adapter(
         )
     try:
         with whole_folder(target) as partial:
-            _write_files(partial, sam, generator, info)
+            _write_files(partial, sam, generator, info, half=half)
     except OSError as error:
         raise OutputError(
             f"The adapter {target} could not be written ({error.strerror or error}). "
@@ -644,20 +651,26 @@ def _copy_files(source: Path, target: Path) -> None:
 
 
 def _write_files(
-    folder: Path, sam: Sam, generator: PromptGenerator, info: AdapterInfo
+    folder: Path,
+    sam: Sam,
+    generator: PromptGenerator,
+    info: AdapterInfo,
+    *,
+    half: bool = False,
 ) -> None:
     from napari_sac.core.models.lora import lora_state_dict
     from napari_sac.core.models.weight_files import write_generator, write_weights
 
-    write_weights(folder / LORA_FILE, lora_state_dict(sam), {"format": "pt"})
+    lora = lora_state_dict(sam)
+    write_weights(folder / LORA_FILE, lora, {"format": "pt"}, half=half)
     config = replace(
         sam.peft_config["default"],
         base_model_name_or_path=info.base,
         inference_mode=True,
     )
     config.save_pretrained(folder)
-    write_weights(folder / DECODER_FILE, sam.mask_decoder.state_dict())
-    write_generator(folder / GENERATOR_FILE, generator)
+    write_weights(folder / DECODER_FILE, sam.mask_decoder.state_dict(), half=half)
+    write_generator(folder / GENERATOR_FILE, generator, half=half)
     (folder / INFO_FILE).write_text(_info_text(info), encoding="utf-8")
 
 

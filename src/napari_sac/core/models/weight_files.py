@@ -99,15 +99,30 @@ def write_weights(
     path: str | Path,
     tensors: Mapping[str, Tensor],
     metadata: Mapping[str, str] | None = None,
+    *,
+    half: bool = False,
 ) -> None:
     """Write named tensors as safetensors, atomically.
+
+    Parameters
+    ----------
+    path : str or Path
+    tensors : mapping of str to tensor
+    metadata : mapping of str to str, optional
+    half : bool
+        Whether fractions are written in half precision, as what ships is.
 
     Raises
     ------
     OutputError
         If the file cannot be written; what was there before is kept.
     """
-    plain = {name: _own_storage(tensor) for name, tensor in tensors.items()}
+    plain = {
+        name: _own_storage(
+            tensor.half() if half and tensor.is_floating_point() else tensor
+        )
+        for name, tensor in tensors.items()
+    }
     with atomic_path(path) as partial:
         # safetensors makes files that nobody else may read, whatever the umask
         partial.touch()
@@ -122,8 +137,12 @@ def write_weights(
             ) from error
 
 
-def write_generator(path: str | Path, generator: PromptGenerator) -> None:
+def write_generator(
+    path: str | Path, generator: PromptGenerator, *, half: bool = False
+) -> None:
     """Write a prompt generator, with its widths in the file's metadata.
+
+    The parameters are those of :func:`write_weights`.
 
     Raises
     ------
@@ -131,7 +150,7 @@ def write_generator(path: str | Path, generator: PromptGenerator) -> None:
         If the file cannot be written; what was there before is kept.
     """
     metadata = {"widths": json.dumps(generator.widths)}
-    write_weights(path, generator.state_dict(), metadata)
+    write_weights(path, generator.state_dict(), metadata, half=half)
 
 
 def read_generator(path: str | Path) -> PromptGenerator:

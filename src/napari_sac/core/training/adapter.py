@@ -40,7 +40,11 @@ from napari_sac.core.models.registry import (
 from napari_sac.core.models.weight_files import read_weights
 from napari_sac.core.training.optimization import TrainingState, make_optimizer
 from napari_sac.core.training.preparation import mark_proposals
-from napari_sac.core.training.trainer import load_training_images, train
+from napari_sac.core.training.trainer import (
+    load_brown_images,
+    load_training_images,
+    train,
+)
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -110,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     start = find_adapter(parsed.start) if parsed.start else None
     state = _train(parsed, start)
     info = _describe(parsed, start, state)
-    save_adapter(info.path, state.sam, state.generator, info)
+    save_adapter(info.path, state.sam, state.generator, info, half=True)
     return 0
 
 
@@ -164,6 +168,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="have pixels of other nuclei weigh as much as those of a mask's own",
     )
+    parser.add_argument(
+        "--brown",
+        action="store_true",
+        help="learn from the images as if most of them were stained brown",
+    )
     parser.add_argument("--seed", type=int, default=TrainingConfig.seed)
     parser.add_argument("--device", choices=DEVICE_NAMES, default="auto")
     return parser.parse_args(arguments)
@@ -191,10 +200,12 @@ def _train(parsed: argparse.Namespace, start: AdapterInfo | None) -> TrainingSta
     proposing = replace(
         load_model(parsed.model, device=device), generator=state.generator
     )
-    images = [
-        mark_proposals(image, proposing)
-        for image in load_training_images(parsed.data, state.spec.nucleus_diameter)
-    ]
+    size = state.spec.nucleus_diameter
+    if parsed.brown:
+        loaded = load_brown_images(parsed.data, size, parsed.seed)
+    else:
+        loaded = load_training_images(parsed.data, size)
+    images = [mark_proposals(image, proposing) for image in loaded]
     sys.stderr.write(f"{len(images)} images\n")
     train(state, images, parsed.output, config)
     state.use_averages()

@@ -106,11 +106,8 @@ def build_masks_state(config: TrainingConfig, device: str = "cpu") -> TrainingSt
 
 def write_sam(state: TrainingState, folder: Path) -> None:
     """Write SAM in half precision, with its own names, as it ships."""
-    sam = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in fuse_qkv(state.sam.state_dict()).items()
-    }
-    write_weights(folder / f"{state.spec.name}.safetensors", sam)
+    sam = fuse_qkv(state.sam.state_dict())
+    write_weights(folder / f"{state.spec.name}.safetensors", sam, half=True)
 
 
 def train_base(parsed: argparse.Namespace) -> None:

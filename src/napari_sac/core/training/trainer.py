@@ -25,6 +25,7 @@ from napari_sac.core.datasets.pairs import (
 from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.io import atomic_path, normalise_image
 from napari_sac.core.models.prompt_generator import generator_input
+from napari_sac.core.training.brown_stain import stain_brown
 from napari_sac.core.training.forward import (
     decode_crops,
     decode_whole,
@@ -57,15 +58,20 @@ from napari_sac.core.training.sampling import (
 from napari_sac.core.training.tables import append_row, drop_rows_after
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from napari_sac.core.config import Stain, TrainingConfig
+    from napari_sac.core.datasets.pairs import LabelledImage
 
 Step = Callable[[TrainingState, Crops, PromptBatch, "TrainingConfig"], dict[str, float]]
 """Learns from a batch and returns the parts of its loss."""
+
+_BROWN_VIEWS = 3
+_GREY_TAKEN = 3
+"""Of grey images every so many-th is stained brown: tissue is in colour, and rarer."""
 
 
 def train(
@@ -303,26 +309,69 @@ def load_training_images(
         If there is nothing to train on.
     """
     images = []
+    for loaded in _training_pairs(folders):
+        whole = normalise_image(loaded.image)
+        views = [whole]
+        if _has_colours(whole):
+            views += [normalise_image(loaded.image, stain=s) for s in stains]
+        images += [
+            prepare_image(view, loaded.labels, nucleus_diameter) for view in views
+        ]
+    return images
+
+
+def load_brown_images(
+    folders: Sequence[Path], nucleus_diameter: float, seed: int
+) -> list[TrainingImage]:
+    """Return training images, most of which look as if they were stained brown.
+
+    An image in colour is there as it is, and three times stained brown; of the grey
+    ones every third, once, and brown.
+
+    The parameters are those of :func:`load_training_images`; ``seed`` decides on the
+    brown.
+
+    Raises
+    ------
+    LabelFormatError
+        If there is nothing to train on.
+    """
+    images = []
+    for number, loaded in enumerate(_training_pairs(folders)):
+        whole = normalise_image(loaded.image)
+        coloured = _has_colours(whole)
+        if not coloured and number % _GREY_TAKEN:
+            continue
+        views = [whole] if coloured else []
+        views += [
+            stain_brown(whole, loaded.labels, np.random.default_rng([seed, number, i]))
+            for i in range(_BROWN_VIEWS if coloured else 1)
+        ]
+        images += [
+            prepare_image(view, loaded.labels, nucleus_diameter) for view in views
+        ]
+    return images
+
+
+def _training_pairs(folders: Sequence[Path]) -> Iterator[LabelledImage]:
+    """Load the training images of folders one after the other."""
+    found = False
     for folder in folders:
         listed = (folder / SPLITS_FILE).exists()
         names = names_of_split(folder, "train") if listed else set()
         for pair in find_pairs(folder / "images", folder / "labels"):
             if pair.name in names if listed else not pair.name.startswith("test"):
-                loaded = load_pair(pair)
-                whole = normalise_image(loaded.image)
-                views = [whole]
-                if (whole != whole[..., :1]).any():
-                    views += [normalise_image(loaded.image, stain=s) for s in stains]
-                images += [
-                    prepare_image(view, loaded.labels, nucleus_diameter)
-                    for view in views
-                ]
-    if not images:
+                found = True
+                yield load_pair(pair)
+    if not found:
         raise LabelFormatError(
             f"There are no training images in {', '.join(map(str, folders))}. "
             "Each needs an images and a labels folder with files of the same names."
         )
-    return images
+
+
+def _has_colours(image: npt.NDArray[np.uint8]) -> bool:
+    return bool((image != image[..., :1]).any())
 
 
 def _fraction(state: TrainingState, config: TrainingConfig) -> float:
