@@ -329,6 +329,7 @@ def main() -> int:
     viewer.window.resize(*WINDOW)
     viewer.open_sample("napari-sac", "immunohistochemistry")
     _, dock = viewer.window.add_plugin_dock_widget("napari-sac", "Segment nuclei")
+    dock.models.adapter.setCurrentText("Brown tissue (DAB)")
     rest(1)
     film = Film(viewer)
     act(Hand(film, viewer, dock), viewer, dock)

@@ -143,6 +143,7 @@ def main() -> int:
     viewer.window.resize(1400, 900)
     viewer.open_sample("napari-sac", "immunohistochemistry")
     _, widget = viewer.window.add_plugin_dock_widget("napari-sac", "Segment nuclei")
+    widget.models.adapter.setCurrentText("Brown tissue (DAB)")
     take(viewer, "tutorial-1-open")
     widget.find_button.click()
     wait(lambda: not widget.worker.busy)
