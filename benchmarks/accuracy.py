@@ -8,7 +8,9 @@
 Prints the means over images for the decoded masks and, beside them, for the prompt
 generator alone (the watershed of its maps). With ``--true-points`` a third row shows
 the masks that a person gets who clicks once into the middle of every nucleus: between
-it and the first row lies what better prompts could gain. ``--sam`` and ``--generator``
+it and the first row lies what better prompts could gain. With ``--semantic`` one more
+row shows semantic mode, all points in one decoding, by those measures that ask for no
+single nuclei. ``--sam`` and ``--generator``
 take other weights than the shipped ones. With ``--stain`` that stain of an image alone
 is looked at, and images without colours are left out. With ``--brown`` those in colour
 are made to look as if they were stained brown, each in its own way, and in every run
@@ -29,7 +31,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
-from napari_sac.core.config import STAINS, ProposalConfig, Stain
+from napari_sac.core.config import STAINS, DecodeConfig, ProposalConfig, Stain
 from napari_sac.core.datasets.pairs import find_pairs, load_pair, names_of_split
 from napari_sac.core.evaluation.metrics import (
     METRIC_NAMES,
@@ -117,6 +119,32 @@ def seen_image(
     return normalise_image(seen, stain=stain) if stain else seen
 
 
+def measure(
+    image: npt.NDArray[np.uint8],
+    truth: npt.NDArray[np.int32],
+    model: Model,
+    *,
+    true_points_too: bool,
+    semantic_too: bool,
+) -> tuple[Segmentation, dict[str, ImageScores]]:
+    """Return the segmentation of an image, and the scores of each way to have one."""
+    result = segment_image(image, model)
+    regions = labels_of_generator(image, model, result.diameter)
+    found = {"decoded": result.labels, "generator alone": regions}
+    if true_points_too:
+        found["true points"] = segment_points(
+            image, true_points(truth), model, diameter=result.diameter
+        ).labels
+    if semantic_too:
+        found["semantic"] = segment_image(
+            image,
+            model,
+            decode_config=DecodeConfig(mode="semantic"),
+            diameter=result.diameter,
+        ).labels
+    return result, {name: evaluate_labels(x, truth) for name, x in found.items()}
+
+
 def line(name: str, scores: ImageScores) -> str:
     """Return one row of the table."""
     values = "  ".join(f"{getattr(scores, m):6.3f}" for m in METRIC_NAMES)
@@ -133,6 +161,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=1, help="only each Nth image")
     parser.add_argument("--first", type=int, default=0, help="leave out those before")
     parser.add_argument("--true-points", action="store_true")
+    parser.add_argument("--semantic", action="store_true")
     parser.add_argument("--stain", choices=STAINS)
     parser.add_argument("--brown", action="store_true")
     parser.add_argument("--sam", type=Path, help="weight file")
@@ -155,9 +184,7 @@ def main() -> int:
     names = names_of_split(parsed.folder, parsed.split)
     found = find_pairs(parsed.folder / "images", parsed.folder / "labels")
     pairs = [p for p in found if p.name in names][parsed.first :: parsed.every]
-    decoded: list[ImageScores] = []
-    clicked: list[ImageScores] = []
-    alone: list[ImageScores] = []
+    rows: dict[str, list[ImageScores]] = {}
     size_errors: list[float] = []
     seconds: dict[str, float] = {}
     out = sys.stdout.write
@@ -170,22 +197,22 @@ def main() -> int:
         )
         if image is None:
             continue
-        result = segment_image(image, model)
-        decoded.append(evaluate_labels(result.labels, truth))
-        regions = labels_of_generator(image, model, result.diameter)
-        alone.append(evaluate_labels(regions, truth))
-        if parsed.true_points:
-            by_click = segment_points(
-                image, true_points(truth), model, diameter=result.diameter
-            )
-            clicked.append(evaluate_labels(by_click.labels, truth))
+        result, measured = measure(
+            image,
+            truth,
+            model,
+            true_points_too=parsed.true_points,
+            semantic_too=parsed.semantic,
+        )
+        for name, scores in measured.items():
+            rows.setdefault(name, []).append(scores)
         for stage, value in result.seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + value
         diameter = typical_diameter(truth)
         if diameter is not None:
             size_errors.append(abs(np.log(result.diameter / diameter)))
         note = f"  d {result.diameter:.1f}, truth {diameter or 0:.1f}"
-        out(line(pair.name[:26], decoded[-1]) + note + "\n")
+        out(line(pair.name[:26], measured["decoded"]) + note + "\n")
         sys.stdout.flush()
         if parsed.overlays:
             from skimage.io import imsave
@@ -198,17 +225,18 @@ def main() -> int:
             f"The split {parsed.split} of {parsed.folder} has no image with nuclei to "
             "measure; with --stain and --brown only images in colour count."
         )
-    means = {"decoded": mean_scores(decoded), "generator alone": mean_scores(alone)}
-    if clicked:
-        means["true points"] = mean_scores(clicked)
+    means = {name: mean_scores(scores) for name, scores in rows.items()}
+    semantic = means.pop("semantic", None)
     for name, scores in means.items():
         out(line(name, scores) + "\n")
+    if semantic:
+        out(f"{'semantic':<28}dice {semantic.dice:.3f}, iou {semantic.iou:.3f}\n")
     out(
         f"nucleus size: {np.mean(size_errors):.1%} off in the mean, "
         f"{np.max(size_errors):.1%} at most\n"
     )
     spent = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
-    out(f"{len(decoded)} images; seconds: {spent}\n")
+    out(f"{len(rows['decoded'])} images; seconds: {spent}\n")
     if parsed.json:
         record = {
             name: {m: getattr(s, m) for m in METRIC_NAMES} for name, s in means.items()

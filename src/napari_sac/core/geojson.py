@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.io import atomic_path
+from napari_sac.core.labels import consecutive_labels
 from napari_sac.core.polygons import mask_inside
 from napari_sac.core.types import (
     POSITIVE,
@@ -195,15 +196,13 @@ def trace_labels(labels: IntArray) -> Iterator[tuple[int, list[list[Ring]]]]:
     first pixel. Pixels that touch only at a corner are separate parts, so that no ring
     touches itself.
     """
-    ids, dense = np.unique(labels, return_inverse=True)
-    first = 1 if len(ids) and ids[0] == 0 else 0
-    dense = dense.reshape(labels.shape) + (1 - first)
+    dense, ids = consecutive_labels(labels)
     for k, box in enumerate(ndimage.find_objects(dense), start=1):
         rows, columns = box
         # each 4-connected part by itself: in semantic mode all nuclei are one label
         parts, _ = ndimage.label(dense[box] == k)
         yield (
-            int(ids[k - 1 + first]),
+            int(ids[k - 1]),
             [
                 _trace(
                     parts[of_part] == number,

@@ -167,7 +167,7 @@ def prepare_labels(
 
     progress("looking at the labels", 0, 0)
     given = check_labels(labels, plane.shape)
-    prompts = prompts_from_labels(given)
+    prompts = prompts_from_labels(given, progress)
     diameter = typical_diameter(given) or Settings().diameter
     progress("drawing the labels", 0, 0)
     return ReadLabels(FreshLabels.after(known, given, plane), prompts, diameter)

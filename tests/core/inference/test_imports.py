@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from napari_sac.core.errors import Cancelled
 from napari_sac.core.inference.imports import (
     prompts_from_box,
     prompts_from_labels,
@@ -59,3 +60,17 @@ def test_a_box_is_a_positive_in_its_middle() -> None:
     assert prompts.object_id.tolist() == [5]
     assert prompts.sign.tolist() == [POSITIVE]
     assert prompts.state.tolist() == ["added"]
+
+
+def test_many_labels_report_and_can_be_stopped() -> None:
+    labels = np.arange(1, 2502).reshape(41, 61)
+    reports: list[tuple[int, int]] = []
+    prompts = prompts_from_labels(labels, lambda _, *counts: reports.append(counts))
+    assert len(prompts) == 2501
+    assert reports == [(1000, 2501), (2000, 2501)]
+
+    def stop(stage: str, done: int, total: int) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        prompts_from_labels(labels, stop)

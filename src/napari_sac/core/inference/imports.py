@@ -9,36 +9,41 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_sac.core.errors import LabelFormatError
+from napari_sac.core.labels import consecutive_labels
+from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.types import FloatArray, IntArray, Prompts, PromptState
 
 if TYPE_CHECKING:
     from napari_sac.core.inference.live import Box
 
+_REPORTED_EVERY = 1000
 
-def prompts_from_labels(labels: IntArray) -> Prompts:
+
+def prompts_from_labels(
+    labels: IntArray, progress: Progress = ignore_progress
+) -> Prompts:
     """Return one positive for each label, where it is farthest from the label's edge.
 
     Parameters
     ----------
     labels : (H, W) integer array
         0 background; a label may have several parts.
+    progress : Progress, optional
 
     Returns
     -------
     Prompts
         In order of the labels, which are the ``object_id``; score 1, state ``auto``.
     """
-    ids, dense = np.unique(labels, return_inverse=True)
-    # find_objects makes a list as long as the largest label
-    numbers = np.arange(len(ids))
-    first = 1 if len(ids) and ids[0] == 0 else 0
-    dense = (numbers + 1 - first)[dense].reshape(labels.shape)
-    points = [
-        _deepest(dense[box] == k, box)
-        for k, box in enumerate(ndimage.find_objects(dense), start=1)
-    ]
+    dense, ids = consecutive_labels(labels)
+    boxes = ndimage.find_objects(dense)
+    points = []
+    for k, box in enumerate(boxes, start=1):
+        if k % _REPORTED_EVERY == 0:
+            progress("looking at the labels", k, len(boxes))
+        points.append(_deepest(dense[box] == k, box))
     return Prompts.from_points(
-        np.array(points, np.float64).reshape(-1, 2), object_id=ids[first:]
+        np.array(points, np.float64).reshape(-1, 2), object_id=ids
     )
 
 

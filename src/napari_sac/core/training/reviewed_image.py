@@ -28,6 +28,7 @@ from napari_sac.core.datasets.pairs import (
 from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.inference.instances import decided_objects, rejected_objects
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
+from napari_sac.core.labels import consecutive_labels
 from napari_sac.core.names import PROMPTS_FILES
 from napari_sac.core.polygons import mask_of, mostly_inside
 from napari_sac.core.progress import Progress, ignore_progress
@@ -138,7 +139,7 @@ def review_image(
     if prompts is not None:
         # a mask that waits to be taken away
         labels = np.where(np.isin(labels, rejected_objects(prompts)), 0, labels)
-    dense, ids = _consecutive(labels)
+    dense, ids = consecutive_labels(labels)
     inside = mask_of(regions, shape)
     if known is not None:
         reviewed, trusted = _mostly_inside(dense, known), known.copy()
@@ -156,7 +157,7 @@ def review_image(
     trusted &= ~(ndimage.binary_dilation(unreviewed, iterations=2) & (dense == 0))
     if prompts is not None:
         trusted &= ~_around_unmasked(dense, ids, prompts)
-    kept, _ = _consecutive(np.where(unreviewed, 0, dense))
+    kept, _ = consecutive_labels(np.where(unreviewed, 0, dense))
     result = ReviewedImage(name, image, kept, trusted, group=group)
     return result if prompts is None else _with_points(result, dense, ids, prompts)
 
@@ -180,14 +181,6 @@ def _around_unmasked(
         found[disk((y, x), radius, shape=dense.shape)] = True
     found &= dense == 0
     return found
-
-
-def _consecutive(labels: IntArray) -> tuple[npt.NDArray[np.int32], IntArray]:
-    """Return labels 1..N, and the id that each of them had."""
-    ids, index = np.unique(labels, return_inverse=True)
-    shift = 0 if len(ids) and ids[0] == 0 else 1
-    dense = (index.reshape(labels.shape) + shift).astype(np.int32)
-    return dense, ids[1 - shift :]
 
 
 def _mostly_inside(dense: npt.NDArray[np.int32], mask: BoolArray) -> BoolArray:
@@ -398,7 +391,7 @@ def limit_to(one: ReviewedImage, area: BoolArray) -> ReviewedImage:
     cut = np.isin(one.labels, outside[outside > 0])
     known = one.known & area & ~cut
     inside = np.array([_holds(area, p) for p in one.rejected[:, :2]], bool)
-    labels, ids = _consecutive(np.where(known, one.labels, 0))
+    labels, ids = consecutive_labels(np.where(known, one.labels, 0))
     new = {int(k): i + 1 for i, k in enumerate(ids)}
     negatives = [(y, x, new[int(k)]) for y, x, k in one.negatives if int(k) in new]
     return replace(
