@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from synthetic import draw_nuclei
 
+from napari_sac.core.training import brown_stain
 from napari_sac.core.training.brown_stain import stain_brown
 
 SEEDS = range(24)
@@ -55,6 +57,70 @@ def test_nuclei_are_still_told_from_what_is_around_them() -> None:
     for one in stained(image, labels):
         by_channel = one[inside].mean(axis=0) - one[outside].mean(axis=0)
         assert np.abs(by_channel).max() > 6
+
+
+def with_part(
+    monkeypatch: pytest.MonkeyPatch, name: str, part: float
+) -> list[np.ndarray]:
+    """Return dull tissue, stained, with something in all images or in none."""
+    for each in ("_WITH_HOLES", "_WITH_CRUMBS", "_UNSHARP", "_COMPRESSED"):
+        monkeypatch.setattr(brown_stain, each, part if each == name else 0)
+    image, labels = tissue()
+    image[labels == 0] = (150, 140, 160)
+    return stained(image, labels)
+
+
+def test_holes_are_torn_beside_nuclei_never_into_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, labels = tissue()
+    near, far = labels > 0, ndimage.distance_transform_edt(labels == 0) > 4
+    empty = {
+        part: np.array(
+            [
+                [(one.min(axis=2) > 205)[where].mean() for where in (near, far)]
+                for one in with_part(monkeypatch, "_WITH_HOLES", part)
+            ]
+        )
+        for part in (0, 1)
+    }
+    assert (empty[1][:, 1] > 0.1).mean() > (empty[0][:, 1] > 0.1).mean() + 0.3
+    assert empty[1][:, 0].max() < 0.05
+
+
+def test_crumbs_lie_between_nuclei(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, labels = tissue()
+    rough = {}
+    for part in (0, 1):
+        images = with_part(monkeypatch, "_WITH_CRUMBS", part)
+        bumps = [
+            np.abs(
+                ndimage.laplace(ndimage.gaussian_filter(one[..., 1], 1.0, output=float))
+            )
+            for one in images
+        ]
+        rough[part] = [
+            [np.percentile(one[where], 99.5) for where in (labels == 0, labels > 0)]
+            for one in bumps
+        ]
+    between, inside = np.median(rough[1], axis=0) - np.median(rough[0], axis=0)
+    assert between > 1
+    assert between > 2 * inside
+
+
+@pytest.mark.parametrize("name", ["_UNSHARP", "_COMPRESSED"])
+def test_some_are_as_a_scanner_leaves_them(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sharp, seen = (with_part(monkeypatch, name, part) for part in (0, 1))
+    for before, after in zip(sharp, seen, strict=True):
+        assert not np.array_equal(before, after)
+        after[0, 0] = 0  # and it can be written to
+        assert steepest(after) < 1.1 * steepest(before)
+
+
+def steepest(image: np.ndarray) -> float:
+    return float(np.percentile(np.abs(np.diff(image.astype(float), axis=0)), 99))
 
 
 def test_both_blue_and_brown_nuclei_come() -> None:

@@ -9,12 +9,14 @@ random brown is laid over it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from scipy import ndimage
-from skimage.segmentation import find_boundaries, watershed
+from skimage.segmentation import expand_labels, find_boundaries, watershed
 
 from napari_sac.core.training.targets import typical_diameter
 
@@ -28,6 +30,13 @@ _DAB = (0.27, 0.57, 0.78)
 """How much red, green and blue the stains absorb (Ruifrok and Johnston 2001)."""
 
 _COLOUR_SPREAD = 0.045
+_WITH_HOLES = 0.25
+_WITH_CRUMBS = 0.4
+_UNSHARP = 0.6
+_COMPRESSED = 0.5
+"""In which part of the images there is that."""
+_FAINTEST = 0.18
+"""How dark the darkest of a nucleus is at least: what nobody sees is not learned."""
 _LARGEST_DIAMETER = 64.0
 _ANY_DIAMETER = 24.0
 
@@ -73,8 +82,8 @@ def stain_brown(
     (2001). What is brown is our choice.
     """
     tissue = _read_tissue(image, labels, rng)
-    blue = rng.uniform(0.25, 1.1) * tissue.nuclear
-    blue += rng.uniform(0.0, 0.35) * tissue.ground
+    shape, diameter = labels.shape, tissue.diameter
+    blue = _blue(tissue, rng)
     brown = np.zeros_like(blue)
     kind = rng.choice(["between", "nuclei", "both", "none"], p=[0.5, 0.25, 0.15, 0.1])
     if kind in ("between", "both"):
@@ -83,13 +92,23 @@ def stain_brown(
         in_nuclei, kept = _brown_nuclei(tissue, rng)
         brown += in_nuclei
         blue *= kept
-    haze = rng.uniform(0, 0.12) * (1 + 0.5 * _noise(blue.shape, tissue.diameter, rng))
+    brown += (rng.uniform(0, 0.12) * (1 + 0.5 * _noise(shape, diameter, rng))).clip(0)
+    if rng.random() < _WITH_HOLES:
+        left, rim = _holes(tissue, rng)
+        blue, brown = blue * left, brown * left
+        (blue if rng.random() < 0.5 else brown)[...] += rim
+    if rng.random() < _WITH_CRUMBS:
+        (blue if rng.random() < 0.3 else brown)[...] += _crumbs(tissue, rng)
     absorbed = np.multiply.outer(blue, _colour(_HAEMATOXYLIN, rng))
-    absorbed += np.multiply.outer(brown + haze.clip(0), _colour(_DAB, rng))
+    absorbed += np.multiply.outer(brown, _colour(_DAB, rng))
     white = rng.uniform(225, 252) * (1 + rng.normal(0, 0.01, 3))
     light = white * np.exp(-1.7 * absorbed)
+    if rng.random() < _UNSHARP:
+        sigma = rng.uniform(0.01, 0.09) * diameter
+        light = ndimage.gaussian_filter(light, (sigma, sigma, 0))
     light += rng.normal(0, rng.uniform(0, 3), light.shape)
-    return np.asarray(light.round().clip(0, 255).astype(np.uint8))
+    seen = np.asarray(light.round().clip(0, 255).astype(np.uint8))
+    return _compressed(seen, rng) if rng.random() < _COMPRESSED else seen
 
 
 def _read_tissue(
@@ -127,18 +146,74 @@ def _read_tissue(
     )
 
 
+def _blue(tissue: _Tissue, rng: np.random.Generator) -> Plane:
+    """Return how dark haematoxylin is, in nuclei and between them."""
+    strength = rng.uniform(0.25, 1.1)
+    if rng.random() < 0.5:
+        # as the image has it: nothing but its own look says where nuclei end
+        between = rng.uniform(0.3, 1.0) * strength
+    else:
+        between = rng.uniform(0.0, 0.35)
+    kept = 1 - rng.uniform(0, max(0.0, 1 - _FAINTEST / strength)) * _some(tissue, rng)
+    blue = kept * (strength * tissue.nuclear + between * tissue.ground)
+    if rng.random() < 0.5:
+        # fibres of the stroma, pale blue
+        fibres = _streaks(blue.shape, tissue.diameter, rng)
+        fibres += 0.5 * _noise(blue.shape, 0.3 * tissue.diameter, rng)
+        blue += rng.uniform(0.02, 0.15) * fibres.clip(0)
+    return np.asarray(blue, np.float32)
+
+
+def _some(tissue: _Tissue, rng: np.random.Generator) -> Plane:
+    """Return 1 in a random part of the nuclei, with soft borders, and 0 elsewhere."""
+    count = int(tissue.labels.max(initial=0))
+    chosen = rng.random(count + 1) < rng.uniform(0, 1)
+    chosen[0] = False
+    # a little wider than they are, or a rim would stay dark
+    wider = expand_labels(tissue.labels, 0.2 * tissue.diameter)
+    some = chosen[wider].astype(np.float32)
+    return np.asarray(ndimage.gaussian_filter(some, 0.05 * tissue.diameter))
+
+
+def _holes(tissue: _Tissue, rng: np.random.Generator) -> tuple[Plane, Plane]:
+    """Return how much tissue is left where it is torn or a duct is cut, and the rim."""
+    diameter = tissue.diameter
+    away = ndimage.distance_transform_edt(tissue.labels == 0) / diameter
+    rough = _noise(away.shape, rng.uniform(0.5, 2) * diameter, rng)
+    # nuclei keep clear of it, for a label without a nucleus teaches nothing
+    depth = np.minimum(away - 0.3, 0.4 * (rough - rng.uniform(0.2, 1.2)))
+    left = 1 / (1 + np.exp(30 * depth))
+    rim = rng.uniform(0, 0.6) * np.exp(-((depth / 0.06) ** 2))
+    rim *= (0.5 + _noise(away.shape, 0.2 * diameter, rng)).clip(0)
+    return np.asarray(left, np.float32), np.asarray(rim, np.float32)
+
+
+def _crumbs(tissue: _Tissue, rng: np.random.Generator) -> Plane:
+    """Return small dark spots between nuclei: dirt and grains of stain."""
+    shape, diameter = tissue.labels.shape, tissue.diameter
+    fine = _noise(shape, rng.uniform(0.04, 0.15) * diameter, rng)
+    where = _noise(shape, rng.uniform(1, 3) * diameter, rng) > rng.uniform(-0.5, 1)
+    spots = (fine - rng.uniform(2, 2.8)).clip(0, 0.5) * where * (1 - tissue.inside)
+    return np.asarray(rng.uniform(0.5, 2.5) * spots, np.float32)
+
+
 def _brown_between_nuclei(tissue: _Tissue, rng: np.random.Generator) -> Plane:
     """Return brown cytoplasm and membranes in a part of the image."""
     shape, diameter = tissue.labels.shape, tissue.diameter
-    one = _noise(shape, rng.uniform(1, 3) * diameter, rng) > 0
-    grain = np.where(
-        one, _streaks(shape, diameter, rng), _streaks(shape, diameter, rng)
-    )
+    # streaks run in two directions, here the one and there the other
+    one = 1 / (1 + np.exp(-4 * _noise(shape, rng.uniform(1, 3) * diameter, rng)))
+    grain = one * _streaks(shape, diameter, rng)
+    grain += (1 - one) * _streaks(shape, diameter, rng)
     grain = rng.uniform(0, 1) * grain + _noise(shape, 0.15 * diameter, rng)
-    cytoplasm = rng.uniform(0.2, 1.4) * np.exp(rng.uniform(0.1, 0.4) * grain)
+    strength = rng.uniform(0.2, 1.6)
+    cytoplasm = strength * np.exp(rng.uniform(0.1, 0.4) * grain)
     # a section is thicker than a nucleus: some brown lies over and under it
-    through = rng.uniform(0.1, 0.75)
-    cytoplasm *= 1 - (1 - through) * tissue.inside
+    through = rng.uniform(0.1, 0.75 / max(1.0, strength))
+    # and its border is not where the label's is
+    soft = rng.uniform(0.02, 0.12) * diameter
+    inside = ndimage.gaussian_filter((tissue.labels > 0).astype(np.float32), soft)
+    inside += 0.15 * _noise(shape, 0.2 * diameter, rng) * (inside > 0.05)
+    cytoplasm *= 1 - (1 - through) * inside.clip(0, 1)
     membranes = rng.uniform(0, 1.6) * _membranes(tissue, rng)
     where = _stained_part(shape, diameter, rng)
     return np.asarray((cytoplasm + membranes) * where, np.float32)
@@ -180,6 +255,16 @@ def _stained_part(
     level = np.quantile(wide, rng.choice([0, rng.uniform(0, 0.8)]))
     steep = rng.uniform(2, 12)
     return np.asarray(1 / (1 + np.exp(-steep * (wide - level))), np.float32)
+
+
+def _compressed(
+    image: npt.NDArray[np.uint8], rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """Return the image as JPEG leaves it, as most scanned slides are stored."""
+    file = BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=int(rng.integers(55, 92)))
+    # a copy, for Pillow's own pixels cannot be written to
+    return np.array(Image.open(file).convert("RGB"))
 
 
 def _streaks(
