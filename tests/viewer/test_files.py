@@ -642,18 +642,25 @@ def test_an_image_that_is_opened_again_has_its_nuclei(
     bench.segment(annotation)
     bench.viewer.layers.remove(bench.layer)
     assert annotation.plane is None
-    open_file(bench, tmp_path / "other.tif", name="field")
+    open_file(bench, tmp_path / "other.tif", turned=True, name="field")
     assert annotation.plane is None
+    bench.viewer.layers.remove(bench.layer)
     told: list[str] = []
     bench.session.told.connect(told.append)
-    open_file(bench, tmp_path / "field.tif", name="field", scale=(2, 3))
+    # turned once more
+    open_file(bench, tmp_path / "field.tif", turned=True, name="field", scale=(2, 3))
     assert bench.session.find(bench.plane) is annotation
-    assert told == ["field [1] is here again, with its nuclei."]
+    assert told == ["field is here again, with its nuclei."]
     assert tuple(annotation.points.scale) == tuple(annotation.labels.scale) == (2, 3)
+    bench.viewer.layers.remove(bench.layer)
+    # the very pixels, from another place
+    open_file(bench, tmp_path / "moved.tif", name="copy")
+    assert bench.session.find(bench.plane) is annotation
     bench.viewer.layers.remove(bench.layer)
     open_file(bench, tmp_path / "field.tif", turned=True, name="field")
     assert bench.session.find(bench.plane) is annotation
-    assert told[1:] == [f"field [1] is here again, with its nuclei. {OTHER_PIXELS}"]
+    assert told[1] == "copy is here again, with its nuclei."
+    assert told[2:] == [f"field is here again, with its nuclei. {OTHER_PIXELS}"]
     annotation.points.add([80.0, 100.0])
     assert bench.decode()
     assert (annotation.state.labels == annotation.prompts.object_id[-1]).any()

@@ -57,22 +57,92 @@ def test_only_what_lies_on_the_shown_plane_is_shown(bench: Bench) -> None:
     assert not second.points.visible
 
 
-def test_a_stack_beside_its_session_is_used_for_all_planes_where_it_is_open(
-    bench: Bench, tmp_path: Path
-) -> None:
-    old, new = tmp_path / "old", tmp_path / "new"
-    old.mkdir()
+def save_stack_session(bench: Bench, folder: Path) -> np.ndarray:
+    """Find nuclei in each plane of a stack of a file; return the stack."""
+    folder.mkdir()
     open_stack(bench)
     stack = bench.layer.data
-    tifffile.imwrite(old / "stack.tif", stack, photometric="minisblack")
+    tifffile.imwrite(folder / "stack.tif", stack, photometric="minisblack")
     bench.viewer.layers.clear()
-    with layer_source(path=str(old / "stack.tif")):
+    with layer_source(path=str(folder / "stack.tif")):
         bench.layer = bench.viewer.add_image(stack, name="stack")
     for plane in range(3):
         bench.viewer.dims.set_current_step(0, plane)
         bench.find()
-    bench.session.save_as(old / "S.sac")
+    bench.session.save_as(folder / "S.sac")
     bench.session.close()
+    return stack
+
+
+def test_a_stack_takes_the_place_of_the_planes_that_its_session_brought(
+    bench: Bench, tmp_path: Path
+) -> None:
+    stack = save_stack_session(bench, tmp_path / "old")
+    session = AnnotationSession.of(ViewerModel())
+    told: list[str] = []
+    session.told.connect(told.append)
+    again = session.open(tmp_path / "old" / "S.sac")
+    layers = session.viewer.layers
+    planes = [a.plane.layer for a in again]
+    assert len(set(planes)) == 3
+    other = stack.copy()
+    other[:, :5] = 0
+    with layer_source(path=str(tmp_path / "old" / "stack.tif")):
+        changed = session.viewer.add_image(other, name="stack")
+    # other pixels than those that the nuclei were found in
+    assert [a.plane.layer for a in again] == planes
+    layers.remove(changed)
+    with layer_source(path=str(tmp_path / "old" / "stack.tif")):
+        layer = session.viewer.add_image(stack, name="stack")
+    assert [a.plane.layer for a in again] == [layer] * 3
+    assert not set(planes) & set(layers)
+    assert told[1:] == [f"{layer.name} is here again, with its nuclei."]
+    assert [a.plane.index for a in again] == [(0,), (1,), (2,)]
+    session.viewer.dims.set_current_step(0, 1)
+    assert [a.points.visible for a in again] == [False, True, False]
+    session.close()
+    # and the session knows it
+    once_more = AnnotationSession.of(ViewerModel())
+    with layer_source(path=str(tmp_path / "old" / "stack.tif")):
+        layer = once_more.viewer.add_image(stack, name="stack")
+    assert {a.plane.layer for a in once_more.open(tmp_path / "old" / "S.sac")} == {
+        layer
+    }
+    once_more.close()
+
+
+def test_a_stack_that_was_moved_is_known_where_it_is_open(
+    bench: Bench, tmp_path: Path
+) -> None:
+    stack = save_stack_session(bench, tmp_path / "old")
+    elsewhere = tmp_path / "elsewhere.tif"
+    (tmp_path / "old" / "stack.tif").rename(elsewhere)
+    for open_first in (True, False):
+        session = AnnotationSession.of(ViewerModel())
+        told: list[str] = []
+        session.told.connect(told.append)
+        if not open_first:
+            again = session.open(tmp_path / "old" / "S.sac")
+            assert {a.plane for a in again} == {None}
+            assert "open the image from where it is now" in told[0]
+            session.viewer.add_image(stack[:, ::-1], name="stack")
+            assert {a.plane for a in again} == {None}
+        with layer_source(path=str(elsewhere)):
+            layer = session.viewer.add_image(stack, name="elsewhere")
+        if open_first:
+            again = session.open(tmp_path / "old" / "S.sac")
+            assert not any("cannot be used" in sentence for sentence in told)
+        assert {a.plane.layer for a in again} == {layer}
+        session.close(clean=False)
+        if open_first:
+            elsewhere = elsewhere.rename(tmp_path / "third.tif")
+
+
+def test_a_stack_beside_its_session_is_used_for_all_planes_where_it_is_open(
+    bench: Bench, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    stack = save_stack_session(bench, old)
     old.rename(new)
     session = AnnotationSession.of(ViewerModel())
     with layer_source(path=str(new / "stack.tif")):

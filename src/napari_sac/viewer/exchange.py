@@ -70,7 +70,10 @@ if TYPE_CHECKING:
 _EXPORT_ENDINGS = {".csv": PROMPTS_FILE, ".geojson": OUTLINES_FILE}
 """What comes behind the name of the image in files other than labels."""
 _GEOJSON_SUFFIXES = (".geojson", ".json")
-_STILL_CORRECTED = "Prompts and labels can be corrected all the same."
+_STILL_CORRECTED = (
+    "Then open the session again; or open the image from where it is now. Prompts and "
+    "labels can be corrected all the same."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -518,7 +521,13 @@ def read_session(
             try:
                 read, found = journal.find_image(number, reference)
             except SessionError as error:
-                problems.append(f"{error} {_STILL_CORRECTED}")
+                plane = _find_moved(shown, reference)
+                if plane is None:
+                    problems.append(f"{error} {_STILL_CORRECTED}")
+                    continue
+                planes[number] = plane
+                moved = replace(reference, path=_file_of(plane.layer))
+                _note_place(journal, restored, reference, moved)
                 continue
             _note_place(journal, restored, reference, found)
             # what lies beside the session may be open as well
@@ -542,7 +551,7 @@ def _note_place(
     found: ImageReference,
 ) -> None:
     """Note where the file of some images is now, so that a copy finds it too."""
-    if found.path == before.path:
+    if found.path in (None, before.path):
         return
     for number, image in restored.images.items():
         if image.path == before.path and not image.kept:
@@ -791,10 +800,24 @@ def find_plane(
 
 def plane_in(layer: Layer, reference: ImageReference) -> ImagePlane | None:
     """Return the plane in a layer, if that is of the file that a reference names."""
-    path = getattr(layer.source, "path", None)
-    if not isinstance(layer, Image) or path is None or reference.path is None:
+    path = _file_of(layer)
+    if path is None or reference.path is None or Path(path) != Path(reference.path):
         return None
-    if Path(path).absolute() != Path(reference.path):
+    return plane_at(layer, reference)
+
+
+def _file_of(layer: Layer) -> str | None:
+    """Return the file that a layer was read from, if it is known."""
+    path = getattr(layer.source, "path", None)
+    return None if path is None else str(Path(path).absolute())
+
+
+def plane_at(layer: Layer, reference: ImageReference) -> ImagePlane | None:
+    """Return the plane of a layer that could be what a reference is about.
+
+    It lies at the same position and has the same shape; its pixels are not looked at.
+    """
+    if not isinstance(layer, Image):
         return None
     plane = ImagePlane(
         layer,
@@ -806,6 +829,14 @@ def plane_in(layer: Layer, reference: ImageReference) -> ImagePlane | None:
     )
     there = layer.ndim - 2 == len(plane.index) and plane.is_in(plane.data.shape)
     return plane if there and plane.shape == reference.shape else None
+
+
+def _find_moved(
+    layers: Collection[Layer], reference: ImageReference
+) -> ImagePlane | None:
+    """Return the plane with the very pixels of an image, whatever file it is from."""
+    planes = (plane_at(layer, reference) for layer in layers)
+    return next((p for p in planes if p is not None and has_pixels(p, reference)), None)
 
 
 def has_pixels(plane: ImagePlane, reference: ImageReference) -> bool:

@@ -316,17 +316,25 @@ class AnnotationSession:
                 self.drawing.place(annotation, plane_geometry(plane.layer))
 
     def _on_layer_inserted(self, event: Event) -> None:
-        """Know an image again that was deleted, and opened once more."""
+        """Know an image again that was deleted or not there, and opened since."""
         layer = event.value
         if not isinstance(layer, Image):
             return
         self._watch_image(layer)
+        if layer.metadata.get(AS_READ):
+            # one that a session brings back, which knows what it is
+            return
         left = _MOST_COMPARED_PIXELS
+        told, replaced = "", set()
         for annotation in self.annotations:
-            reference = self.journal.reference(annotation)
-            if annotation.plane is not None or reference is None:
+            reference, before = self.journal.reference(annotation), annotation.plane
+            stands_in = before is not None and before.layer.metadata.get(AS_READ)
+            if reference is None or (before is not None and not stands_in):
                 continue
             plane = exchange.plane_in(layer, reference)
+            moved = plane is None
+            if moved and not stands_in:
+                plane = exchange.plane_at(layer, reference)
             if plane is None:
                 continue
             # napari numbers a name that is taken; another name may be another channel
@@ -334,10 +342,11 @@ class AnnotationSession:
             size = plane.shape[0] * plane.shape[1]
             compared = size <= (left if named else _MOST_COMPARED_PIXELS)
             same = compared and exchange.has_pixels(plane, reference)
-            if not (named or same):
-                continue
             # a stack has many planes
             left -= size
+            # for another file, or in place of what is shown, only what is known to fit
+            if not same and (moved or not named or (stands_in and compared)):
+                continue
             self.see(annotation, plane)
             # the file may be another one since
             self.journal.image_changed(annotation)
@@ -346,6 +355,12 @@ class AnnotationSession:
             told = f"{layer.name} is here again, with its nuclei."
             if compared and not same:
                 told += f" {OTHER_PIXELS}"
+            if stands_in and before is not None:
+                replaced.add(before.layer)
+        for other in replaced & set(self.viewer.layers):
+            if not any(a.plane and a.plane.layer is other for a in self.remembered):
+                self.viewer.layers.remove(other)
+        if told:
             self.told.emit(told)
             self.changed.emit()
 
