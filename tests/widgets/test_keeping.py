@@ -16,7 +16,7 @@ from napari.utils._proxies import PublicOnlyProxy
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
 
-from napari_sac.core.errors import ImageFormatError, OutputError
+from napari_sac.core.errors import Cancelled, ImageFormatError, OutputError
 from napari_sac.core.io import read_labels, read_prompts, write_labels
 from napari_sac.core.session.database import is_busy
 from napari_sac.core.session.folder import copy_session
@@ -826,6 +826,72 @@ def test_with_a_second_image_an_import_says_where_it_went(
     choose(dock, "labels", path)
     wait(qtbot, dock)
     assert "12 nuclei are there now." in dock.status.message.text()
+
+
+def test_labels_that_are_named_after_another_open_image_are_refused(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    viewer: ViewerModel,
+    nuclei: Nuclei,
+    tmp_path: Path,
+) -> None:
+    viewer.add_image(nuclei.image, rgb=True, name="second")
+    dock.images.image.setCurrentText("field")
+    before = annotated.prompts
+    for name in ("second_labels.tif", "second.tif"):
+        write_labels(tmp_path / name, nuclei.labels)
+        choose(dock, "labels", tmp_path / name)
+        wait(qtbot, dock)
+        assert "named after the image second" in dock.status.message.text()
+        assert annotated.prompts is before
+    dock.images.image.setCurrentText("second")
+    choose(dock, "labels", tmp_path / "second_labels.tif")
+    wait(qtbot, dock)
+    assert "12 nuclei are in second now." in dock.status.message.text()
+    # named after none of them, and after this one too
+    dock.images.image.setCurrentText("field")
+    for name in ("mine.tif", "field_labels.tif"):
+        write_labels(tmp_path / name, nuclei.labels)
+        choose(dock, "labels", tmp_path / name)
+        wait(qtbot, dock)
+        assert "12 nuclei are in field now." in dock.status.message.text()
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+def test_what_was_deleted_can_be_had_back_while_another_session_is_not_opened(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    annotated: Annotation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    end: str,
+) -> None:
+    own = dock.session.journal.folder
+    dock.session.reject(annotated, np.array([0]))
+    (tmp_path / "no.sac").mkdir()
+    if end == "cancelled":
+        monkeypatch.setattr(exchange, "read_session", raise_cancelled)
+    for layer in (annotated.points, annotated.labels):
+        dock.session.viewer.layers.remove(layer)
+    assert dock.session.annotations == []
+    dock.keeping.open_session(tmp_path / "no.sac")
+    wait(qtbot, dock)
+    assert dock.session.journal.folder == own
+    assert dock.session.undo() == "reject 1 nucleus"
+    assert dock.session.annotations == [annotated]
+    # its own is left at once, for it is locked; if that fails, it is offered
+    dock.session.viewer.layers.clear()
+    assert dock.session.annotations == []
+    monkeypatch.setattr(exchange, "read_session", raise_cancelled)
+    dock.keeping.open_session(own)
+    wait(qtbot, dock)
+    assert dock.session.journal.folder is None
+    assert not dock.keeping.bar.isHidden()
+
+
+def raise_cancelled(*_: object) -> None:
+    raise Cancelled
 
 
 def test_labels_of_another_image_are_refused_in_words(

@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -247,6 +248,47 @@ def test_a_typed_diameter_overrides_the_measured_one(
     dock.diameter.setValue(0)
     run(qtbot, dock, dock.find_button)
     assert 15 < only(dock).diameter < 30
+
+
+def test_each_image_has_its_own_diameter_and_mode(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, image: Image
+) -> None:
+    dock.diameter.setValue(20)
+    run(qtbot, dock, dock.find_button)
+    semantic = replace(dock.decode_form.config(), mode="semantic")
+    other = viewer.add_image(image.data.copy(), rgb=True, name="other")
+    choose_image(dock.images, other)
+    # those of a series are alike
+    assert dock.diameter.value() == 20
+    dock.diameter.setValue(33)
+    dock.decode_form.show(semantic)
+    run(qtbot, dock, dock.find_button)
+    run(qtbot, dock, dock.segment_button)
+    choose_image(dock.images, image)
+    assert dock.diameter.value() == 20
+    assert dock.decode_form.config().mode == "instance"
+    run(qtbot, dock, dock.segment_button)
+    first = dock.session.find(dock.images.plane())
+    assert first.diameter == 20
+    assert first.state.settings.decode.mode == "instance"
+    choose_image(dock.images, other)
+    assert dock.diameter.value() == 33
+    assert dock.decode_form.config() == semantic
+
+
+def test_it_is_said_if_nuclei_were_drawn_with_another_model(
+    qtbot: QtBot, dock: SegmentWidget
+) -> None:
+    run(qtbot, dock, dock.find_button)
+    run(qtbot, dock, dock.segment_button)
+    assert dock.other_model.isHidden()
+    name = dock.session.chosen_model[0]
+    dock.session.choose_model(name, "he")
+    assert not dock.other_model.isHidden()
+    assert dock.other_model.text().startswith("Drawn with ")
+    assert "H&E" not in dock.other_model.text()
+    dock.session.choose_model(name)
+    assert dock.other_model.isHidden()
 
 
 def test_the_diameter_is_told_in_the_units_of_the_image(
@@ -697,6 +739,8 @@ def test_tissue_is_told_which_adapter_is_meant_for_it(
     assert dock.models.choice().adapter is None
     dock.models.adapter.setCurrentText("H&E tissue")
     assert "This looks like H&E" not in about.text()
+    dock.models.adapter.setCurrentText("Brown tissue (DAB)")
+    assert about.text().startswith("This looks like H&E tissue: choose it. ")
     dock.models.adapter.setCurrentText("none")
     assert "This looks like H&E" in about.text()
     # an adapter that learned colours is none for a stain alone

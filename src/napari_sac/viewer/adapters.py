@@ -5,6 +5,7 @@ What reads weights runs in a worker's thread; the rest needs no torch.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,22 @@ def adapter_path(adapter: str) -> Path | None:
         return find_adapter(adapter).path.resolve()
     except NapariSacError:
         return None
+
+
+def title_of(model: str, adapter: str | None) -> str:
+    """Return what people call a model with its adapter, also where they are gone."""
+    try:
+        title = get_spec(model).title
+    except NapariSacError:
+        title = model
+    if not adapter:
+        return title
+    try:
+        return f"{title} and {find_adapter(adapter).shown_title}"
+    except NapariSacError:
+        # a session may come from a computer that writes paths in another way
+        folder = re.split(r"[\\/]", adapter)[-1]
+        return f"{title} and {folder}"
 
 
 def check_choice(model: str, adapter: str | None) -> None:

@@ -31,7 +31,7 @@ from napari_sac.core.names import (
 )
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.session import folder as session_folder
-from napari_sac.core.session.image import hash_pixels
+from napari_sac.core.session.image import hash_pixels, unnumbered
 from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import Prompts, PromptState
 from napari_sac.viewer import painting
@@ -39,6 +39,7 @@ from napari_sac.viewer import prompts as edits
 from napari_sac.viewer.adapters import check_choice
 from napari_sac.viewer.annotation import Annotation
 from napari_sac.viewer.inference import measure_nuclei
+from napari_sac.viewer.layers import plane_name
 from napari_sac.viewer.live import Edit
 from napari_sac.viewer.planes import (
     AS_READ,
@@ -452,6 +453,34 @@ def export_name(stem: str, ending: str) -> str:
     return f"{stem}{_EXPORT_ENDINGS.get(ending, f'{LABELS_ENDING}{ending}')}"
 
 
+def check_names_image(path: Path, plane: ImagePlane, layers: Collection[Layer]) -> None:
+    """Check that a file with nuclei is not named after another image that is open.
+
+    Raises
+    ------
+    LabelFormatError
+        If it is, and not after that of the plane too.
+    """
+    ending = OME_ZARR_FOLDER if path.name.endswith(OME_ZARR_FOLDER) else path.suffix
+    stem = re.sub("_(labels|prompts|points)$", "", path.name.removesuffix(ending))
+    others = (x for x in layers if isinstance(x, Image) and x is not plane.layer)
+    if stem in {plane_name(plane), *_names(plane.layer)}:
+        return
+    if any(stem in _names(other) for other in others):
+        raise LabelFormatError(
+            f"{path.name} is named after the image {stem}, and {plane_name(plane)} is "
+            f"chosen. Nothing was changed; choose {stem} under Image, or rename the "
+            "file."
+        )
+
+
+def _names(layer: Layer) -> set[str]:
+    """Return what files with the nuclei of an image begin with."""
+    file = _file_of(layer)
+    names = {str(layer.name), unnumbered(str(layer.name))}
+    return names if file is None else {*names, Path(file).stem}
+
+
 def label_prompts(annotation: Annotation) -> Prompts | None:
     """Return the prompts of the labels; None where a label is all nuclei together."""
     return annotation.prompts if annotation.has_instances else None
@@ -473,9 +502,24 @@ def open_session(session: AnnotationSession, folder: str | Path) -> list[Annotat
     SessionError
         If the folder is no session, or something was annotated here.
     """
-    check_empty(session)
-    session.leave()
+    make_way(session, folder)
     return show_session(session, read_session(folder, tuple(session.viewer.layers)))
+
+
+def make_way(session: AnnotationSession, folder: str | Path) -> None:
+    """Close the session of layers that were all deleted, if it is to be opened.
+
+    It is locked as long as it is open. Another one is left when it is shown: until then
+    what was deleted can be had back.
+
+    Raises
+    ------
+    SessionError
+        If something was annotated in this viewer.
+    """
+    check_empty(session)
+    if session.journal.is_at(Path(folder)):
+        session.leave()
 
 
 def check_empty(session: AnnotationSession) -> None:
@@ -575,6 +619,7 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
     except SessionError:
         journal.close(clean=False)
         raise
+    session.leave()
     session.journal.take(journal, restored.images)
     session.steps.history = restored.history
     for problem in read.problems:

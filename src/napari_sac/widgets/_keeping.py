@@ -235,9 +235,8 @@ class Keeping(QObject):
             self._status.say(STILL_BUSY)
             return
         session = self._session
-        if self._status.attempt(partial(exchange.check_empty, session)):
-            # who has deleted all layers may open their own session again
-            session.leave()
+        # who has deleted all layers may open their own session again
+        if self._status.attempt(partial(exchange.make_way, session, folder)):
             self._saving = False
             shown = tuple(session.viewer.layers)
             read = partial(exchange.read_session, folder, shown)
@@ -284,6 +283,10 @@ class Keeping(QObject):
     def bring(self, kind: FileKind, plane: ImagePlane, path: Path) -> None:
         """Import a file into a plane; a large one takes seconds to read."""
         session = self._session
+        layers = session.viewer.layers
+        fits = partial(exchange.check_names_image, path, plane, layers)
+        if not self._status.attempt(fits):
+            return
         known = session.known_labels(plane)
         if kind.name == "labels":
             self._bring(
@@ -319,6 +322,9 @@ class Keeping(QObject):
         self.restore.clicked.connect(self._on_restore)
         self.bar.discard_requested.connect(self._on_discard)
         self.bar.later_requested.connect(self._on_later)
+        # one's own session, which was left to be opened, is offered instead
+        self._worker.failed.connect(lambda *_: self._look_for_unclosed())
+        self._worker.cancelled.connect(lambda *_: self._look_for_unclosed())
         self._flush_timer.timeout.connect(self._write_pieces)
         self._rest_timer.timeout.connect(self._write_pieces)
 

@@ -228,9 +228,12 @@ class ModelPanel(QWidget):
         self.about_model.setText(spec.description)
         self.model.setToolTip(f"{spec.source}. Licence: {spec.licence}.")
         about = "" if adapter is None else describe_adapter(adapter)
-        for info in self._adapters:
-            if not about and info and info.name == self._suggested:
-                about = suggest_adapter(info)
+        chosen = "" if adapter is None else adapter.name
+        # one's own adapter is for what it was trained on, whatever that looks like
+        if chosen in ("", HE_ADAPTER, BROWN_ADAPTER) and chosen != self._suggested:
+            for info in self._adapters:
+                if info and info.name == self._suggested:
+                    about = f"{suggest_adapter(info)} {about}".rstrip()
         self.about_adapter.setText(about)
         self.about_adapter.setVisible(bool(about))
 

@@ -253,6 +253,14 @@ def describe_diameter(pixels: float, plane: ImagePlane) -> str:
     return f"{text} = {pixels * float(plane.layer.scale[-1]):.3g} {unit:~P}."
 
 
+def describe_other_model(drawn_with: str) -> str:
+    """Return with which model nuclei were drawn, where another one is chosen."""
+    return (
+        f"Drawn with {drawn_with}. Segment draws all that was not accepted or painted "
+        "anew, with the model chosen above."
+    )
+
+
 def describe_count(annotation: Annotation) -> str:
     """Return how many points are shown, and how many are hidden and why."""
     low = int((annotation.hidden.score < annotation.threshold).sum())

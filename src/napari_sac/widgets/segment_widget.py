@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QDoubleSpinBox, QLabel, QPushButton, QVBoxLayout, QWidget
@@ -17,6 +18,7 @@ from superqt import QLabeledDoubleSlider
 
 from napari_sac.core.config import DecodeConfig, ProposalConfig
 from napari_sac.core.staining import looks_brown, looks_like_he
+from napari_sac.viewer.adapters import adapter_path, title_of
 from napari_sac.viewer.drawing import POINTS_STAY
 from napari_sac.viewer.inference import (
     FindRequest,
@@ -63,12 +65,14 @@ from napari_sac.widgets._wording import (
     describe_diameter,
     describe_elsewhere,
     describe_found,
+    describe_other_model,
     describe_segmented,
 )
 from napari_sac.widgets._worker import Worker
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from napari.layers import Image
     from napari.utils.events import Event
 
     from napari_sac.viewer.annotation import Annotation
@@ -91,9 +95,10 @@ class SegmentWidget(QWidget):
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._position: tuple[object, ...] = ()
+        self._position: tuple[Any, ...] = ()
         self._shown: Annotation | None = None
         self._filtered: Annotation | None = None
+        self._typed: WeakKeyDictionary[Image, float] = WeakKeyDictionary()
         settings = compute_settings()
         self.session = AnnotationSession.of(napari_viewer)
         self.session.cache_bytes = settings.cache_mb << 20
@@ -111,6 +116,7 @@ class SegmentWidget(QWidget):
         self.correct = CorrectPanel()
         self.segment_button = push_button("Segment")
         self.why_not_segment = note()
+        self.other_model = note()
         self.review = ReviewPanel()
         self.keep = SessionPanel(
             [(k.name, k.title) for k in IMPORTS], [(k.name, k.title) for k in EXPORTS]
@@ -299,6 +305,7 @@ class SegmentWidget(QWidget):
 
     def _on_model(self) -> None:
         self.session.device = self.models.choice().device
+        self._refresh()
 
     def _on_busy_changed(self, busy: bool) -> None:
         self.status.show_busy(busy)
@@ -317,6 +324,8 @@ class SegmentWidget(QWidget):
             if plane is not None:
                 self.session.follow(plane)
             if position[:1] != before[:1]:
+                for layer in before[:1]:
+                    self._typed[layer] = self.diameter.value()
                 self._recall()
         self._suggest_adapter(plane)
         self._refresh()
@@ -338,12 +347,24 @@ class SegmentWidget(QWidget):
             self.session.follow(plane)
 
     def _recall(self) -> None:
-        """Look at an image that was annotated before as it was looked at then."""
+        """Look at an image that was annotated before as it was looked at then.
+
+        What was typed for another image goes on for a new one: those of a series are
+        alike.
+        """
         for annotation in self.session.annotations[::-1]:
             plane = annotation.plane
             if plane is not None and plane.layer is self.images.layer():
                 self.images.look_at(plane)
+                self._show_settings(annotation)
                 return
+
+    def _show_settings(self, annotation: Annotation) -> None:
+        """Show how an image was segmented: to do so again must not change it."""
+        layer = None if annotation.plane is None else annotation.plane.layer
+        typed = 0.0 if layer is None else self._typed.get(layer, 0.0)
+        self.diameter.setValue(typed)
+        self.decode_form.show(annotation.state.settings.decode)
 
     def _look_at(self, annotation: Annotation) -> None:
         """Show what a session that was opened is about."""
@@ -352,8 +373,7 @@ class SegmentWidget(QWidget):
             look_at_plane(self.session.viewer, plane)
             self.images.look_at(plane)
         self._follow()
-        # to segment again must not change what nobody has touched
-        self.decode_form.show(annotation.state.settings.decode)
+        self._show_settings(annotation)
         if annotation.labels is not None:
             self.choices.suggest_fold()
 
@@ -401,6 +421,9 @@ class SegmentWidget(QWidget):
         if self.worker.busy:
             self.find_button.setEnabled(False)
             self.segment_button.setEnabled(False)
+        other = "" if annotation is None else self._other_model(annotation)
+        self.other_model.setText(other)
+        self.other_model.setVisible(bool(other))
         self.count.setVisible(annotation is not None)
         self.measured.setVisible(plane is not None and annotation is not None)
         if annotation is not None:
@@ -410,6 +433,21 @@ class SegmentWidget(QWidget):
             self.measured.setText(describe_diameter(annotation.diameter, plane))
         self.correcting.refresh()
         self.keeping.refresh()
+
+    def _other_model(self, annotation: Annotation) -> str:
+        """Return that the nuclei were drawn with another model than is chosen."""
+        drawn, now = annotation.state.settings, self.session.fresh_settings()
+        if annotation.labels is None or drawn.model_key is None:
+            return ""
+        same = drawn.adapter == now.adapter or (
+            # as a session of another computer names it
+            drawn.adapter is not None
+            and now.adapter is not None
+            and str(adapter_path(drawn.adapter)) == now.adapter
+        )
+        if same and drawn.model == now.model:
+            return ""
+        return describe_other_model(title_of(drawn.model, drawn.adapter))
 
     def _why_no_points(self, plane: ImagePlane | None) -> str:
         """Return that nuclei are to be found first, or where the image has some."""
@@ -452,7 +490,12 @@ class SegmentWidget(QWidget):
                 form(("Minimum score", self.threshold)),
                 self.count,
             ),
-            section("3 Segment", self.segment_button, self.why_not_segment),
+            section(
+                "3 Segment",
+                self.segment_button,
+                self.why_not_segment,
+                self.other_model,
+            ),
             section("4 Correct", self.correct),
             section("5 Review", self.review),
             section("6 Session", self.keep),
