@@ -94,7 +94,12 @@ def test_channels_are_found_by_label_or_by_being_few() -> None:
     assert channel_axis(Image(STACK, axis_labels=("z", "y", "x"))) is None
     assert channel_axis(Image(stack, axis_labels=("C", "z", "y", "x"))) == 0
     assert channel_axis(Image(stack, axis_labels=("t", "channel", "y", "x"))) == 1
-    assert channel_axis(Image(stack)) is None
+    # of two axes the one that is short beside a longer one
+    assert channel_axis(Image(stack)) == 0
+    assert channel_axis(Image(np.zeros((20, 2, 12, 16)))) == 1
+    assert channel_axis(Image(np.zeros((3, 4, 12, 16)))) is None
+    assert channel_axis(Image(np.zeros((20, 30, 12, 16)))) is None
+    assert channel_axis(Image(np.zeros((2, 20, 30, 12, 16)))) is None
     assert channel_axis(Image(np.zeros((80, 12, 16)))) is None
     assert channel_axis(Image(STACK[0])) is None
 
@@ -116,9 +121,10 @@ def test_a_stain_of_a_colour_image_alone() -> None:
     assert grey.stain is None
 
 
-def test_one_channel_of_a_stack_of_channels() -> None:
+@pytest.mark.parametrize("labels", [("c", "z", "y", "x"), None])
+def test_one_channel_of_a_stack_of_channels(labels: tuple[str, ...] | None) -> None:
     pixels = RNG.integers(0, 255, (2, 5, 12, 16), np.uint8)
-    layer = Image(pixels, axis_labels=("c", "z", "y", "x"))
+    layer = Image(pixels, axis_labels=labels)
     plane = current_plane(layer, (0.0, 4.0, 0.0, 0.0), (1,))
     np.testing.assert_array_equal(plane.read(), normalise_image(pixels[1, 4]))
     assert plane.position == (4,)

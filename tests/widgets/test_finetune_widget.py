@@ -159,6 +159,21 @@ def test_the_form_lists_what_was_reviewed(
     )
 
 
+def test_a_line_that_went_is_ticked_when_another_takes_its_place(
+    tuner: FinetuneWidget, imported: Annotation
+) -> None:
+    sources = tuner.sources
+    lines = list(sources.chosen())
+    assert len(lines) == 1
+    sources.list.item(0).setCheckState(Qt.CheckState.Unchecked)
+    sources.show_lines(lines)
+    assert sources.chosen() == []
+    # as when all layers are deleted and a session is opened
+    sources.show_lines([])
+    sources.show_lines(lines)
+    assert sources.chosen() == lines
+
+
 def test_without_anything_reviewed_it_says_why_not(
     qtbot: QtBot, tuner: FinetuneWidget, viewer: ViewerModel, imported: Annotation
 ) -> None:

@@ -305,10 +305,12 @@ def test_channels_are_offered_where_there_are_some(
 ) -> None:
     panel = dock.images
     assert panel.first.isHidden()
+    assert panel.guessed.isHidden()
     grey = image.data[..., 0]
     stack = np.stack([np.zeros_like(grey), grey, np.zeros_like(grey)])
     choose_image(dock.images, viewer.add_image(stack, name="stack"))
     assert not panel.first.isHidden()
+    assert not panel.guessed.isHidden()
     assert panel.second.isHidden()
     panel.first.setCurrentText("1")
     panel.second.setCurrentText("2")
@@ -318,6 +320,10 @@ def test_channels_are_offered_where_there_are_some(
     assert len(only(dock).prompts) == 12
     panel.second.setCurrentText("1")
     assert dock.images.plane().channels == (1,)
+    named = viewer.add_image(stack, name="named", axis_labels=("c", "y", "x"))
+    choose_image(dock.images, named)
+    assert not panel.first.isHidden()
+    assert panel.guessed.isHidden()
 
 
 def test_nuclei_of_another_channel_or_plane_are_told_of(

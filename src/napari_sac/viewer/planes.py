@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _CHANNEL_LABELS = ("c", "ch", "channel", "channels")
 _MOST_CHANNELS = 16
+_FEW_CHANNELS = 4
+"""Beside an axis that is longer: planes or times."""
 
 IMAGE_FILE = "napari-sac image"
 """In the metadata of a layer: the file of pixels that a session brought back."""
@@ -223,22 +225,35 @@ def look_at_plane(viewer: ViewerModel, plane: ImagePlane) -> None:
 def channel_axis(layer: Image) -> int | None:
     """Return which axis of the layer holds channels, or None.
 
-    It is the one labelled so; without labels, the only leading axis if it is short.
-    Axes of RGB do not count.
+    It is the one labelled so; without labels, the only leading axis if it is short, or
+    of two the one that is much the shorter. Axes of RGB do not count.
     """
-    before = layer.ndim - 2
-    if layer.rgb or before < 1:
+    labelled = _labelled_channels(layer)
+    if labelled is not None or not are_axes_unnamed(layer):
+        return labelled
+    leading = full_resolution(layer).shape[: layer.ndim - 2]
+    if len(leading) == 1:
+        return 0 if leading[0] <= _MOST_CHANNELS else None
+    short = [axis for axis, length in enumerate(leading) if length <= _FEW_CHANNELS]
+    return short[0] if len(leading) == 2 and len(short) == 1 else None
+
+
+def are_axes_unnamed(layer: Image) -> bool:
+    """Return whether nobody has said what the axes of an image are.
+
+    napari numbers them then: -3, -2, -1. Those of RGB, and of a picture of two axes,
+    are no question.
+    """
+    first = str(layer.axis_labels[0]).lstrip("-")
+    return not layer.rgb and layer.ndim > 2 and first.isdigit()
+
+
+def _labelled_channels(layer: Image) -> int | None:
+    if layer.rgb:
         return None
-    shape = full_resolution(layer).shape
-    labels = [str(label).lower() for label in layer.axis_labels[:before]]
-    for axis, label in enumerate(labels):
-        if label in _CHANNEL_LABELS:
-            return axis
-    # napari numbers the axes that nobody labelled: -3, -2, -1
-    named = not labels[0].lstrip("-").isdigit()
-    if before == 1 and shape[0] <= _MOST_CHANNELS and not named:
-        return 0
-    return None
+    labels = [str(label).lower() for label in layer.axis_labels[: layer.ndim - 2]]
+    found = (axis for axis, label in enumerate(labels) if label in _CHANNEL_LABELS)
+    return next(found, None)
 
 
 def channel_count(layer: Image) -> int:

@@ -134,7 +134,9 @@ class SourcesPanel(QWidget):
         self.show_lines(())
 
     def show_lines(self, lines: Sequence[Listed]) -> None:
-        """Show what there is; what was unticked before stays so."""
+        """Show what there is; what was unticked before stays so while it is there."""
+        # the images of another session get the same numbers
+        self._unticked.intersection_update(line.key for line in lines)
         if list(lines) != self._lines or self.list.count() != len(lines):
             self._lines = list(lines)
             blocked = self.list.blockSignals(True)

@@ -9,9 +9,15 @@ from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QWidget
 
 from napari_sac.core.config import STAINS
-from napari_sac.viewer.planes import ImagePlane, channel_count, current_plane
+from napari_sac.viewer.planes import (
+    ImagePlane,
+    are_axes_unnamed,
+    channel_count,
+    current_plane,
+)
 from napari_sac.widgets._alive import is_alive
-from napari_sac.widgets._panel import combo, form
+from napari_sac.widgets._panel import combo, form, note
+from napari_sac.widgets._wording import CHANNELS_GUESSED
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -48,12 +54,15 @@ class ImagePanel(QWidget):
             "lie beside or under brown."
         )
         self.stain.addItems(["as shown", *STAINS])
+        self.guessed = note()
+        self.guessed.setText(CHANNELS_GUESSED)
         self._form = form(
             ("Image", self.image),
             ("Channel", self.first),
             ("and", self.second),
             ("Stain", self.stain),
         )
+        self._form.addRow(self.guessed)
         self.setLayout(self._form)
         self.image.activated.connect(self.keep)
         for box in (self.image, self.first, self.second, self.stain):
@@ -173,6 +182,8 @@ class ImagePanel(QWidget):
         self._form.setRowVisible(self.stain, layer is not None and bool(layer.rgb))
         several = self.first.count() > 1
         self._form.setRowVisible(self.first, several)
+        unnamed = layer is not None and are_axes_unnamed(layer)
+        self._form.setRowVisible(self.guessed, several and unnamed)
         self._form.setRowVisible(self.second, several and self.first.currentIndex() > 0)
 
     def _on_choice(self) -> None:

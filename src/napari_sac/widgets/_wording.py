@@ -26,6 +26,10 @@ TURNED = (
     "Nuclei are found in the image's last two axes, seen in 2D. Turn the axes back "
     "below the canvas, and leave 3D."
 )
+CHANNELS_GUESSED = (
+    "The axes of this image have no names. If these are planes of a stack and not "
+    "channels, leave Channel as shown."
+)
 NO_POINTS = "Find nuclei first."
 IMAGE_GONE = (
     "The image was removed or got other pixels while the work was going on, so the "
