@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -440,3 +443,26 @@ def test_a_folder_of_others_is_not_replaced_and_that_is_told_before_the_work(
     assert "napari-sac did not write it" in capsys.readouterr().err
     assert segmented == ["b"]
     assert (output / "a.ome.zarr" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the script is for bash")
+def test_the_script_of_the_docs_goes_on_after_a_day_that_failed(tmp_path):
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "command-line.md"
+    script = page.read_text(encoding="utf-8").split("```bash\n")[1].split("```")[0]
+    for day in "123":
+        (tmp_path / f"2026-11-0{day}").mkdir()
+    program = tmp_path / "bin" / "napari-sac"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$2"\n[ "$2" != 2026-11-02/ ]\n')
+    program.chmod(0o755)
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == [f"2026-11-0{day}/" for day in "123"]
+    assert done.returncode == 1
