@@ -10,6 +10,7 @@ import pytest
 
 import napari_sac
 from napari_sac.cli.main import main
+from napari_sac.core.models.adapter import SHIPPED_ADAPTERS, adapter_folders
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(napari_sac.__file__).parent
@@ -112,6 +113,22 @@ def test_every_flag_is_in_the_reference(capsys: pytest.CaptureFixture[str]) -> N
         assert "--debug" in flags
         section = text.split(f"## `{command}`")[1].split("\n## ")[0]
         assert sorted(f for f in flags if f not in section + "--debug") == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/how-to/adapters.md",
+        "docs/how-to/install.md",
+        "docs/reference/models/index.md",
+    ],
+)
+def test_pages_name_every_adapter_of_the_package(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    names = [path.name for path in adapter_folders(SHIPPED_ADAPTERS)]
+    assert names
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 def test_shipped_weights_stay_small() -> None:
