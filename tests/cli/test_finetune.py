@@ -20,11 +20,12 @@ from synthetic import draw_nuclei
 from napari_sac.cli.main import main
 from napari_sac.core.errors import Cancelled
 from napari_sac.core.inference.imports import prompts_from_labels
-from napari_sac.core.models.adapter import read_adapter_info
+from napari_sac.core.models.adapter import find_adapter, read_adapter_info
 from napari_sac.core.models.registry import get_spec
 from napari_sac.core.session.image import ImageReference, hash_pixels
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.state import AnnotationState
+from napari_sac.core.training.run import Outcome
 from napari_sac.core.types import Prompts, PromptState
 
 if TYPE_CHECKING:
@@ -119,6 +120,24 @@ def test_originals_that_prove_or_teach_already_are_left_out(
     assert main(arguments(folder, *given)) != 0
     assert [one.name for one in jobs[0].original] == ["4"]
     assert "2 of the 3 images of --original" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("promoted", [True, False])
+def test_how_to_use_an_adapter_says_if_it_was_not_promoted(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    promoted: bool,
+) -> None:
+    report = {"promoted": promoted, "reason": "So it is."}
+    monkeypatch.setattr(
+        "napari_sac.core.training.fine_tuning.finetune",
+        lambda *_, **__: Outcome(find_adapter("he"), report),
+    )
+    assert main(arguments(folder)) == 0
+    told = capsys.readouterr().err
+    assert "segment --adapter" in told
+    assert ("The adapter (not promoted), report.html" in told) == (not promoted)
 
 
 @pytest.fixture

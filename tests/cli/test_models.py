@@ -1,7 +1,9 @@
 """``napari-sac models`` lists, imports, and has what is there already."""
 
 import hashlib
+import json
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from napari_sac.cli.main import main
 from napari_sac.core.models import registry
+from napari_sac.core.models.adapter import INFO_FILE, SHIPPED_ADAPTERS
 from napari_sac.core.models.registry import get_spec, model_specs, weights_path
 from napari_sac.core.models.sam import SAC_TINY, build_sam
 
@@ -32,6 +35,17 @@ def test_imported_model_is_listed_as_ready(capsys, tmp_path):
     assert capsys.readouterr().out == "mine is built like sac_tiny and ready to use.\n"
     assert main(["models"]) == 0
     assert "mine  (ready, " in capsys.readouterr().out
+
+
+def test_an_adapter_that_was_not_promoted_is_listed_as_that(capsys, home):
+    mine = home / "adapters" / "mine"
+    shutil.copytree(SHIPPED_ADAPTERS / "he", mine)
+    values = json.loads((mine / INFO_FILE).read_text()) | {"promoted": False}
+    (mine / INFO_FILE).write_text(json.dumps(values))
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert "\nhe  (for sac_tiny)\n" in out
+    assert "\nmine  (for sac_tiny)  (not promoted)\n" in out
 
 
 class RunsWhenUnpickled:

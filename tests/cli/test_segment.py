@@ -17,7 +17,7 @@ from napari_sac.cli import segment as command
 from napari_sac.cli.main import main
 from napari_sac.core.geojson import read_geojson
 from napari_sac.core.io import read_labels, read_prompts, separate_haematoxylin
-from napari_sac.core.models.adapter import SHIPPED_ADAPTERS
+from napari_sac.core.models.adapter import INFO_FILE, SHIPPED_ADAPTERS
 
 
 @pytest.fixture
@@ -276,6 +276,17 @@ def test_a_name_that_is_a_folder_too_is_asked_back(
     (tmp_path / "work" / "he").rename(tmp_path / "work" / "mine")
     assert segment(folder / "a.png", "--output", output, "--adapter", "mine") == 0
     assert "sac_tiny with mine" in capsys.readouterr().err
+
+
+def test_an_adapter_that_was_not_promoted_is_told_once(folder, output, capsys, home):
+    mine = home / "adapters" / "mine"
+    shutil.copytree(SHIPPED_ADAPTERS / "he", mine)
+    values = json.loads((mine / INFO_FILE).read_text()) | {"promoted": False}
+    (mine / INFO_FILE).write_text(json.dumps(values))
+    for adapter, told in (("he", 0), ("mine", 1)):
+        assert segment(folder, "--output", output, "--adapter", adapter) == 0
+        said = capsys.readouterr().err
+        assert said.count(f"the adapter {adapter} was not promoted") == told
 
 
 def test_images_without_nuclei_have_empty_results(tmp_path, output):

@@ -122,10 +122,12 @@ def run(args: argparse.Namespace) -> int:
     )
     if team.leads:
         report = outcome.report
-        verdict = "promoted" if report["promoted"] else "NOT promoted"
+        promoted = report["promoted"]
+        verdict = "promoted" if promoted else "NOT promoted"
         sys.stdout.write(f"{verdict}: {report['reason']}\n")
+        adapter = "adapter" if promoted else "adapter (not promoted)"
         sys.stderr.write(
-            f"The adapter, report.html and report.json are in {args.output}. Use it "
+            f"The {adapter}, report.html and report.json are in {args.output}. Use it "
             f"by: napari-sac segment --adapter {args.output.resolve()} ...\n"
         )
     return 0

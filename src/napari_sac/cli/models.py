@@ -97,8 +97,9 @@ def _format_adapters() -> str:
 
     lines = []
     for info in list_adapters():
+        verdict = "" if info.promoted else "  (not promoted)"
         lines += [
-            f"{info.name}  (for {info.base})",
+            f"{info.name}  (for {info.base}){verdict}",
             f"    {info.title}: {info.description}",
             f"    Licence: {info.licence}. At {info.path}.",
         ]

@@ -176,6 +176,11 @@ def _load(args: argparse.Namespace) -> Model:
     adapter = f" with {model.adapter.name}" if model.adapter else ""
     device = model.device
     say(f"{name}{adapter} on {device.title} ({device.name}: {device.reason})")
+    if model.adapter and not model.adapter.promoted:
+        say(
+            f"warning: the adapter {model.adapter.name} was not promoted: nothing "
+            "shows that it is better than what it was made from"
+        )
     return model
 
 
