@@ -203,6 +203,22 @@ def test_what_was_used_before_may_be_gone(
     assert "mine" not in {info.name for info in list_adapters()}
 
 
+def test_the_name_on_the_command_line_is_told_also_after_a_rename(
+    panel: AdaptersPanel, session: AnnotationSession, answers: Answers
+) -> None:
+    panel.select("mine")
+    answers.text = "Liver of mice"
+    panel.rename.click()
+    assert rows(panel)[0][0] == "Liver of mice"
+    panel.select("mine")
+    assert "On the command line: --adapter mine" in panel.about.text()
+    # that name means the one of the package
+    folder = own("he", title="Also H&E")
+    session.adapters_changed.emit()
+    panel.table.selectRow([row[0] for row in rows(panel)].index("Also H&E"))
+    assert f"On the command line: --adapter {folder}" in panel.about.text()
+
+
 def test_rename(panel: AdaptersPanel, answers: Answers) -> None:
     panel.select("mine")
     panel.rename.click()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_sac.core.training.lineage import Seen
+from napari_sac.viewer.adapters import adapter_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +63,8 @@ def describe_listed(listed: ListedAdapter, *, in_use: bool) -> str:
         sentences.append(f"Licence: {info.licence}.")
     if in_use:
         sentences.append("In use now.")
+    # last, without a full stop that would be copied with it
+    sentences.append(f"On the command line: --adapter {adapter_key(info)}")
     return " ".join(sentences)
 
 
