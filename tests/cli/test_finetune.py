@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from synthetic import draw_nuclei
 
@@ -120,6 +121,16 @@ def test_originals_that_prove_or_teach_already_are_left_out(
     assert main(arguments(folder, *given)) != 0
     assert [one.name for one in jobs[0].original] == ["4"]
     assert "2 of the 3 images of --original" in capsys.readouterr().err
+
+
+def test_images_with_channels_to_choose_from_are_told_with_the_flag(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "images" / "0.png").unlink()
+    two = np.zeros((2, 120, 140), np.uint16)
+    tifffile.imwrite(folder / "images" / "0.tif", two, photometric="minisblack")
+    assert main(arguments(folder)) == 1
+    assert "--channels N[,N]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("promoted", [True, False])

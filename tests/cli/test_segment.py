@@ -355,8 +355,14 @@ def test_points_of_a_table_are_segmented(folder, output, nuclei, tmp_path, capsy
 def test_channels_must_be_chosen_where_there_are_many(tmp_path, output, capsys):
     image = np.zeros((8, 9, 6), np.uint16)
     tifffile.imwrite(tmp_path / "six.tif", image, metadata={"axes": "YXC"})
-    assert segment(tmp_path / "six.tif", "--output", output) == 1
-    assert "6 channels" in capsys.readouterr().err
+    pages = np.zeros((2, 8, 9), np.uint8)
+    tifffile.imwrite(tmp_path / "two.tif", pages, photometric="minisblack")
+    for name, words in (("six", "6 channels"), ("two", "If they are channels, say")):
+        assert segment(tmp_path / f"{name}.tif", "--output", output) == 1
+        said = capsys.readouterr().err
+        assert words in said
+        assert "--channels N[,N]" in said
+    assert segment(tmp_path / "two.tif", "--output", output, "--channels", 0) == 0
 
 
 def test_a_stain_can_be_looked_at_alone(tmp_path, output, nuclei, capsys):

@@ -10,7 +10,12 @@ from PIL import Image
 from skimage import data
 
 from napari_sac.core import io
-from napari_sac.core.errors import ImageFormatError, LabelFormatError, OutputError
+from napari_sac.core.errors import (
+    ChannelsNotChosenError,
+    ImageFormatError,
+    LabelFormatError,
+    OutputError,
+)
 from napari_sac.core.io import (
     atomic_path,
     cache_folder,
@@ -793,7 +798,23 @@ def test_pages_are_channels_where_somebody_says_so(tmp_path, rng, metadata):
     tifffile.imwrite(
         tmp_path / "a.tif", pixels, metadata=metadata, photometric="minisblack"
     )
-    with pytest.raises(ImageFormatError, match="more than one plane"):
+    with pytest.raises(ChannelsNotChosenError, match="If they are channels, say") as it:
         read_image(tmp_path / "a.tif")
+    assert "--" not in str(it.value), "a dock shows it too"
+    with pytest.raises(LabelFormatError) as it:
+        read_labels(tmp_path / "a.tif")
+    assert "show nuclei" not in str(it.value)
     found = read_image(tmp_path / "a.tif", separate=True)
     np.testing.assert_array_equal(found, np.moveaxis(pixels, 0, -1))
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"), [("ZYX", (5, 8, 9)), ("QZYX", (1, 5, 8, 9))]
+)
+def test_planes_with_a_name_are_not_taken_for_channels(tmp_path, axes, shape):
+    metadata = {"axes": axes}
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, np.uint8), metadata=metadata)
+    for separate in (False, True):
+        with pytest.raises(ImageFormatError, match="5 along Z") as it:
+            read_image(tmp_path / "a.tif", separate=separate)
+        assert "show nuclei" not in str(it.value)

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from napari_sac.core.errors import OutputError
+from napari_sac.core.errors import ChannelsNotChosenError, OutputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +32,13 @@ def progress_line(heading: str = "") -> Progress:
             sys.stderr.flush()
 
     return show
+
+
+def describe_error(error: Exception) -> str:
+    """Return what an error says, with the flag that mends it if there is one."""
+    if isinstance(error, ChannelsNotChosenError):
+        return f"{error} The flag for it is --channels N[,N]."
+    return str(error)
 
 
 def make_folder(folder: Path) -> None:

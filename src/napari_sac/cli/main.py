@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from napari_sac import __version__
 from napari_sac.cli import demo, doctor, evaluate, finetune, models, replay, segment
+from napari_sac.cli._terminal import describe_error
 from napari_sac.core.errors import NapariSacError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NapariSacError as error:
         if args.debug:
             traceback.print_exc()
-        sys.stderr.write(f"napari-sac: {error or 'stopped'}\n")
+        sys.stderr.write(f"napari-sac: {describe_error(error) or 'stopped'}\n")
         return 1
     except BrokenPipeError:
         # the reader of the output, such as head, has seen enough

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sac.cli._options import adapter_or_folder, add_option, add_view_options
-from napari_sac.cli._terminal import make_folder, progress_line, say
+from napari_sac.cli._terminal import (
+    describe_error,
+    make_folder,
+    progress_line,
+    say,
+)
 from napari_sac.core.config import DEFAULT_MODEL, DecodeConfig, ProposalConfig
 from napari_sac.core.device import DEVICE_NAMES, is_out_of_memory
 from napari_sac.core.errors import (
@@ -158,7 +163,7 @@ def _describe_failure(error: Exception) -> str:
             "it needs more memory than there is. Crop the image, close other programs, "
             "or choose a smaller --model or --device cpu."
         )
-    return str(error) or type(error).__name__
+    return describe_error(error) or type(error).__name__
 
 
 def _load(args: argparse.Namespace) -> Model:

@@ -13,6 +13,10 @@ class ImageFormatError(NapariSacError):
     """An image that cannot be read, or that has no pixels to segment."""
 
 
+class ChannelsNotChosenError(ImageFormatError):
+    """An image that is read once somebody says which of its channels show nuclei."""
+
+
 class LabelFormatError(NapariSacError):
     """A label file that cannot be read or does not fit its image."""
 

@@ -21,7 +21,12 @@ import numpy.typing as npt
 import platformdirs
 from PIL import Image, UnidentifiedImageError
 
-from napari_sac.core.errors import ImageFormatError, LabelFormatError, OutputError
+from napari_sac.core.errors import (
+    ChannelsNotChosenError,
+    ImageFormatError,
+    LabelFormatError,
+    OutputError,
+)
 from napari_sac.core.types import (
     NEGATIVE,
     POSITIVE,
@@ -171,7 +176,8 @@ def read_image(path: str | Path, *, separate: bool = False) -> AnyArray:
     Raises
     ------
     ImageFormatError
-        If the file is missing, damaged, too large, or holds more than one plane.
+        If the file is missing, damaged, too large, or holds more than one plane;
+        ``ChannelsNotChosenError`` where it could be read as ``separate``.
     """
     file = Path(path)
     try:
@@ -648,7 +654,7 @@ def _choose_channels(n: int, channels: Sequence[int] | None) -> list[int] | None
         if n in (3, 4):
             return None
         if n > 4:
-            raise ImageFormatError(
+            raise ChannelsNotChosenError(
                 f"The image has {n} channels. Say which one or two of them, "
                 "counted from 0, show nuclei."
             )
@@ -716,7 +722,8 @@ def _read_tiff(file: Path, *, as_labels: bool, separate: bool) -> AnyArray:
         series = tiff.series[0]
         axes = series.axes
         unnamed = [a for a in axes if a in _UNNAMED_AXES]
-        if separate and len(unnamed) == 1 and not {"C", "S"} & set(axes):
+        may_be_channels = len(unnamed) == 1 and not {"C", "S"} & set(axes)
+        if may_be_channels and separate:
             # who names channels says what the file does not
             axes = axes.replace(unnamed[0], "C")
         if int(series.keyframe.photometric) in _NO_RGB and not as_labels:
@@ -730,15 +737,22 @@ def _read_tiff(file: Path, *, as_labels: bool, separate: bool) -> AnyArray:
                 f"{file} holds {1 + len(others)} images. "
                 "Save the one to segment as its own file."
             )
-        stacks = [
-            f"{n} along {a}"
+        stacked = [
+            (a, n)
             for a, n in zip(axes, series.shape, strict=True)
             if a not in "YXCS" and n > 1
         ]
-        if stacks or "Y" not in axes or "X" not in axes or {"C", "S"} <= set(axes):
+        if stacked or not {"Y", "X"} <= set(axes) or {"C", "S"} <= set(axes):
+            which = " and ".join(f"{n} along {a}" for a, n in stacked) or axes
+            several = f"{file} holds more than one plane ({which})."
+            if may_be_channels and not as_labels and [a for a, _ in stacked] == unnamed:
+                raise ChannelsNotChosenError(
+                    f"{several} If they are channels, say which one or two of them, "
+                    "counted from 0, show nuclei; else save the plane to segment as "
+                    "its own file."
+                )
             raise ImageFormatError(
-                f"{file} holds more than one plane ({' and '.join(stacks) or axes}). "
-                "Save the plane to segment as its own file."
+                f"{several} Save the plane to segment as its own file."
             )
         if series.nbytes > max(
             _UNCHECKED_BYTES, HIGHEST_COMPRESSION * file.stat().st_size
@@ -758,7 +772,7 @@ def _read_tiff(file: Path, *, as_labels: bool, separate: bool) -> AnyArray:
         colours = channels == 3 and series.dtype == np.uint8 and not tiff.is_imagej
         few = 1 < channels <= 4 and not colours
         if few and not separate and not as_labels:
-            raise ImageFormatError(
+            raise ChannelsNotChosenError(
                 f"{file} has {channels} channels. Say which one or two of them, "
                 "counted from 0, show nuclei, or save those as their own file."
             )
