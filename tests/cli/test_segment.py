@@ -13,10 +13,16 @@ import tifffile
 import zarr
 from PIL import Image
 
+from napari_sac import __version__
 from napari_sac.cli import segment as command
 from napari_sac.cli.main import main
 from napari_sac.core.geojson import read_geojson
-from napari_sac.core.io import read_labels, read_prompts, separate_haematoxylin
+from napari_sac.core.io import (
+    read_labels,
+    read_made_by,
+    read_prompts,
+    separate_haematoxylin,
+)
 from napari_sac.core.models.adapter import INFO_FILE, SHIPPED_ADAPTERS
 
 
@@ -254,6 +260,45 @@ def test_a_run_that_fails_leaves_all_files_of_the_one_before(
     error = capsys.readouterr().err
     assert f"to {output} (No space left on device). Nothing there was changed" in error
     assert content() == before
+
+
+def test_labels_say_what_made_them(folder, output, capsys):
+    flags = ("--adapter", "he", "--diameter", 20)
+    assert segment(folder / "a.png", "--output", output, *flags) == 0
+    made_by = read_made_by(output / "a_labels.tif")
+    assert made_by.pop("program") == f"napari-sac {__version__}"
+    nuclei = len(np.unique(read_labels(output / "a_labels.tif"))) - 1
+    assert f"{nuclei} nuclei" in capsys.readouterr().err
+    assert made_by == {
+        "model": "sac_tiny",
+        "adapter": "he",
+        "mode": "instance",
+        "diameter_px": 20.0,
+        "nuclei": nuclei,
+    }
+    assert segment(folder / "a.png", "--output", output, "--mode", "semantic") == 0
+    made_by = read_made_by(output / "a_labels.tif")
+    assert (made_by["adapter"], made_by["mode"]) == (None, "semantic")
+    assert made_by["nuclei"] is None
+
+
+def test_results_of_an_earlier_run_are_told_where_an_image_fails(
+    folder, output, capsys
+):
+    assert segment(folder, "--output", output) == 0
+    (folder / "a.png").write_bytes(b"no image")
+    capsys.readouterr()
+    assert segment(folder, "--output", output) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1].endswith(
+        "The earlier results are still there, not of this run: "
+        "a_labels.tif, a_prompts.csv."
+    )
+    assert "earlier results" not in "".join(lines[2:])
+    for file in output.glob("a_*"):
+        file.unlink()
+    assert segment(folder, "--output", output) == 1
+    assert "earlier results" not in capsys.readouterr().err
 
 
 def test_one_mask_of_all_nuclei_is_exported_without_the_score_of_one(folder, output):

@@ -1,5 +1,6 @@
 """Images in any state become (H, W, 3) uint8; files are whole or not there."""
 
+import json
 import struct
 
 import imagecodecs
@@ -9,6 +10,7 @@ import tifffile
 from PIL import Image
 from skimage import data
 
+from napari_sac import __version__
 from napari_sac.core import io
 from napari_sac.core.errors import (
     ChannelsNotChosenError,
@@ -24,6 +26,7 @@ from napari_sac.core.io import (
     normalise_image,
     read_image,
     read_labels,
+    read_made_by,
     read_points,
     read_prompts,
     safe_name,
@@ -487,6 +490,37 @@ def test_labels_come_back_in_the_smallest_type(tmp_path, highest, dtype):
     result = read_labels(tmp_path / "a.tif")
     assert result.dtype == dtype
     np.testing.assert_array_equal(result, labels)
+
+
+def test_labels_say_what_made_them_and_read_as_before(tmp_path):
+    labels = np.arange(30, dtype=np.uint16).reshape(5, 6)
+    made_by = {"model": "größtes", "adapter": None, "diameter_px": 20.5}
+    write_labels(tmp_path / "a.tif", labels, made_by)
+    expected = {"program": f"napari-sac {__version__}", **made_by}
+    assert read_made_by(tmp_path / "a.tif") == expected
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        (page,) = tiff.pages
+        assert json.loads(page.description) == {"shape": [5, 6], **expected}
+        (series,) = tiff.series
+        assert (series.axes, series.shape) == ("YX", (5, 6))
+    found = tifffile.imread(tmp_path / "a.tif")
+    assert found.dtype == labels.dtype
+    np.testing.assert_array_equal(found, labels)
+    assert holds_array(tmp_path / "a.tif", labels)
+    write_labels(tmp_path / "a.tif", labels)
+    assert read_made_by(tmp_path / "a.tif") == {"program": expected["program"]}
+
+
+def test_what_others_made_is_not_known(tmp_path):
+    assert read_made_by(tmp_path / "missing.tif") == {}
+    (tmp_path / "broken.tif").write_bytes(b"II*\0")
+    assert read_made_by(tmp_path / "broken.tif") == {}
+    labels = np.zeros((5, 6), np.uint16)
+    tifffile.imwrite(tmp_path / "plain.tif", labels, metadata=None)
+    tifffile.imwrite(tmp_path / "theirs.tif", labels, metadata={"program": "x"})
+    tifffile.imwrite(tmp_path / "ij.tif", labels, imagej=True)
+    for name in ("plain", "theirs", "ij"):
+        assert read_made_by(tmp_path / f"{name}.tif") == {}
 
 
 def test_labels_are_compressed(tmp_path):

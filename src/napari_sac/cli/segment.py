@@ -7,7 +7,7 @@ import os
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_sac.cli._options import adapter_or_folder, add_option, add_view_options
 from napari_sac.cli._terminal import (
@@ -138,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
     failed = []
     for i, file in enumerate(files):
         heading = f"[{i + 1}/{len(files)}] {file.name}"
+        before = _results(file, args)
         try:
             outcome = _segment_file(file, args, model, progress_line(heading))
         # torch raises RuntimeError where memory is short; the next image may be small
@@ -146,6 +147,12 @@ def run(args: argparse.Namespace) -> int:
                 traceback.print_exc()
             failed.append(str(file))
             outcome = f"FAILED: {_describe_failure(error)}"
+            kept = before & _results(file, args)
+            if kept:
+                outcome += (
+                    " The earlier results are still there, not of this run: "
+                    f"{', '.join(sorted(name for name, _ in kept))}."
+                )
         say(f"{heading}: {outcome}")
     if failed:
         some = len(failed) < len(files)
@@ -155,6 +162,13 @@ def run(args: argparse.Namespace) -> int:
             f"{', '.join(failed)}.{others}"
         )
     return 1 if failed else 0
+
+
+def _results(file: Path, args: argparse.Namespace) -> set[tuple[str, Any]]:
+    """Return the results of an image that are there, each with what identifies it."""
+    names = [f"{file.stem}{ending}" for ending in _endings(args.export)]
+    found = ((name, identity_of(args.output / name)) for name in names)
+    return {(name, identity) for name, identity in found if identity is not None}
 
 
 def _describe_failure(error: Exception) -> str:
@@ -208,15 +222,23 @@ def _segment_file(
     found = _segment(image, file.stem, args, model, progress)
     # one mask of all nuclei has the score of none
     known = found.prompts if args.mode == "instance" else None
+    nuclei = _count(found.labels) if args.mode == "instance" else None
+    made_by = {
+        "model": model.spec.name,
+        "adapter": model.adapter.name if model.adapter else None,
+        "mode": args.mode,
+        "diameter_px": round(found.diameter, 2),
+        "nuclei": nuclei,
+    }
     endings = _endings(args.export)
     # somebody may have put another folder there meanwhile
     _check_exports(args.output / file.stem, args.export)
     with files_together(args.output, [f"{file.stem}{e}" for e in endings]) as partial:
         _export(partial / file.stem, image, found.labels, known, args.export)
         write_prompts(partial / f"{file.stem}{PROMPTS_FILE}", found.prompts)
-        write_labels(partial / f"{file.stem}{LABELS_FILE}", found.labels)
+        write_labels(partial / f"{file.stem}{LABELS_FILE}", found.labels, made_by)
     seconds = time.perf_counter() - start
-    return f"{_describe(found, args.mode)}, {seconds:.1f} s"
+    return f"{_describe(found, nuclei)}, {seconds:.1f} s"
 
 
 def _segment(
@@ -305,13 +327,16 @@ def _export(
         write_ome_zarr(folder, labels, prompts, image=image)
 
 
-def _describe(found: Segmentation, mode: str) -> str:
-    if mode == "semantic":
-        return f"{(found.labels > 0).mean():.1%} of the image is nuclei"
+def _count(labels: npt.NDArray[np.uint32]) -> int:
     import numpy as np
 
-    count = len(np.setdiff1d(found.labels, 0))
-    return f"{count} nuclei of about {found.diameter:.0f} pixels"
+    return len(np.setdiff1d(labels, 0))
+
+
+def _describe(found: Segmentation, nuclei: int | None) -> str:
+    if nuclei is None:
+        return f"{(found.labels > 0).mean():.1%} of the image is nuclei"
+    return f"{nuclei} nuclei of about {found.diameter:.0f} pixels"
 
 
 def _list_files(inputs: Iterable[Path]) -> list[Path]:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import platformdirs
 from PIL import Image, UnidentifiedImageError
 
+from napari_sac import __version__
 from napari_sac.core.errors import (
     ChannelsNotChosenError,
     ImageFormatError,
@@ -38,11 +39,14 @@ from napari_sac.core.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from napari_sac.core.config import Stain
 
 HOME_VARIABLE = "NAPARI_SAC_HOME"
+
+_PROGRAM = "napari-sac "
+"""Before the version, in what files say of what made them."""
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -266,7 +270,11 @@ def as_uint32(labels: npt.ArrayLike) -> npt.NDArray[np.uint32]:
     return values.astype(np.uint32, copy=False)
 
 
-def write_labels(path: str | Path, labels: npt.ArrayLike) -> None:
+def write_labels(
+    path: str | Path,
+    labels: npt.ArrayLike,
+    made_by: Mapping[str, str | float | None] | None = None,
+) -> None:
     """Write instance labels as a compressed TIFF, atomically.
 
     Parameters
@@ -276,6 +284,9 @@ def write_labels(path: str | Path, labels: npt.ArrayLike) -> None:
     labels : (H, W) integer array
         0 is background. Stored as uint16 when every label is below 65536, else as
         uint32.
+    made_by : mapping, optional
+        What made them, such as the model, for :func:`read_made_by`. The program and its
+        version are noted in any case.
 
     Raises
     ------
@@ -290,8 +301,33 @@ def write_labels(path: str | Path, labels: npt.ArrayLike) -> None:
 
     with atomic_path(path) as partial:
         tifffile.imwrite(
-            partial, values.astype(dtype), compression="zlib", photometric="minisblack"
+            partial,
+            values.astype(dtype),
+            compression="zlib",
+            photometric="minisblack",
+            # beside the shape, which tifffile notes in the same place
+            metadata={"program": f"{_PROGRAM}{__version__}", **(made_by or {})},
         )
+
+
+def read_made_by(path: str | Path) -> dict[str, Any]:
+    """Return what a file of :func:`write_labels` says of what made it.
+
+    Returns
+    -------
+    dict
+        ``program`` and what was given as ``made_by``; empty where the file is not
+        there, cannot be read, or comes from another program.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            said = dict((tiff.shaped_metadata or ({},))[0])
+    except DECODE_ERRORS:
+        return {}
+    said.pop("shape", None)
+    return said if str(said.get("program")).startswith(_PROGRAM) else {}
 
 
 def write_prompts(path: str | Path, prompts: Prompts) -> None:
