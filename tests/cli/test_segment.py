@@ -301,6 +301,92 @@ def test_results_of_an_earlier_run_are_told_where_an_image_fails(
     assert "earlier results" not in capsys.readouterr().err
 
 
+def test_images_whose_results_are_there_are_left_out(folder, output, capsys):
+    assert segment(folder / "a.png", "--output", output) == 0
+    before = {file: file.stat().st_ino for file in output.iterdir()}
+    capsys.readouterr()
+    skip = ("--output", output, "--skip-existing")
+    assert segment(folder, *skip) == 0
+    assert {file: file.stat().st_ino for file in before} == before
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == (
+        f"left out 1 of 2 images: their results are in {output} already"
+    )
+    assert lines[-1].startswith("[1/1] b.tif: ")
+    assert "warning" not in "".join(lines)
+    assert segment(folder, *skip) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("left out 2 of 2 images")
+    assert line.endswith("so nothing is left to do")
+
+
+def test_an_image_without_an_export_that_is_asked_for_is_not_done(
+    folder, output, capsys
+):
+    exports = ("--export", "geojson", "--export", "ome-zarr")
+    assert segment(folder / "a.png", "--output", output, *exports) == 0
+    assert segment(folder / "b.tif", "--output", output) == 0
+    capsys.readouterr()
+    for left_out in (1, 2):
+        assert segment(folder, "--output", output, "--skip-existing", *exports) == 0
+        assert f"left out {left_out} of 2 images" in capsys.readouterr().err
+    assert (output / "b.geojson").is_file()
+
+
+def test_labels_that_something_else_made_are_left_out_with_a_warning(
+    folder, output, capsys
+):
+    assert segment(folder, "--output", output, "--mode", "semantic") == 0
+    tifffile.imwrite(output / "b_labels.tif", np.zeros((160, 200), np.uint16))
+    capsys.readouterr()
+    skip = ("--output", output, "--skip-existing", "--adapter", "he")
+    assert segment(folder, *skip) == 0
+    asked = "and not by sac_tiny with he in instance mode, such as"
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        f"warning: 1 of them made by sac_tiny without adapter in semantic mode, {asked}"
+        " a_labels.tif",
+        f"warning: 1 of them made by something that they do not name, {asked} "
+        "b_labels.tif",
+    ]
+
+
+def test_results_beside_the_images_are_left_out_and_others_there_spared(folder, capsys):
+    assert segment(folder / "a.png", "--output", folder) == 0
+    skip = ("--output", folder, "--skip-existing")
+    (folder / "b_labels.tif").write_text("a week of work")
+    assert segment(folder, *skip) == 2
+    assert "b_labels.tif is there already" in capsys.readouterr().err
+    (folder / "b_labels.tif").unlink()
+    assert segment(folder, *skip) == 0
+    assert (folder / "b_labels.tif").is_file()
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_run_that_is_stopped_says_how_far_it_is_and_how_to_go_on(
+    folder, output, capsys, monkeypatch, earlier
+):
+    if earlier:
+        assert segment(folder / "b.tif", "--output", output) == 0
+    (folder / "aa.png").write_bytes(b"no image")
+    real = command._segment
+
+    def stop(image, stem, *others):
+        if stem == "b":
+            raise KeyboardInterrupt
+        return real(image, stem, *others)
+
+    monkeypatch.setattr(command, "_segment", stop)
+    capsys.readouterr()
+    assert segment(folder, "--output", output) == 130
+    more = f", but leaves out 1 more, whose results of an earlier run are in {output}"
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "napari-sac: stopped. 1 of 3 images are done, 1 failed: "
+        f"{folder / 'aa.png'}. The same line with --skip-existing goes on from there"
+        f"{more if earlier else ''}."
+    )
+    assert (output / "a_labels.tif").is_file()
+
+
 def test_one_mask_of_all_nuclei_is_exported_without_the_score_of_one(folder, output):
     flags = ("--mode", "semantic", "--export", "geojson")
     assert segment(folder / "a.png", "--output", output, *flags) == 0

@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = args.run(args)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        sys.stderr.write("\nnapari-sac: stopped\n")
+    except KeyboardInterrupt as stop:
+        sys.stderr.write(f"\nnapari-sac: {str(stop) or 'stopped'}\n")
         return _STOPPED
     except NapariSacError as error:
         if args.debug:

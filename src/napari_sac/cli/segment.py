@@ -34,13 +34,14 @@ from napari_sac.core.names import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
 
     from napari_sac.cli._options import Subparsers
     from napari_sac.core.inference.segment import Segmentation
+    from napari_sac.core.models.adapter import AdapterInfo
     from napari_sac.core.models.registry import Model
     from napari_sac.core.progress import Progress
     from napari_sac.core.types import Prompts
@@ -77,6 +78,12 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="replace results that lie beside the images; in a folder of their own "
         "they are replaced anyway",
+    )
+    parser.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out images whose results are all in the output already, such as of "
+        "a run that was stopped",
     )
     parser.add_argument(
         "--model",
@@ -128,16 +135,95 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Segment every image; return 1 if one failed, 2 if the arguments make no sense."""
     files = _list_files(args.inputs)
-    problem = _find_problem(files, args)
+    todo = [f for f in files if not (args.skip_existing and _is_done(f, args))]
+    problem = _find_problem(files, todo, args)
     if problem:
         say(f"napari-sac segment: {problem}")
         return 2
+    done = sorted(set(files) - set(todo))
+    if done:
+        end = "" if todo else ", so nothing is left to do"
+        say(
+            f"left out {len(done)} of {len(files)} images: their results are in "
+            f"{args.output} already{end}"
+        )
+        _warn_of_other_makers(done, args)
+    if not todo:
+        return 0
     make_folder(args.output)
     remove_left_over(args.output)
+    failed = _segment_files(todo, len(files), args)
+    if failed:
+        some = len(failed) < len(todo)
+        others = f" The others are in {args.output}." if some else ""
+        say(
+            f"napari-sac segment: {len(failed)} of {len(todo)} images failed: "
+            f"{', '.join(map(str, failed))}.{others}"
+        )
+    return 1 if failed else 0
+
+
+def _is_done(file: Path, args: argparse.Namespace) -> bool:
+    """Return whether all results of an image are there, also the exports asked for."""
+    return len(_results(file, args)) == len(_endings(args.export))
+
+
+def _describe_stop(
+    total: int, failed: Sequence[Path], left: Sequence[Path], args: argparse.Namespace
+) -> str:
+    """Return how far a run came that was stopped, and how to go on with it."""
+    said = f"stopped. {total - len(left)} of {total} images are done"
+    if failed:
+        said += f", {len(failed)} failed: {', '.join(map(str, failed))}"
+    said += ". The same line with --skip-existing goes on from there"
+    old = sum(_is_done(file, args) for file in left)
+    if old:
+        said += (
+            f", but leaves out {old} more, whose results of an earlier run are in "
+            f"{args.output}"
+        )
+    return f"{said}."
+
+
+def _warn_of_other_makers(done: Sequence[Path], args: argparse.Namespace) -> None:
+    """Say which labels that are there were not made as it is asked for now."""
+    from napari_sac.core.io import read_made_by
+
+    name, adapter = _choose_model(args)
+    asked = {"model": name, "adapter": adapter and adapter.name, "mode": args.mode}
+    wanted = _describe_maker(asked)
+    others: dict[str, list[str]] = {}
+    for file in done:
+        labels = args.output / f"{file.stem}{LABELS_FILE}"
+        maker = _describe_maker(read_made_by(labels))
+        if maker != wanted:
+            others.setdefault(maker, []).append(labels.name)
+    for maker, names in others.items():
+        say(
+            f"warning: {len(names)} of them made by {maker}, and not by {wanted}, such "
+            f"as {names[0]}"
+        )
+
+
+def _describe_maker(made_by: Mapping[str, Any]) -> str:
+    if "model" not in made_by:
+        return "something that they do not name"
+    adapter = made_by.get("adapter")
+    beside = f"with {adapter}" if adapter else "without adapter"
+    return f"{made_by['model']} {beside} in {made_by.get('mode')} mode"
+
+
+def _segment_files(
+    todo: Sequence[Path], total: int, args: argparse.Namespace
+) -> list[Path]:
+    """Write the results of every image, and return the images that failed.
+
+    Of Ctrl+C it raises ``KeyboardInterrupt`` with what to say of it.
+    """
     model = _load(args)
-    failed = []
-    for i, file in enumerate(files):
-        heading = f"[{i + 1}/{len(files)}] {file.name}"
+    failed: list[Path] = []
+    for i, file in enumerate(todo):
+        heading = f"[{i + 1}/{len(todo)}] {file.name}"
         before = _results(file, args)
         try:
             outcome = _segment_file(file, args, model, progress_line(heading))
@@ -145,7 +231,7 @@ def run(args: argparse.Namespace) -> int:
         except (NapariSacError, MemoryError, RuntimeError) as error:
             if args.debug:
                 traceback.print_exc()
-            failed.append(str(file))
+            failed.append(file)
             outcome = f"FAILED: {_describe_failure(error)}"
             kept = before & _results(file, args)
             if kept:
@@ -153,15 +239,11 @@ def run(args: argparse.Namespace) -> int:
                     " The earlier results are still there, not of this run: "
                     f"{', '.join(sorted(name for name, _ in kept))}."
                 )
+        except KeyboardInterrupt:
+            left = [*failed, *todo[i:]]
+            raise KeyboardInterrupt(_describe_stop(total, failed, left, args)) from None
         say(f"{heading}: {outcome}")
-    if failed:
-        some = len(failed) < len(files)
-        others = f" The others are in {args.output}." if some else ""
-        say(
-            f"napari-sac segment: {len(failed)} of {len(files)} images failed: "
-            f"{', '.join(failed)}.{others}"
-        )
-    return 1 if failed else 0
+    return failed
 
 
 def _results(file: Path, args: argparse.Namespace) -> set[tuple[str, Any]]:
@@ -180,15 +262,18 @@ def _describe_failure(error: Exception) -> str:
     return describe_error(error) or type(error).__name__
 
 
-def _load(args: argparse.Namespace) -> Model:
+def _choose_model(args: argparse.Namespace) -> tuple[str, AdapterInfo | None]:
+    """Return the name of the model, and the adapter."""
     from napari_sac.core.models.adapter import find_adapter
+
+    adapter = None if args.adapter is None else find_adapter(args.adapter)
+    return args.model or (adapter.base if adapter else DEFAULT_MODEL), adapter
+
+
+def _load(args: argparse.Namespace) -> Model:
     from napari_sac.core.models.registry import load_model
 
-    name = args.model
-    if name is None:
-        name = (
-            DEFAULT_MODEL if args.adapter is None else find_adapter(args.adapter).base
-        )
+    name, _ = _choose_model(args)
     model = load_model(
         name, adapter=args.adapter, device=args.device, progress=progress_line(name)
     )
@@ -378,7 +463,9 @@ def _why_no_image(file: Path) -> str | None:
     return "labels by its name" if file.stem.endswith(LABELS_ENDING) else None
 
 
-def _find_problem(files: Sequence[Path], args: argparse.Namespace) -> str | None:
+def _find_problem(
+    files: Sequence[Path], todo: Sequence[Path], args: argparse.Namespace
+) -> str | None:
     """Return why these files cannot be segmented together, or None."""
     points = args.points
     if not files:
@@ -406,7 +493,7 @@ def _find_problem(files: Sequence[Path], args: argparse.Namespace) -> str | None
                 f"{other} and {file} would both be written as {file.stem}{LABELS_FILE}"
                 ". Rename one, or segment them into different folders."
             )
-    return _find_precious(files, args)
+    return _find_precious(files, todo, args)
 
 
 def _may_look(place: Path) -> bool:
@@ -415,7 +502,9 @@ def _may_look(place: Path) -> bool:
     return os.path.exists(inside)
 
 
-def _find_precious(files: Sequence[Path], args: argparse.Namespace) -> str | None:
+def _find_precious(
+    files: Sequence[Path], todo: Sequence[Path], args: argparse.Namespace
+) -> str | None:
     """Return what would be written over that may be a person's work, or None.
 
     Results in a folder of their own are replaced by newer ones; beside images, files of
@@ -431,7 +520,7 @@ def _find_precious(files: Sequence[Path], args: argparse.Namespace) -> str | Non
     places = [*given, *(Path(os.path.realpath(file)) for file in given)]
     folders = {identity_of(place.parent) for place in places} - {None}
     beside = identity_of(args.output) in folders
-    for file in files:
+    for file in todo:
         for ending in endings:
             target = args.output / f"{file.stem}{ending}"
             if identity_of(target) in read:
