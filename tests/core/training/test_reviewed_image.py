@@ -177,6 +177,30 @@ def test_a_wanted_nucleus_without_a_mask_is_no_background(
     assert one.known.all(), "nothing but false proposals"
 
 
+def test_a_rejected_point_makes_no_background_where_a_nucleus_may_be(
+    image: np.ndarray, labels: np.ndarray
+) -> None:
+    # a duplicate and a point beside the wanted nucleus, one far away, and one on the
+    # rim of nucleus 5, which nobody looked at
+    rejected = [(31, 31), (25, 30), (30, 90), (8, 45)]
+    prompts = Prompts.concatenate(
+        [
+            prompts_of(n3="accepted", n5="auto", n9="accepted"),
+            Prompts.from_points([(30, 30)], object_id=[77], state="added"),
+            Prompts.from_points(rejected, object_id=[80, 81, 82, 83], state="rejected"),
+        ]
+    )
+    one = review_image("a", image, labels, prompts=prompts)
+    assert one.rejected.tolist() == [[30, 90]]
+    assert not one.known[22:39, 30].any(), "where the wanted nucleus may be"
+    assert not one.known[8:10, 45].any()
+    near = Prompts.from_points([(6, 45)], object_id=[84], state="rejected")
+    one = review_image("a", image, labels, prompts=Prompts.concatenate([prompts, near]))
+    assert one.rejected.tolist() == [[30, 90], [6, 45]]
+    assert one.known[6, 45]
+    assert not one.known[8:10, 45].any(), "the rim is still unsure"
+
+
 def test_channels_are_chosen_of_images_with_four(
     tmp_path: Path, labels: np.ndarray
 ) -> None:

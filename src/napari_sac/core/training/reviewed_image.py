@@ -154,12 +154,14 @@ def review_image(
     trusted[dense > 0] = reviewed[dense[dense > 0]]
     unreviewed = ~reviewed[dense]
     # its outline is as unsure as itself
-    trusted &= ~(ndimage.binary_dilation(unreviewed, iterations=2) & (dense == 0))
+    unsure = ndimage.binary_dilation(unreviewed, iterations=2) & (dense == 0)
     if prompts is not None:
-        trusted &= ~_around_unmasked(dense, ids, prompts)
+        unsure |= _around_unmasked(dense, ids, prompts)
     kept, _ = consecutive_labels(np.where(unreviewed, 0, dense))
-    result = ReviewedImage(name, image, kept, trusted, group=group)
-    return result if prompts is None else _with_points(result, dense, ids, prompts)
+    result = ReviewedImage(name, image, kept, trusted & ~unsure, group=group)
+    if prompts is None:
+        return result
+    return _with_points(result, dense, ids, prompts, unsure)
 
 
 def _around_unmasked(
@@ -205,19 +207,26 @@ def _rings(dense: npt.NDArray[np.int32], reviewed: BoolArray) -> BoolArray:
 
 
 def _with_points(
-    one: ReviewedImage, dense: npt.NDArray[np.int32], ids: IntArray, prompts: Prompts
+    one: ReviewedImage,
+    dense: npt.NDArray[np.int32],
+    ids: IntArray,
+    prompts: Prompts,
+    unsure: BoolArray,
 ) -> ReviewedImage:
-    """Return the image with the rejected proposals and the negative points."""
+    """Return the image with the rejected proposals and the negative points.
+
+    What is unsure may be nucleus: a point that was rejected there says nothing.
+    """
     radius = RING * (typical_diameter(dense) or 0.0)
     known = one.known.copy()
     rejected = []
     for y, x in prompts.yx[prompts.rejected & (prompts.sign == POSITIVE)]:
         pixel = _pixel((y, x), dense.shape)
         # one that was rejected inside a nucleus was a duplicate, not background
-        if pixel is None or dense[pixel]:
+        if pixel is None or dense[pixel] or unsure[pixel]:
             continue
         around = disk((y, x), max(radius, 2.0), shape=dense.shape)
-        known[around] |= dense[around] == 0
+        known[around] |= (dense[around] == 0) & ~unsure[around]
         rejected.append((y, x))
     negatives = []
     rows = (prompts.sign == NEGATIVE) & prompts.placed
