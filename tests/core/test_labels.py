@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from napari_sac.core.labels import consecutive_labels
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.uint32, np.int64])
-def test_gaps_close_in_order(dtype: type[np.integer]) -> None:
+@pytest.mark.parametrize(
+    "dtype", [np.uint8, np.uint16, np.int32, np.uint32, np.int64, ">u2", "<u2"]
+)
+def test_gaps_close_in_order(dtype: npt.DTypeLike) -> None:
     largest = np.iinfo(dtype).max
     # not contiguous, and the largest comes first
     labels = np.array([[largest, 0, 7], [7, 3, 0]], dtype)[:, ::-1]

@@ -30,7 +30,8 @@ def consecutive_labels(labels: IntArray) -> tuple[npt.NDArray[np.int32], IntArra
     import pandas as pd
 
     # by hashing: to sort the pixels, as numpy.unique does, takes 40 times as long
-    codes, ids = pd.factorize(np.ravel(labels), sort=True)
+    native = np.ravel(labels).astype(labels.dtype.newbyteorder("="), copy=False)
+    codes, ids = pd.factorize(native, sort=True)
     first = 1 if len(ids) and ids[0] == 0 else 0
     dense = codes.astype(np.int32).reshape(labels.shape)
     dense += 1 - first
