@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cache
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -420,3 +421,60 @@ def test_a_merge_of_what_was_accepted_is_drawn(one_disc: Edited) -> None:
     one_disc.edit(replace(one_disc.prompts, object_id=ids))
     assert (one_disc.labels[both] == 1).all()
     one_disc.assert_as_if_decoded_anew()
+
+
+def drawn_discs(side: int) -> tuple[Prompts, dict[int, ObjectMask]]:
+    """Return accepted nuclei in a square, 16 pixels apart, with masks that overlap."""
+    middles = np.stack(np.mgrid[:side, :side], -1).reshape(-1, 2) * 16 + 10
+    away = np.hypot(*np.mgrid[-9:10, -9:10])
+    masks = {
+        k: ObjectMask(k, (y - 9, x - 9), np.float32(9 - away), 0.9, b"", b"")
+        for k, (y, x) in enumerate(middles.tolist(), start=1)
+    }
+    return Prompts.from_points(middles.astype(float), state="accepted"), masks
+
+
+def test_an_edit_of_thousands_takes_as_long_as_to_draw_them() -> None:
+    model, embedding = model_and_embedding()
+    config = DecodeConfig()
+    prompts, masks = drawn_discs(70)
+    shape = (70 * 16 + 20,) * 2
+    start = perf_counter()
+    labels = assemble_labels(masks.values(), shape, config, prompts=prompts)
+    drawn = perf_counter() - start
+    start = perf_counter()
+    update = update_labels(
+        labels,
+        masks,
+        embedding,
+        prompts,
+        model,
+        config,
+        touched=set(),
+        released=set(masks),
+    )
+    # to compare each with all others takes many times as long
+    assert perf_counter() - start < 6 * drawn
+    np.testing.assert_array_equal(update.before, update.after)
+
+
+def test_many_without_pixels_are_looked_for_once() -> None:
+    model, embedding = model_and_embedding()
+    prompts, masks = drawn_discs(20)
+    labels = np.zeros((4000, 4000), np.uint32)
+    start = perf_counter()
+    assert not (labels == 1).any()
+    once = perf_counter() - start
+    start = perf_counter()
+    update = update_labels(
+        labels,
+        masks,
+        embedding,
+        prompts,
+        model,
+        DecodeConfig(),
+        touched=set(),
+        repainted=(0, 0, 330, 330),
+    )
+    assert perf_counter() - start < 150 * once
+    assert set(np.unique(update.after)) == {0, *masks}

@@ -282,6 +282,11 @@ class _Field:
         table = np.fromiter(corners, np.int64, 4 * len(self._versions)).reshape(-1, 4)
         self._starts = table[:, :2]
         self._ends = table[:, :2] + table[:, 2:]
+        # of thousands of masks only those of about its rows can meet a box
+        self._by_top = np.argsort(self._starts[:, 0])
+        self._tops, self._lefts = self._starts[self._by_top].T
+        self._bottoms, self._rights = self._ends[self._by_top].T
+        self._tallest = int(table[:, 2].max(initial=0))
 
     def current(self, ids: Iterable[int]) -> list[ObjectMask]:
         """Return the masks that these nuclei have after the edit."""
@@ -305,8 +310,11 @@ class _Field:
         """Return the nuclei that were or are in one of the boxes."""
         rows: set[int] = set()
         for y0, x0, y1, x1 in boxes:
-            meets = (self._starts < (y1, x1)) & (self._ends > (y0, x0))
-            rows.update(np.flatnonzero(meets.all(1)).tolist())
+            first = self._tops.searchsorted(y0 - self._tallest, "right")
+            near = slice(first, self._tops.searchsorted(y1))
+            meets = (self._bottoms[near] > y0) & (self._rights[near] > x0)
+            meets &= self._lefts[near] < x1
+            rows.update(self._by_top[near][meets].tolist())
         return {self._versions[row].object_id for row in rows}
 
     def duplicates_of(self, ids: Iterable[int], config: DecodeConfig) -> set[int]:
@@ -355,14 +363,16 @@ def _draw_again(
 ) -> tuple[tuple[int, int], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
     """Return a window's origin, its labels, and them with ``dirty`` drawn again."""
     accepted = accepted_objects(prompts) - set(painted)
-    looked: set[int] = set()
+    drawn: set[int] = set()
     kept: set[int] = set()
-    while fresh := (accepted & field.meeting(dirty)) - looked:
-        looked |= fresh
-        kept |= {k for k in fresh & protected if _has_pixels(labels, field, k)}
+    found = dirty
+    while found:
+        fresh = field.meeting(found) - drawn
+        drawn |= fresh
+        kept |= _with_pixels(labels, field, fresh & accepted & protected)
         # whether one is seen at all needs all of its mask
-        dirty = [*dirty, *field.boxes(fresh - kept)]
-    drawn = field.meeting(dirty)
+        found = field.boxes((fresh & accepted) - kept)
+        dirty = [*dirty, *found]
     judged = field.duplicates_of(drawn, config)
     decided = decided_objects(prompts)
     # all of every mask that is judged must be seen, for what is painted over it
@@ -391,12 +401,22 @@ def _draw_again(
     return window[:2], before, after
 
 
-def _has_pixels(labels: npt.NDArray[np.uint32], field: _Field, object_id: int) -> bool:
-    """Return whether a nucleus is to be seen, most likely where its mask is."""
-    near = (labels[_slices(_clip(b, labels.shape))] for b in field.boxes([object_id]))
-    return any((part == object_id).any() for part in near) or bool(
-        (labels == object_id).any()
-    )
+def _with_pixels(
+    labels: npt.NDArray[np.uint32], field: _Field, ids: Collection[int]
+) -> set[int]:
+    """Return which nuclei are to be seen, most likely where their masks are."""
+    found = set()
+    for object_id in ids:
+        near = (
+            labels[_slices(_clip(b, labels.shape))] for b in field.boxes([object_id])
+        )
+        if any((part == object_id).any() for part in near):
+            found.add(object_id)
+    # all of the labels are looked at once for all of them
+    missing = list(set(ids) - found)
+    if missing:
+        found.update(labels[np.isin(labels, missing)].tolist())
+    return found
 
 
 def _boxes_of_labels(labels: npt.NDArray[np.uint32], ids: Collection[int]) -> list[Box]:
