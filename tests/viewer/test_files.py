@@ -130,6 +130,13 @@ def test_what_was_not_closed_is_all_there(bench: Bench) -> None:
     session.close()
 
 
+def test_a_session_of_an_image_with_an_endless_name_opens(bench: Bench) -> None:
+    bench.layer.name = "tissue " * 1000
+    annotation = edit(bench)
+    opened, _ = reopened_elsewhere(bench)
+    check_same(opened.annotations[0], annotation)
+
+
 def test_a_saved_session_goes_on_elsewhere(bench: Bench, tmp_path: Path) -> None:
     annotation = edit(bench)
     bench.session.save_as(tmp_path / "mine")

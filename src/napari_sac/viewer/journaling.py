@@ -32,7 +32,7 @@ from napari_sac.core.session.folder import (
     session_path,
 )
 from napari_sac.core.session.history import History
-from napari_sac.core.session.image import ImageReference, hash_pixels
+from napari_sac.core.session.image import MAX_TEXT, ImageReference, hash_pixels
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.layout import SUFFIX
 from napari_sac.core.session.recovery import discard_old, new_session_folder
@@ -514,9 +514,10 @@ def refer_to(
     """
     path = None if own else getattr(plane.layer.source, "path", None)
     readable = path is not None and holds_array(path, plane.data)
+    # a session with a longer one would not open
     reference = ImageReference(
-        path=None if path is None else str(Path(path).absolute()),
-        name=str(plane.layer.name),
+        path=None if path is None else str(Path(path).absolute())[:MAX_TEXT],
+        name=str(plane.layer.name)[:MAX_TEXT],
         sha256=hash_pixels(pixels),
         shape=plane.shape,
         index=plane.index,

@@ -191,6 +191,15 @@ def test_links_and_pipes_in_the_folder_are_refused(
     read_all(closed)
 
 
+def test_a_session_may_have_as_many_files_as_are_written(
+    closed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 500 planes of 10,000 x 10,000 pixels; a file for each takes minutes to make
+    files = ["session.json"] * 500 * 401
+    monkeypatch.setattr(os, "walk", lambda *_, **__: [(str(closed), [], files)])
+    Journal.open(closed).close(clean=True)
+
+
 def line(folder: Path, change: Change, kind: str = "do", step: int = 21) -> None:
     """Add a line to the log of a closed session."""
     change_journal(

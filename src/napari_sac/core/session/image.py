@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from napari_sac.core.config import Stain
     from napari_sac.core.types import AnyArray
 
-_MAX_TEXT = 4096
+MAX_TEXT = 4096
+"""Most characters in a name or path of an image."""
+
 _MAX_AXES = 16
 _MAX_PLANE_BYTES = 16 << 30
 
@@ -119,7 +121,7 @@ class ImageReference:
         texts = (result.path or "", result.name, result.sha256)
         axis = result.channel_axis
         if (
-            any(not isinstance(t, str) or len(t) > _MAX_TEXT for t in texts)
+            any(not isinstance(t, str) or len(t) > MAX_TEXT for t in texts)
             or len(result.shape) != 2
             or min(result.shape) < 1
             or result.shape[0] * result.shape[1] > MAX_PIXELS

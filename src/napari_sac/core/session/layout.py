@@ -36,7 +36,9 @@ JOURNAL = "journal.sqlite"
 LOCK = "lock"
 
 _MAX_HEADER_BYTES = 1 << 20
-_MAX_FILES = 200_000
+_MAX_FILES = 2_000 * MAX_ANNOTATIONS
+"""The labels of one image of 20,000 x 20,000 pixels are 1,600 files."""
+
 _PACKAGES = ("napari-sac", "napari", "numpy", "torch")
 
 
