@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -72,6 +72,44 @@ def test_what_another_program_wrote_in_the_same_layout_is_kept(tmp_path: Path) -
         with pytest.raises(OutputError, match="did not write it"):
             write_ome_zarr(tmp_path / name, labels)
         assert (tmp_path / name / "labels" / "nuclei" / "0").is_dir()
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "tables/counts.csv", "0/zarr.json", "labels/notes.txt"]
+)
+def test_what_others_put_in_is_kept(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "field.ome.zarr"
+    labels = np.ones((9, 9), np.uint32)
+    write_ome_zarr(folder, labels)
+    # a look at it in Finder
+    (folder / ".DS_Store").touch()
+    write_ome_zarr(folder, labels)
+    theirs = folder / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("x")
+    with pytest.raises(OutputError, match="or not all"):
+        write_ome_zarr(folder, labels)
+    assert theirs.read_text() == "x"
+
+
+def test_what_others_put_in_meanwhile_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "field.ome.zarr"
+    image = np.zeros((9, 9, 3), np.uint8)
+    for _ in range(2):
+        write_ome_zarr(folder, np.ones((9, 9), np.uint32), image=image)
+    create_group = zarr.create_group
+
+    def somebody_writes(*args: Any, **options: Any) -> Any:
+        (folder / "thesis.txt").write_text("x")
+        return create_group(*args, **options)
+
+    monkeypatch.setattr(zarr, "create_group", somebody_writes)
+    with pytest.raises(OutputError, match="or not all"):
+        write_ome_zarr(folder, np.ones((9, 9), np.uint32))
+    assert (folder / "thesis.txt").read_text() == "x"
+    assert [p.name for p in tmp_path.iterdir()] == ["field.ome.zarr"]
 
 
 def test_an_unwritable_place_is_told(tmp_path: Path) -> None:

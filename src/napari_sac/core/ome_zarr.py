@@ -58,6 +58,8 @@ def write_ome_zarr(
     try:
         with whole_folder(target) as partial:
             _write(partial, values, prompts, image)
+            # it took long: somebody may have put something there
+            check_replaceable(target)
     except OSError as error:
         raise OutputError(
             f"{target} could not be written ({error.strerror or error}). Nothing there "
@@ -75,22 +77,42 @@ def check_replaceable(target: Path) -> None:
     """
     if target.exists() and not _is_ours(target):
         raise OutputError(
-            f"{target} is there already, and napari-sac did not write it. Nothing was "
-            "changed; choose another name, or delete it first."
+            f"{target} is there already, and napari-sac did not write it, or not all "
+            "that is in it. Nothing was changed; choose another name, or delete it "
+            "first."
         )
 
 
 def _is_ours(folder: Path) -> bool:
-    """Return whether this program wrote a folder, and nobody put more labels in."""
+    """Return whether this program wrote a folder, and nobody put anything in."""
     about = folder / "zarr.json"
     try:
         if about.stat().st_size > _LARGEST_NOTE:
             return False
-        marked = _MARK in json.loads(about.read_text(encoding="utf-8"))["attributes"]
-        labels = {p.name for p in (folder / "labels").iterdir() if p.is_dir()}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        attributes = json.loads(about.read_text(encoding="utf-8"))["attributes"]
+        images = attributes["ome"].get("multiscales", [])
+        levels = {dataset["path"] for one in images for dataset in one["datasets"]}
+        nuclei = _names_in(folder / "labels" / LABELS_NAME)
+        return (
+            _MARK in attributes
+            and _names_in(folder) == {"zarr.json", "labels", *levels}
+            and _names_in(folder / "labels") == {"zarr.json", LABELS_NAME}
+            and all(n.isdigit() for n in nuclei - {"zarr.json"})
+        )
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ):
         return False
-    return marked and labels == {LABELS_NAME}
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Return what is in a folder, but for what systems put into each."""
+    return {p.name for p in folder.iterdir()} - {".DS_Store", "Thumbs.db"}
 
 
 def _write(
