@@ -230,10 +230,13 @@ def _with_points(
         rejected.append((y, x))
     negatives = []
     rows = (prompts.sign == NEGATIVE) & prompts.placed
-    first = {int(k): i + 1 for i, k in enumerate(ids)}
+    nuclei = one.labels > 0
+    # of each nucleus by its id; nuclei that were not reviewed have no label
+    new = np.zeros(len(ids) + 1, np.int32)
+    new[dense[nuclei]] = one.labels[nuclei]
+    label_of = dict(zip(ids.tolist(), new[1:].tolist(), strict=True))
     for (y, x), k in zip(prompts.yx[rows], prompts.object_id[rows], strict=True):
-        pixels = dense == first.get(int(k), -1)
-        label = int(one.labels[pixels][0]) if pixels.any() else 0
+        label = label_of.get(int(k), 0)
         if label:
             negatives.append((y, x, label))
     return replace(
