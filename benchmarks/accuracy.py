@@ -28,7 +28,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
 from napari_sac.core.config import STAINS, DecodeConfig, ProposalConfig, Stain
@@ -46,11 +45,12 @@ from napari_sac.core.inference.segment import (
     segment_points,
 )
 from napari_sac.core.io import normalise_image
+from napari_sac.core.labels import innermost_pixels
 from napari_sac.core.models.attention import split_qkv
 from napari_sac.core.models.registry import Model, load_model
 from napari_sac.core.models.weight_files import read_generator, read_weights
 from napari_sac.core.training.brown_stain import stain_brown
-from napari_sac.core.training.targets import distance_to_border, typical_diameter
+from napari_sac.core.training.targets import typical_diameter
 
 
 def labels_of_generator(
@@ -70,9 +70,7 @@ def labels_of_generator(
 
 def true_points(truth: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
     """Return the innermost pixel (N, 2) of each nucleus."""
-    numbers = np.unique(truth[truth > 0])
-    places = ndimage.maximum_position(distance_to_border(truth), truth, numbers)
-    return np.array(places, float).reshape(-1, 2)
+    return innermost_pixels(truth, edge_is_border=False).astype(float)
 
 
 def with_weights(model: Model, sam: Path | None, generator: Path | None) -> Model:

@@ -6,17 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from napari_sac.core.errors import LabelFormatError
-from napari_sac.core.labels import consecutive_labels
+from napari_sac.core.labels import consecutive_labels, innermost_pixels
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.types import FloatArray, IntArray, Prompts, PromptState
 
 if TYPE_CHECKING:
     from napari_sac.core.inference.live import Box
-
-_REPORTED_EVERY = 1000
 
 
 def prompts_from_labels(
@@ -36,15 +33,9 @@ def prompts_from_labels(
         In order of the labels, which are the ``object_id``; score 1, state ``auto``.
     """
     dense, ids = consecutive_labels(labels)
-    boxes = ndimage.find_objects(dense)
-    points = []
-    for k, box in enumerate(boxes, start=1):
-        if k % _REPORTED_EVERY == 0:
-            progress("looking at the labels", k, len(boxes))
-        points.append(_deepest(dense[box] == k, box))
-    return Prompts.from_points(
-        np.array(points, np.float64).reshape(-1, 2), object_id=ids
-    )
+    # in the middle of what is seen of a nucleus, not at the edge of the image
+    pixels = innermost_pixels(dense, edge_is_border=True, progress=progress)
+    return Prompts.from_points(pixels.astype(np.float64), object_id=ids)
 
 
 def prompts_from_points(yx: npt.ArrayLike) -> Prompts:
@@ -92,11 +83,3 @@ def prompts_from_box(box: Box, object_id: int) -> Prompts:
     return Prompts.from_points(
         middle, object_id=object_id, state=PromptState.ADDED.value
     )
-
-
-def _deepest(
-    region: npt.NDArray[np.bool_], box: tuple[slice, slice]
-) -> tuple[float, float]:
-    depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(np.argmax(depth), depth.shape)
-    return float(y + box[0].start), float(x + box[1].start)

@@ -28,12 +28,11 @@ from napari_sac.core.datasets.pairs import (
 from napari_sac.core.errors import LabelFormatError
 from napari_sac.core.inference.instances import decided_objects, rejected_objects
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
-from napari_sac.core.labels import consecutive_labels
+from napari_sac.core.labels import consecutive_labels, innermost_pixels
 from napari_sac.core.names import PROMPTS_FILES
 from napari_sac.core.polygons import mask_of, mostly_inside
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.training.targets import (
-    distance_to_border,
     median_diameter,
     typical_diameter,
 )
@@ -372,9 +371,8 @@ def image_keys(one: ReviewedImage) -> tuple[str, ...]:
 
 def middles_of(labels: IntArray) -> npt.NDArray[np.int64]:
     """Return the innermost pixel (N, 2), (y, x), of each nucleus."""
-    numbers = np.unique(labels[labels > 0])
-    places = ndimage.maximum_position(distance_to_border(labels), labels, numbers)
-    return np.array(places, np.int64).reshape(-1, 2)
+    # most likely to be in it still, when its outline has been corrected
+    return innermost_pixels(labels, edge_is_border=False)
 
 
 def learned_nuclei(one: ReviewedImage, learned: NucleiByImage) -> IntArray:
