@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,34 @@ def test_damaged_files_are_refused_in_a_sentence(tmp_path: Path, content: str) -
     file.write_text(content)
     with pytest.raises(LabelFormatError, match=r"damaged\.geojson .*\.$"):
         read_geojson(file, (20, 30))
+
+
+def test_collections_without_end_are_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "deep.geojson"
+    file.touch()
+    geometry: dict[str, Any] = {"type": "Point", "coordinates": [1, 1]}
+    for _ in range(3000):
+        geometry = {"type": "GeometryCollection", "geometries": [geometry]}
+    # json gives up by itself, but not in all versions of Python
+    monkeypatch.setattr(json, "loads", lambda _: {"features": [{"geometry": geometry}]})
+    with pytest.raises(LabelFormatError, match=r"deep\.geojson is damaged"):
+        read_geojson(file, (5, 5))
+
+
+def test_outlines_are_not_all_in_memory_at_once(tmp_path: Path) -> None:
+    square = np.pad(np.ones((3, 3), np.uint32), 1)
+    labels = np.kron(np.arange(1, 1601, dtype=np.uint32).reshape(40, 40), square)
+    file = tmp_path / "a.geojson"
+    # the first time it imports something
+    write_geojson(file, labels)
+    tracemalloc.start()
+    write_geojson(file, labels)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(json.loads(file.read_text())["features"]) == 1600
+    assert peak < 4 * file.stat().st_size
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:

@@ -103,20 +103,19 @@ def write_geojson(
     """
     known = _first_rows(prompts) if prompts is not None else {}
     given = classes or {}
-    features = [
-        _feature(
-            object_id,
-            parts,
-            known.get(object_id),
-            given.get(object_id, DEFAULT_CLASS),
-        )
-        for object_id, parts in trace_labels(labels)
-    ]
     with (
         atomic_path(path) as partial,
         partial.open("w", encoding="utf-8") as file,
     ):
-        json.dump({"type": "FeatureCollection", "features": features}, file)
+        # one by one: json.dump is slow, and all at once take much memory
+        file.write('{"type": "FeatureCollection", "features": [')
+        between = ""
+        for object_id, parts in trace_labels(labels):
+            kind = given.get(object_id, DEFAULT_CLASS)
+            feature = _feature(object_id, parts, known.get(object_id), kind)
+            file.write(between + json.dumps(feature))
+            between = ", "
+        file.write("]}")
 
 
 def read_geojson(path: str | Path, shape: tuple[int, int]) -> Outlines:
@@ -385,6 +384,7 @@ class _Shape:
             TypeError,
             ValueError,
             OverflowError,
+            RecursionError,
         ) as error:
             raise LabelFormatError(
                 f"{file} is damaged: one of its features is not as GeoJSON has them "
