@@ -203,3 +203,26 @@ def test_an_unseen_nucleus_leaves_a_neighbour_what_is_nearer_to_its_point() -> N
         labels=paint((1, 0, 0, 10, 10)),
     )
     assert not (both == 2).any()
+
+
+def test_many_unseen_nuclei_look_through_the_prompts_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = [square(2 * k, (0, 10 * k), logit=9) for k in range(1, 21)]
+    hidden = [square(2 * k + 1, (2, 10 * k + 2), side=6) for k in range(1, 21)]
+    places = [(m.origin_yx[0] + 3, m.origin_yx[1] + 3) for m in [*seen, *hidden]]
+    prompts = Prompts.from_points(
+        places,
+        # in no order of the numbers
+        object_id=[m.object_id for m in [*seen, *hidden]],
+        state=["auto"] * 20 + ["accepted"] * 20,
+    )
+    looks = []
+    usable = Prompts.usable.fget
+    monkeypatch.setattr(
+        Prompts, "usable", property(lambda p: looks.append(p) or usable(p))
+    )
+    masks = [*seen, *hidden]
+    labels = assemble_labels(masks, (20, 250), DecodeConfig(), prompts=prompts)
+    assert set(np.unique(labels)) == {0, *prompts.object_id.tolist()}
+    assert len(looks) <= 2

@@ -202,6 +202,9 @@ def show_unseen(
     masks = list(masks)
     accepted = accepted_objects(prompts)
     giving = {m.object_id for m in masks} - accepted
+    # sorted once: to look through all for each nucleus takes long where many hide
+    usable = prompts.select(prompts.usable)
+    usable = usable.select(np.argsort(usable.object_id, kind="stable"))
     for mask in masks:
         if mask.object_id not in accepted:
             continue
@@ -213,18 +216,21 @@ def show_unseen(
         owners = window[rows, columns]
         first = np.add(origin_yx, (there[0].start, there[1].start))
         pixels = np.stack([rows, columns], axis=1) + first
-        own = _distances(prompts, mask.object_id, pixels)
+        own = _distances(usable, mask.object_id, pixels)
         for owner in set(owners.tolist()) & giving:
-            wins = (owners == owner) & (own < _distances(prompts, owner, pixels))
+            wins = (owners == owner) & (own < _distances(usable, owner, pixels))
             window[rows[wins], columns[wins]] = mask.object_id
 
 
 def _distances(
-    prompts: Prompts, object_id: int, pixels: npt.NDArray[np.int64]
+    usable: Prompts, object_id: int, pixels: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
-    """Return how far (N,) each pixel (N, 2) is from a positive of a nucleus."""
-    own = prompts.usable & (prompts.object_id == object_id)
-    offsets = pixels[:, None] - prompts.yx[own]
+    """Return how far (N,) each pixel (N, 2) is from a positive of a nucleus.
+
+    The prompts are in order of ``object_id``.
+    """
+    first, last = np.searchsorted(usable.object_id, [object_id, object_id + 1])
+    offsets = pixels[:, None] - usable.yx[first:last]
     return np.asarray(np.sqrt((offsets**2).sum(axis=2)).min(axis=1))
 
 
