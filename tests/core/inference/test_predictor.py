@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -23,6 +23,8 @@ from napari_sac.core.inference.segment import embedding_scale
 from napari_sac.core.types import NEGATIVE, Prompts
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from napari_sac.core.models.registry import Model
 
 ALONE = DecodeConfig(neighbour_negatives=0)
@@ -67,6 +69,28 @@ def test_alone_and_in_company_a_nucleus_gets_the_same_mask(
         assert alone.origin_yx == together[row].origin_yx
         np.testing.assert_allclose(alone.logits, together[row].logits, atol=1e-4)
         assert alone.prompt_key == together[row].prompt_key
+
+
+def test_batches_are_of_few_tiles(
+    tiny_model: Model, embedding: Embedding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiles = len(embedding.features)
+    rng = np.random.default_rng(0)
+    everywhere = rng.uniform((5, 5), (155, 195), (100, 2))
+    copied = []
+    gather = predictor.gather_windows
+
+    def counted(features: Tensor, *args: Any) -> Tensor:
+        copied.append(len(features))
+        return gather(features, *args)
+
+    monkeypatch.setattr(predictor, "gather_windows", counted)
+    monkeypatch.setattr(predictor, "_batch_size", lambda *_: 10)
+    prompts = Prompts.from_points(everywhere)
+    masks = decode_prompts(embedding, prompts, tiny_model, ALONE)
+    assert [m.object_id for m in masks] == list(range(1, 101))
+    # each tile once, and once more where it goes on in the next batch
+    assert sum(copied) <= 2 * (tiles + len(copied))
 
 
 def test_only_what_changed_is_decoded_again(

@@ -373,6 +373,8 @@ def _batches(
         by_length.setdefault(len(query.points), []).append(query)
     size = _batch_size(window, model)
     for group in by_length.values():
+        # a batch copies the embeddings of all tiles that its queries lie in
+        group.sort(key=lambda query: query.tile)
         for start in range(0, len(group), size):
             yield group[start : start + size]
 
