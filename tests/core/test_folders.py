@@ -112,6 +112,31 @@ def test_what_is_written_as_a_whole_is_there_and_outlives_a_loss_of_power(
     assert [p.name for p in target.parent.iterdir()] == ["mine.sac"]
 
 
+def test_files_are_on_the_disk_before_the_old_ones_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = _folder(tmp_path / "mine.sac", "old")
+    synced = set()
+    fsync, rename = os.fsync, os.rename
+
+    def note(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def check(a: Path, b: Path) -> None:
+        below = [p for p in partial.rglob("*") if p.is_file()]
+        assert {p.stat().st_ino for p in below} <= synced
+        rename(a, b)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "rename", check)
+    with whole_folder(target) as partial:
+        (partial / "what").write_text("new")
+        _folder(partial / "deeper", "new too")
+    assert (target / "deeper" / "what").read_text() == "new too"
+    assert len(synced) >= 2
+
+
 def test_what_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
     target = _folder(tmp_path / "mine.sac", "old")
     with pytest.raises(ZeroDivisionError), whole_folder(target) as partial:

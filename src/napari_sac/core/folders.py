@@ -39,6 +39,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
+        # what was there before goes, and must not be all that a loss of power left
+        _sync_below(partial)
         replace_folder(partial, target)
     finally:
         # after success it is gone
@@ -191,6 +193,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_below(folder: Path) -> None:
+    """Make sure that all that is in a folder outlives a loss of power."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(path, name), "rb+") as file:
+                os.fsync(file.fileno())
+        _sync(Path(path))
 
 
 def _sync(folder: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_sac.core.errors import OutputError, SessionError
-from napari_sac.core.folders import sync_folder, whole_folder
+from napari_sac.core.folders import whole_folder
 from napari_sac.core.io import atomic_path
 from napari_sac.core.progress import ignore_progress
 from napari_sac.core.session.changes import (
@@ -544,7 +544,6 @@ class Journal:
                         _copy_log(source, folder / JOURNAL, rows, progress)
                 finally:
                     source.execute("ROLLBACK")
-        sync_folder(folder)
 
     def take_over(self, other: Journal) -> None:
         """Get what was written to a journal since this copy was made of it.
