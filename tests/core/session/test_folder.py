@@ -396,6 +396,25 @@ def test_notes_of_others_are_passed_over(unsaved: Edited, tmp_path: Path) -> Non
     assert recovery.find_unclosed() == []
 
 
+def test_a_note_that_cannot_be_written_is_as_before(
+    unsaved: Edited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(unsaved, tmp_path / "mine.sac")
+    (note,) = recovery.sessions_folder().glob("*.open.json")
+    before = note.read_bytes()
+
+    def half(file: Path, text: str, **options: Any) -> None:
+        file.write_bytes(text[: len(text) // 2].encode())
+        raise OSError(errno.ENOSPC, "No space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", half)
+        with pytest.raises(OutputError, match="No space left"):
+            recovery.remember(unsaved.journal.folder)
+    assert note.read_bytes() == before
+    assert not list(note.parent.glob("*.part"))
+
+
 def test_a_damaged_one_is_found_too(unsaved: Edited) -> None:
     folder = leave(unsaved)
     (folder / "session.json").write_text("{}")

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
@@ -19,6 +20,7 @@ import pytest
 import zarr
 from core.session import editing
 from core.session.conftest import Edited
+from filelock import FileLock
 
 from napari_sac.core.errors import OutputError, SessionError
 from napari_sac.core.session.changes import Change, backward, forward
@@ -26,6 +28,7 @@ from napari_sac.core.session.database import sqlite_uri
 from napari_sac.core.session.history import History
 from napari_sac.core.session.image import hash_pixels
 from napari_sac.core.session.journal import Journal
+from napari_sac.core.session.layout import LOCK
 from napari_sac.core.session.pixels import PixelChange
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
@@ -184,6 +187,18 @@ def test_a_second_opener_is_told_and_reads_only(edited: Edited) -> None:
     third = Journal.open(edited.journal.folder)
     assert not third.read_only
     third.close(clean=True)
+
+
+def test_a_napari_that_looks_for_a_moment_takes_no_session(edited: Edited) -> None:
+    folder = edited.journal.folder
+    edited.journal.close(clean=True)
+    look = FileLock(folder / LOCK, thread_local=False)
+    look.acquire()
+    end = threading.Timer(0.05, look.release)
+    end.start()
+    edited.journal = Journal.open(folder)
+    end.join()
+    assert not edited.journal.read_only
 
 
 def test_a_session_that_somebody_reads_is_closed_without_waiting(

@@ -33,12 +33,14 @@ WRONG_VALUES = (ValueError, TypeError, LookupError, OverflowError, MemoryError)
 BUSY = "This session is open in another viewer, so it was opened read-only."
 
 
-def take_lock(folder: Path) -> tuple[FileLock | None, str | None]:
-    """Return the lock, or why it is not to be had."""
+def take_lock(
+    folder: Path, *, seconds: float = 0
+) -> tuple[FileLock | None, str | None]:
+    """Return the lock, or why it is not to be had in that time."""
     forbidden = f"{folder} cannot be written to, so it was opened read-only."
     lock = FileLock(folder / LOCK, thread_local=False)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=seconds)
     except Timeout:
         return None, BUSY
     except (OSError, NotImplementedError) as error:

@@ -85,6 +85,7 @@ _INFO = "info."
 _ADD_LINE = (
     "INSERT INTO log (kind, step, annotation, time, change) VALUES (?, ?, ?, ?, ?)"
 )
+_PROBED_SECONDS = 0.3
 _PAGES = 256
 """Of the log that are copied at once, a megabyte."""
 
@@ -229,7 +230,8 @@ class Journal:
         """
         target = Path(folder).absolute()
         check_folder(target)
-        lock, reason = take_lock(target)
+        # another napari that starts has it for a moment, to see whether it is open
+        lock, reason = take_lock(target, seconds=_PROBED_SECONDS)
         try:
             connection = connect(target, in_place=lock is not None or reason is BUSY)
         except SessionError:

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_sac.core.errors import OutputError, SessionError
-from napari_sac.core.io import data_folder
+from napari_sac.core.errors import SessionError
+from napari_sac.core.io import atomic_path, data_folder
 from napari_sac.core.session.database import connect, is_busy, reading
 from napari_sac.core.session.image import ImageReference
 from napari_sac.core.session.layout import JOURNAL, SUFFIX, check_folder, is_session
@@ -71,16 +71,9 @@ def remember(folder: Path) -> None:
     """
     if is_unsaved(folder):
         return
-    note = _note(folder)
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"folder": str(folder.absolute())})
-        note.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"{note} cannot be written ({error.strerror}). The session is not offered "
-            "should napari be stopped; everything else works."
-        ) from error
+    text = json.dumps({"folder": str(folder.absolute())})
+    with atomic_path(_note(folder)) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def forget(folder: Path) -> None:
