@@ -210,3 +210,14 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(unpack, tmp_path):
 
     with pytest.raises(OutputError, match="could not be unpacked"):
         unpack(_zip({"a": "x"}))
+
+
+def test_another_program_may_have_unpacked_it_meanwhile(unpack, tmp_path):
+    def other(stage, done, total):
+        folder = tmp_path / "out" / "content"
+        folder.mkdir(exist_ok=True)
+        (folder / "a.txt").write_text("theirs")
+
+    folder = unpack(_zip({"a.txt": "a"}), progress=other)
+    assert (folder / "a.txt").read_text() == "theirs"
+    assert [p.name for p in folder.parent.iterdir()] == ["content"]

@@ -201,7 +201,12 @@ def _extract(
             with content.open(member) as source, target.open("wb") as file:
                 shutil.copyfileobj(source, file, _CHUNK_BYTES)
             progress("unpacking", i, len(members))
-        os.replace(partial, folder)
+        try:
+            os.replace(partial, folder)
+        except OSError:
+            # another program has unpacked it meanwhile
+            if not folder.is_dir():
+                raise
 
 
 def _refused(archive: Path, why: str) -> DownloadError:
