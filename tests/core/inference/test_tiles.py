@@ -25,8 +25,8 @@ def test_every_position_lies_a_halo_inside_its_owner(
     assert (positions <= np.maximum(last, 0)).all()
     at_start = positions < halo
     at_end = positions >= length - halo
-    assert (at_start | (positions - first >= halo - 1)).all()
-    assert (at_end | (last - positions >= halo - 1)).all()
+    assert (at_start | (positions - first >= halo)).all()
+    assert (at_end | (last - positions >= halo)).all()
     assert axis.origins[-1] + size >= length
 
 
