@@ -343,9 +343,9 @@ def test_labels_that_something_else_made_are_left_out_with_a_warning(
     assert segment(folder, *skip) == 0
     asked = "and not by sac_tiny with he in instance mode, such as"
     assert capsys.readouterr().err.splitlines()[1:] == [
-        f"warning: 1 of them made by sac_tiny without adapter in semantic mode, {asked}"
-        " a_labels.tif",
-        f"warning: 1 of them made by something that they do not name, {asked} "
+        "warning: 1 of them was made by sac_tiny without adapter in semantic mode, "
+        f"{asked} a_labels.tif",
+        f"warning: 1 of them was made by something that they do not name, {asked} "
         "b_labels.tif",
     ]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from napari_sac.core import folders
 from napari_sac.core.errors import OutputError
 from napari_sac.core.folders import (
     files_together,
@@ -222,3 +223,16 @@ def test_what_a_killed_program_left_is_removed_and_what_is_written_now_stays(
     remove_left_over(tmp_path)
     assert set(tmp_path.iterdir()) == there
     assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_folder_with_a_file_that_may_not_be_written_to_is_put_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, mode: str = "r") -> object:
+        raise PermissionError(path, mode)
+
+    # who is root may write to all files
+    monkeypatch.setattr(folders, "open", refuse, raising=False)
+    with whole_folder(tmp_path / "there") as partial:
+        (partial / "file").write_text("whole")
+    assert (tmp_path / "there" / "file").read_text() == "whole"

@@ -37,13 +37,13 @@ from napari_sac.core.session.recovery import find_unclosed
 from napari_sac.core.session.replay import replay
 from napari_sac.core.training.session_data import read_reviewed_session
 from napari_sac.core.types import ObjectClass, Prompts
-from napari_sac.viewer import exchange, journaling
-from napari_sac.viewer import session as sessions
+from napari_sac.viewer import exchange, journaling, reopening
 from napari_sac.viewer.inference import ModelChoice
 from napari_sac.viewer.live import decode_live
 from napari_sac.viewer.planes import AS_READ, current_plane, pixel_size
 from napari_sac.viewer.readers import get_session_reader, open_dropped_session
-from napari_sac.viewer.session import OTHER_PIXELS, AnnotationSession
+from napari_sac.viewer.reopening import OTHER_PIXELS
+from napari_sac.viewer.session import AnnotationSession
 from napari_sac.viewer.writers import write_outlines
 
 if TYPE_CHECKING:
@@ -849,7 +849,7 @@ def test_an_image_that_was_renamed_is_known_again_by_its_pixels(
     open_file(bench, file, turned=True, name="field GFP")
     assert annotation.plane is None
     with monkeypatch.context() as patch:
-        patch.setattr(sessions, "_MOST_COMPARED_PIXELS", 100)
+        patch.setattr(reopening, "_MOST_COMPARED_PIXELS", 100)
         open_file(bench, file, turned=True, name="field DAPI")
     assert annotation.plane is None
     open_file(bench, file, name="field DAPI")

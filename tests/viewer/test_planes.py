@@ -98,6 +98,8 @@ def test_channels_are_found_by_label_or_by_being_few() -> None:
     assert channel_axis(Image(stack)) == 0
     assert channel_axis(Image(np.zeros((20, 2, 12, 16)))) == 1
     assert channel_axis(Image(np.zeros((3, 4, 12, 16)))) is None
+    assert channel_axis(Image(np.zeros((1, 3, 12, 16)))) == 1
+    assert channel_axis(Image(np.zeros((1, 20, 12, 16)))) is None
     assert channel_axis(Image(np.zeros((20, 30, 12, 16)))) is None
     assert channel_axis(Image(np.zeros((2, 20, 30, 12, 16)))) is None
     assert channel_axis(Image(np.zeros((80, 12, 16)))) is None

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tifffile
 from napari.components import ViewerModel
+from napari.layers import Image
 from napari.layers._source import layer_source
 
-from napari_sac.viewer import exchange
+from napari_sac.viewer import exchange, reopening
 from napari_sac.viewer.planes import look_at_plane
 from napari_sac.viewer.session import AnnotationSession
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
     from conftest import Bench
 
 
@@ -96,6 +98,9 @@ def test_a_stack_takes_the_place_of_the_planes_that_its_session_brought(
         layer = session.viewer.add_image(stack, name="stack")
     assert [a.plane.layer for a in again] == [layer] * 3
     assert not set(planes) & set(layers)
+    # below its nuclei
+    above = [layers.index(a.points) for a in again]
+    assert layers.index(layer) < min(above)
     assert told[1:] == [f"{layer.name} is here again, with its nuclei."]
     assert [a.plane.index for a in again] == [(0,), (1,), (2,)]
     session.viewer.dims.set_current_step(0, 1)
@@ -111,6 +116,38 @@ def test_a_stack_takes_the_place_of_the_planes_that_its_session_brought(
     once_more.close()
 
 
+def test_of_a_large_stack_some_planes_are_compared_and_all_of_them_must_fit(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = save_stack_session(bench, tmp_path / "old")
+    monkeypatch.setattr(reopening, "_MOST_COMPARED_PIXELS", 2 * stack[0].size)
+    file = str(tmp_path / "old" / "stack.tif")
+    for changed, taken in ((None, 3), (2, 3), (1, 1), (0, 1)):
+        session = AnnotationSession.of(ViewerModel())
+        again = session.open(tmp_path / "old" / "S.sac")
+        pixels = stack.copy()
+        if changed is not None:
+            pixels[changed, :5] = 0
+        with layer_source(path=file):
+            layer = session.viewer.add_image(pixels, name="stack")
+        assert [a.plane.layer for a in again].count(layer) == taken
+        session.close(clean=False)
+
+
+def test_an_image_that_is_opened_while_its_session_is_read_is_used(
+    bench: Bench, tmp_path: Path
+) -> None:
+    stack = save_stack_session(bench, tmp_path / "old")
+    session = AnnotationSession.of(ViewerModel())
+    read = exchange.read_session(tmp_path / "old" / "S.sac")
+    with layer_source(path=str(tmp_path / "old" / "stack.tif")):
+        layer = session.viewer.add_image(stack, name="stack")
+    again = exchange.show_session(session, read)
+    assert [a.plane.layer for a in again] == [layer] * 3
+    assert [x for x in session.viewer.layers if isinstance(x, Image)] == [layer]
+    session.close()
+
+
 def test_a_stack_that_was_moved_is_known_where_it_is_open(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -124,7 +161,7 @@ def test_a_stack_that_was_moved_is_known_where_it_is_open(
         if not open_first:
             again = session.open(tmp_path / "old" / "S.sac")
             assert {a.plane for a in again} == {None}
-            assert "open the image from where it is now" in told[0]
+            assert "open it from where it is now in a new window" in told[0]
             session.viewer.add_image(stack[:, ::-1], name="stack")
             assert {a.plane for a in again} == {None}
         with layer_source(path=str(elsewhere)):

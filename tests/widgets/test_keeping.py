@@ -167,6 +167,40 @@ def test_what_is_found_on_a_plane_is_shown_on_that_plane(
     assert opened.points.visible
 
 
+def test_a_stack_that_is_opened_after_its_session_takes_the_place_of_its_planes(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    viewer: ViewerModel,
+    second: SegmentWidget,
+    nuclei: Nuclei,
+    tmp_path: Path,
+) -> None:
+    grey = nuclei.image[..., 0]
+    file = show_stack(dock, viewer, tmp_path, [grey, grey[::-1], grey])
+    for plane in range(3):
+        viewer.dims.set_current_step(0, plane)
+        import_labels(dock.session, dock.images.plane(), nuclei.labels)
+    dock.keeping.save_as(tmp_path / "field")
+    wait(qtbot, dock)
+    dock.session.close(clean=True)
+    second.keeping.open_session(tmp_path / "field.sac")
+    wait(qtbot, second)
+    other = second.session.viewer
+    assert len(other.layers) == 9
+    (layer,) = other.open(file, plugin="napari")
+    opened = second.session.annotations
+    assert {a.plane.layer for a in opened} == {layer}
+    assert len(other.layers) == 7
+    assert second.images.layer() is layer
+    assert second.images.image.count() == 1
+    assert not second.images.image.signalsBlocked()
+    assert "is here again" in second.status.message.text()
+    for plane in range(3):
+        other.dims.set_current_step(0, plane)
+        assert second.session.find(second.images.plane()).points.visible
+        assert second.segment_button.isEnabled()
+
+
 def test_an_opened_session_is_shown_as_it_was_looked_at(
     qtbot: QtBot,
     dock: SegmentWidget,
@@ -849,9 +883,12 @@ def test_labels_that_are_named_after_another_open_image_are_refused(
     choose(dock, "labels", tmp_path / "second_labels.tif")
     wait(qtbot, dock)
     assert "12 nuclei are in second now." in dock.status.message.text()
+    # open as an image itself
+    viewer.open(tmp_path / "second.tif", plugin="napari")
+    viewer.layers.remove(viewer.layers["second"])
     # named after none of them, and after this one too
     dock.images.image.setCurrentText("field")
-    for name in ("mine.tif", "field_labels.tif"):
+    for name in ("mine.tif", "field_labels.tif", "second.tif"):
         write_labels(tmp_path / name, nuclei.labels)
         choose(dock, "labels", tmp_path / name)
         wait(qtbot, dock)

@@ -274,6 +274,13 @@ def test_each_image_has_its_own_diameter_and_mode(
     choose_image(dock.images, other)
     assert dock.diameter.value() == 33
     assert dock.decode_form.config() == semantic
+    # what was typed before nuclei were found too
+    third = viewer.add_image(image.data.copy(), rgb=True, name="third")
+    choose_image(dock.images, third)
+    dock.diameter.setValue(15)
+    choose_image(dock.images, image)
+    choose_image(dock.images, third)
+    assert dock.diameter.value() == 15
 
 
 def test_it_is_said_if_nuclei_were_drawn_with_another_model(

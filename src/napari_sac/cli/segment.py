@@ -200,8 +200,8 @@ def _warn_of_other_makers(done: Sequence[Path], args: argparse.Namespace) -> Non
             others.setdefault(maker, []).append(labels.name)
     for maker, names in others.items():
         say(
-            f"warning: {len(names)} of them made by {maker}, and not by {wanted}, such "
-            f"as {names[0]}"
+            f"warning: {len(names)} of them {'was' if len(names) == 1 else 'were'} "
+            f"made by {maker}, and not by {wanted}, such as {names[0]}"
         )
 
 

@@ -199,7 +199,11 @@ def _sync_below(folder: Path) -> None:
     """Make sure that all that is in a folder outlives a loss of power."""
     for path, _, names in os.walk(folder):
         for name in names:
-            with open(os.path.join(path, name), "rb+") as file:
+            # a copy of what nobody may write to cannot be opened for it
+            with (
+                suppress(PermissionError),
+                open(os.path.join(path, name), "rb+") as file,
+            ):
                 os.fsync(file.fileno())
         _sync(Path(path))
 

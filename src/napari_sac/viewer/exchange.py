@@ -31,7 +31,7 @@ from napari_sac.core.names import (
 )
 from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.session import folder as session_folder
-from napari_sac.core.session.image import hash_pixels, unnumbered
+from napari_sac.core.session.image import unnumbered
 from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import Prompts, PromptState
 from napari_sac.viewer import painting
@@ -46,11 +46,17 @@ from napari_sac.viewer.planes import (
     IMAGE_FILE,
     IMAGE_ORIGIN,
     ImagePlane,
-    full_resolution,
     is_open,
     plane_geometry,
 )
 from napari_sac.viewer.relabelling import FreshLabels
+from napari_sac.viewer.reopening import (
+    file_of,
+    find_moved,
+    find_plane,
+    has_pixels,
+    know_again,
+)
 from napari_sac.viewer.results import settings_of
 
 if TYPE_CHECKING:
@@ -72,8 +78,8 @@ _EXPORT_ENDINGS = {".csv": PROMPTS_FILE, ".geojson": OUTLINES_FILE}
 """What comes behind the name of the image in files other than labels."""
 _GEOJSON_SUFFIXES = (".geojson", ".json")
 _STILL_CORRECTED = (
-    "Then open the session again; or open the image from where it is now. Prompts and "
-    "labels can be corrected all the same."
+    "Or open it from where it is now in a new window, and then the session. Prompts "
+    "and labels can be corrected all the same."
 )
 
 
@@ -136,6 +142,8 @@ class ReadSession:
         Of the others.
     problems : tuple of str
         Sentences about images that could not be read, and a model that is not here.
+    looked_at : collection of Layer
+        The layers that there were when it was read.
     """
 
     journal: Journal
@@ -143,6 +151,7 @@ class ReadSession:
     planes: dict[int, ImagePlane]
     pixels: dict[int, npt.NDArray[np.uint8]]
     problems: tuple[str, ...] = ()
+    looked_at: Collection[Layer] = ()
 
 
 def prepare_labels(
@@ -463,7 +472,14 @@ def check_names_image(path: Path, plane: ImagePlane, layers: Collection[Layer]) 
     """
     ending = OME_ZARR_FOLDER if path.name.endswith(OME_ZARR_FOLDER) else path.suffix
     stem = re.sub("_(labels|prompts|points)$", "", path.name.removesuffix(ending))
-    others = (x for x in layers if isinstance(x, Image) and x is not plane.layer)
+    # labels that are open as an image are no image that they could belong to
+    others = [
+        layer
+        for layer in layers
+        if isinstance(layer, Image)
+        and layer is not plane.layer
+        and file_of(layer) != str(path.absolute())
+    ]
     if stem in {plane_name(plane), *_names(plane.layer)}:
         return
     if any(stem in _names(other) for other in others):
@@ -476,7 +492,7 @@ def check_names_image(path: Path, plane: ImagePlane, layers: Collection[Layer]) 
 
 def _names(layer: Layer) -> set[str]:
     """Return what files with the nuclei of an image begin with."""
-    file = _file_of(layer)
+    file = file_of(layer)
     names = {str(layer.name), unnumbered(str(layer.name))}
     return names if file is None else {*names, Path(file).stem}
 
@@ -506,11 +522,11 @@ def open_session(session: AnnotationSession, folder: str | Path) -> list[Annotat
     return show_session(session, read_session(folder, tuple(session.viewer.layers)))
 
 
-def make_way(session: AnnotationSession, folder: str | Path) -> None:
+def make_way(session: AnnotationSession, folder: str | Path) -> bool:
     """Close the session of layers that were all deleted, if it is to be opened.
 
-    It is locked as long as it is open. Another one is left when it is shown: until then
-    what was deleted can be had back.
+    Return whether it was that one. It is locked as long as it is open. Another one is
+    left when this is shown: until then what was deleted can be had back.
 
     Raises
     ------
@@ -518,8 +534,10 @@ def make_way(session: AnnotationSession, folder: str | Path) -> None:
         If something was annotated in this viewer.
     """
     check_empty(session)
-    if session.journal.is_at(Path(folder)):
+    own = session.journal.is_at(Path(folder))
+    if own:
         session.leave()
+    return own
 
 
 def check_empty(session: AnnotationSession) -> None:
@@ -565,13 +583,14 @@ def read_session(
             try:
                 read, found = journal.find_image(number, reference)
             except SessionError as error:
-                plane = _find_moved(shown, reference)
+                plane = find_moved(shown, reference)
                 if plane is None:
                     problems.append(f"{error} {_STILL_CORRECTED}")
                     continue
                 planes[number] = plane
-                moved = replace(reference, path=_file_of(plane.layer))
-                _note_place(journal, restored, reference, moved)
+                # of others from that file nobody knows whether they moved with it
+                moved = replace(reference, path=file_of(plane.layer) or reference.path)
+                _note(journal, restored, number, moved)
                 continue
             _note_place(journal, restored, reference, found)
             # what lies beside the session may be open as well
@@ -585,7 +604,7 @@ def read_session(
         # whatever has happened: who is not closed keeps the session locked
         journal.close(clean=False)
         raise
-    return ReadSession(journal, restored, planes, pixels, tuple(problems))
+    return ReadSession(journal, restored, planes, pixels, tuple(problems), shown)
 
 
 def _note_place(
@@ -595,14 +614,20 @@ def _note_place(
     found: ImageReference,
 ) -> None:
     """Note where the file of some images is now, so that a copy finds it too."""
-    if found.path in (None, before.path):
+    if found.path == before.path:
         return
     for number, image in restored.images.items():
         if image.path == before.path and not image.kept:
-            moved = restored.images[number] = replace(image, path=found.path)
-            # who may not write, or cannot at the moment, finds it again
-            with suppress(OutputError):
-                journal.set_image(number, moved)
+            _note(journal, restored, number, replace(image, path=found.path))
+
+
+def _note(
+    journal: Journal, restored: Restored, number: int, moved: ImageReference
+) -> None:
+    restored.images[number] = moved
+    # who may not write, or cannot at the moment, finds it again
+    with suppress(OutputError):
+        journal.set_image(number, moved)
 
 
 def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotation]:
@@ -650,6 +675,9 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
         twin = plane is not None and state.is_empty and session.find(plane) is not None
         session.restore(annotation, shown=number in shown and not twin)
     _choose_model_of(session, restored)
+    # what was opened while the session was read
+    for layer in [x for x in session.viewer.layers if x not in read.looked_at]:
+        know_again(session, layer)
     if journal.read_only_reason is not None:
         session.told.emit(
             f"{journal.read_only_reason} Save it under another name to keep changes."
@@ -827,68 +855,6 @@ def _decided(before: Prompts, after: Prompts, outlines: Outlines) -> Prompts:
         if object_id in new:
             score[row], state[row] = new[object_id]
     return edits.vouch_for(replace(after, score=score, state=state), vouched)
-
-
-def find_plane(
-    layers: Collection[Layer], reference: ImageReference
-) -> ImagePlane | None:
-    """Return the plane if one of the layers is of the same file.
-
-    Of a file that gives several layers it is the one of the same name.
-    """
-    planes = (plane_in(layer, reference) for layer in layers)
-    found = [plane for plane in planes if plane is not None]
-    if len(found) > 1:
-        found = [p for p in found if str(p.layer.name) == reference.name]
-    return found[0] if len(found) == 1 else None
-
-
-def plane_in(layer: Layer, reference: ImageReference) -> ImagePlane | None:
-    """Return the plane in a layer, if that is of the file that a reference names."""
-    path = _file_of(layer)
-    if path is None or reference.path is None or Path(path) != Path(reference.path):
-        return None
-    return plane_at(layer, reference)
-
-
-def _file_of(layer: Layer) -> str | None:
-    """Return the file that a layer was read from, if it is known."""
-    path = getattr(layer.source, "path", None)
-    return None if path is None else str(Path(path).absolute())
-
-
-def plane_at(layer: Layer, reference: ImageReference) -> ImagePlane | None:
-    """Return the plane of a layer that could be what a reference is about.
-
-    It lies at the same position and has the same shape; its pixels are not looked at.
-    """
-    if not isinstance(layer, Image):
-        return None
-    plane = ImagePlane(
-        layer,
-        full_resolution(layer),
-        reference.index,
-        reference.channel_axis,
-        reference.channels,
-        reference.stain,
-    )
-    there = layer.ndim - 2 == len(plane.index) and plane.is_in(plane.data.shape)
-    return plane if there and plane.shape == reference.shape else None
-
-
-def _find_moved(
-    layers: Collection[Layer], reference: ImageReference
-) -> ImagePlane | None:
-    """Return the plane with the very pixels of an image, whatever file it is from."""
-    planes = (plane_at(layer, reference) for layer in layers)
-    return next((p for p in planes if p is not None and has_pixels(p, reference)), None)
-
-
-def has_pixels(plane: ImagePlane, reference: ImageReference) -> bool:
-    """Return whether a plane has the very pixels that a reference is about."""
-    with suppress(NapariSacError, OSError):
-        return hash_pixels(plane.read()) == reference.sha256
-    return False
 
 
 def _find_twin(

@@ -234,7 +234,7 @@ def channel_axis(layer: Image) -> int | None:
     leading = full_resolution(layer).shape[: layer.ndim - 2]
     if len(leading) == 1:
         return 0 if leading[0] <= _MOST_CHANNELS else None
-    short = [axis for axis, length in enumerate(leading) if length <= _FEW_CHANNELS]
+    short = [axis for axis, n in enumerate(leading) if 1 < n <= _FEW_CHANNELS]
     return short[0] if len(leading) == 2 and len(short) == 1 else None
 
 

@@ -18,7 +18,6 @@ from psygnal import Signal
 
 from napari_sac.core.config import DEFAULT_MODEL, DecodeConfig
 from napari_sac.core.session.history import History
-from napari_sac.core.session.image import unnumbered
 from napari_sac.core.session.recovery import is_unsaved
 from napari_sac.core.session.state import AnnotationState, Settings
 from napari_sac.core.types import POSITIVE, Prompts
@@ -40,6 +39,7 @@ from napari_sac.viewer.planes import (
 from napari_sac.viewer.preview import HoverPreview
 from napari_sac.viewer.regions import Regions
 from napari_sac.viewer.relabelling import KnownLabels
+from napari_sac.viewer.reopening import know_again
 from napari_sac.viewer.review import Review
 from napari_sac.viewer.steps import Steps
 
@@ -59,14 +59,6 @@ if TYPE_CHECKING:
     from napari_sac.viewer.prompts import Rows
 
 DEFAULT_CACHE_BYTES = 2 << 30
-
-_MOST_COMPARED_PIXELS = 4_000_000
-"""For a larger image the window would have to wait."""
-
-OTHER_PIXELS = (
-    "It has other pixels than before: see whether the nuclei fit, or delete their "
-    "layers and find nuclei anew."
-)
 
 
 class AnnotationSession:
@@ -316,53 +308,10 @@ class AnnotationSession:
                 self.drawing.place(annotation, plane_geometry(plane.layer))
 
     def _on_layer_inserted(self, event: Event) -> None:
-        """Know an image again that was deleted or not there, and opened since."""
         layer = event.value
-        if not isinstance(layer, Image):
-            return
-        self._watch_image(layer)
-        if layer.metadata.get(AS_READ):
-            # one that a session brings back, which knows what it is
-            return
-        left = _MOST_COMPARED_PIXELS
-        told, replaced = "", set()
-        for annotation in self.annotations:
-            reference, before = self.journal.reference(annotation), annotation.plane
-            stands_in = before is not None and before.layer.metadata.get(AS_READ)
-            if reference is None or (before is not None and not stands_in):
-                continue
-            plane = exchange.plane_in(layer, reference)
-            moved = plane is None
-            if moved and not stands_in:
-                plane = exchange.plane_at(layer, reference)
-            if plane is None:
-                continue
-            # napari numbers a name that is taken; another name may be another channel
-            named = unnumbered(str(layer.name)) == unnumbered(reference.name)
-            size = plane.shape[0] * plane.shape[1]
-            compared = size <= (left if named else _MOST_COMPARED_PIXELS)
-            same = compared and exchange.has_pixels(plane, reference)
-            # a stack has many planes
-            left -= size
-            # for another file, or in place of what is shown, only what is known to fit
-            if not same and (moved or not named or (stands_in and compared)):
-                continue
-            self.see(annotation, plane)
-            # the file may be another one since
-            self.journal.image_changed(annotation)
-            self.drawing.place(annotation, plane_geometry(layer))
-            self.follow(current_plane(layer, self.viewer.dims.point, plane.channels))
-            told = f"{layer.name} is here again, with its nuclei."
-            if compared and not same:
-                told += f" {OTHER_PIXELS}"
-            if stands_in and before is not None:
-                replaced.add(before.layer)
-        for other in replaced & set(self.viewer.layers):
-            if not any(a.plane and a.plane.layer is other for a in self.remembered):
-                self.viewer.layers.remove(other)
-        if told:
-            self.told.emit(told)
-            self.changed.emit()
+        if isinstance(layer, Image):
+            self._watch_image(layer)
+            know_again(self, layer)
 
     def restore(self, annotation: Annotation, *, shown: bool = True) -> None:
         """Take up an annotation of a session that was opened.

@@ -105,6 +105,9 @@ class ImagePanel(QWidget):
 
     def look_at(self, plane: ImagePlane) -> None:
         """Look at the image of a plane, and at the channels or the stain of it."""
+        if plane.layer not in self._layers:
+            # it was added just now, and others were told first
+            self.refresh()
         self.keep()
         for box in (self.image, self.first, self.second):
             box.blockSignals(True)

@@ -173,6 +173,7 @@ class Keeping(QObject):
         self._diameter = diameter
         self._joined = False
         self._saving = False
+        self._left_own = False
         self._offered: list[Unclosed] = []
         self._flush_timer = QTimer(self)
         self._flush_timer.setInterval(_FLUSH_SECONDS * 1000)
@@ -235,8 +236,12 @@ class Keeping(QObject):
             self._status.say(STILL_BUSY)
             return
         session = self._session
-        # who has deleted all layers may open their own session again
-        if self._status.attempt(partial(exchange.make_way, session, folder)):
+
+        def make_way() -> None:
+            # who has deleted all layers may open their own session again
+            self._left_own = exchange.make_way(session, folder)
+
+        if self._status.attempt(make_way):
             self._saving = False
             shown = tuple(session.viewer.layers)
             read = partial(exchange.read_session, folder, shown)
@@ -322,9 +327,8 @@ class Keeping(QObject):
         self.restore.clicked.connect(self._on_restore)
         self.bar.discard_requested.connect(self._on_discard)
         self.bar.later_requested.connect(self._on_later)
-        # one's own session, which was left to be opened, is offered instead
-        self._worker.failed.connect(lambda *_: self._look_for_unclosed())
-        self._worker.cancelled.connect(lambda *_: self._look_for_unclosed())
+        self._worker.failed.connect(self._on_not_done)
+        self._worker.cancelled.connect(self._on_not_done)
         self._flush_timer.timeout.connect(self._write_pieces)
         self._rest_timer.timeout.connect(self._write_pieces)
 
@@ -417,7 +421,14 @@ class Keeping(QObject):
 
         status.attempt(take_up)
 
+    def _on_not_done(self, *_: str) -> None:
+        """Offer one's own session, if that was left to be opened, and was not."""
+        if self._left_own and self._joined:
+            self._left_own = False
+            self._look_for_unclosed()
+
     def _show_opened(self, folder: Path, read: ReadSession) -> None:
+        self._left_own = False
         if not self._joined:
             # the dock was closed meanwhile: nobody waits for it any more
             read.journal.close(clean=False)

@@ -260,8 +260,8 @@ def describe_diameter(pixels: float, plane: ImagePlane) -> str:
 def describe_other_model(drawn_with: str) -> str:
     """Return with which model nuclei were drawn, where another one is chosen."""
     return (
-        f"Drawn with {drawn_with}. Segment draws all that was not accepted or painted "
-        "anew, with the model chosen above."
+        f"Drawn with {drawn_with}. With the model chosen above, Segment draws anew all "
+        "that was not accepted or painted."
     )
 
 

@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from napari.utils.events import Event
 
+    from napari_sac.core.session.state import Settings
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.planes import ImagePlane
 
@@ -98,6 +99,7 @@ class SegmentWidget(QWidget):
         self._position: tuple[Any, ...] = ()
         self._shown: Annotation | None = None
         self._filtered: Annotation | None = None
+        self._compared: tuple[object, str] = (None, "")
         self._typed: WeakKeyDictionary[Image, float] = WeakKeyDictionary()
         settings = compute_settings()
         self.session = AnnotationSession.of(napari_viewer)
@@ -167,6 +169,9 @@ class SegmentWidget(QWidget):
         self._refresh()
 
     def _leave(self) -> None:
+        layer = self.images.layer()
+        if layer is not None:
+            self._typed[layer] = self.diameter.value()
         self.images.leave_viewer()
         self.models.leave_session()
         self.session.changed.disconnect(self._refresh)
@@ -305,6 +310,7 @@ class SegmentWidget(QWidget):
 
     def _on_model(self) -> None:
         self.session.device = self.models.choice().device
+        self._compared = (None, "")
         self._refresh()
 
     def _on_busy_changed(self, busy: bool) -> None:
@@ -324,8 +330,8 @@ class SegmentWidget(QWidget):
             if plane is not None:
                 self.session.follow(plane)
             if position[:1] != before[:1]:
-                for layer in before[:1]:
-                    self._typed[layer] = self.diameter.value()
+                if before:
+                    self._typed[before[0]] = self.diameter.value()
                 self._recall()
         self._suggest_adapter(plane)
         self._refresh()
@@ -358,6 +364,9 @@ class SegmentWidget(QWidget):
                 self.images.look_at(plane)
                 self._show_settings(annotation)
                 return
+        layer = self.images.layer()
+        if layer in self._typed:
+            self.diameter.setValue(self._typed[layer])
 
     def _show_settings(self, annotation: Annotation) -> None:
         """Show how an image was segmented: to do so again must not change it."""
@@ -436,18 +445,14 @@ class SegmentWidget(QWidget):
 
     def _other_model(self, annotation: Annotation) -> str:
         """Return that the nuclei were drawn with another model than is chosen."""
-        drawn, now = annotation.state.settings, self.session.fresh_settings()
+        drawn, chosen = annotation.state.settings, self.session.chosen_model
         if annotation.labels is None or drawn.model_key is None:
             return ""
-        same = drawn.adapter == now.adapter or (
-            # as a session of another computer names it
-            drawn.adapter is not None
-            and now.adapter is not None
-            and str(adapter_path(drawn.adapter)) == now.adapter
-        )
-        if same and drawn.model == now.model:
-            return ""
-        return describe_other_model(title_of(drawn.model, drawn.adapter))
+        known = (drawn.model, drawn.adapter, chosen)
+        # a refresh comes with each step, and adapters are files
+        if self._compared[0] != known:
+            self._compared = (known, _describe_other(drawn, chosen))
+        return self._compared[1]
 
     def _why_no_points(self, plane: ImagePlane | None) -> str:
         """Return that nuclei are to be found first, or where the image has some."""
@@ -507,6 +512,19 @@ class SegmentWidget(QWidget):
         whole.setContentsMargins(0, 0, 0, 6)
         whole.addWidget(ScrollColumn(inside), 1)
         whole.addWidget(self.status)
+
+
+def _describe_other(drawn: Settings, chosen: tuple[str, str | None]) -> str:
+    """Return with what nuclei were drawn; empty where that is what is chosen."""
+    model, adapter = chosen
+    if drawn.model == model and drawn.adapter == adapter:
+        return ""
+    if drawn.model == model and drawn.adapter and adapter:
+        # one by its folder, the other by its name
+        same = adapter_path(drawn.adapter)
+        if same is not None and same == adapter_path(adapter):
+            return ""
+    return describe_other_model(title_of(drawn.model, drawn.adapter))
 
 
 def _allow(button: QPushButton, reason: QLabel, allowed: bool) -> None:
