@@ -573,6 +573,7 @@ def read_session(
     try:
         restored = journal.shorten(journal.restore())
         planes, pixels, problems = {}, {}, []
+        hashes: dict[object, str | None] = {}
         for number in restored.shown:
             reference = restored.images[number]
             progress("reading the images", number - 1, len(restored.images))
@@ -583,7 +584,7 @@ def read_session(
             try:
                 read, found = journal.find_image(number, reference)
             except SessionError as error:
-                plane = find_moved(shown, reference)
+                plane = find_moved(shown, reference, hashes)
                 if plane is None:
                     problems.append(f"{error} {_STILL_CORRECTED}")
                     continue

@@ -90,7 +90,7 @@ class _Comparison:
 
     def of(self, plane: ImagePlane, reference: ImageReference) -> bool | None:
         """Return whether a plane has the pixels of a reference, None for too many."""
-        key = (plane.index, plane.channel_axis, plane.channels, plane.stain)
+        key = _key(plane)
         if key not in self._hashes:
             self._left -= plane.shape[0] * plane.shape[1]
             if self._left < 0:
@@ -151,11 +151,25 @@ def find_plane(
 
 
 def find_moved(
-    layers: Collection[Layer], reference: ImageReference
+    layers: Collection[Layer],
+    reference: ImageReference,
+    hashes: dict[object, str | None],
 ) -> ImagePlane | None:
-    """Return the plane with the very pixels of an image, whatever file it is from."""
-    planes = (plane_at(layer, reference) for layer in layers)
-    return next((p for p in planes if p is not None and has_pixels(p, reference)), None)
+    """Return the plane with the very pixels of an image, whatever file it is from.
+
+    Of many images that are missing each would look at all layers: ``hashes`` is what
+    those before have found.
+    """
+    for layer in layers:
+        plane = plane_at(layer, reference)
+        if plane is None:
+            continue
+        key = (layer, *_key(plane))
+        if key not in hashes:
+            hashes[key] = _hash(plane)
+        if hashes[key] == reference.sha256:
+            return plane
+    return None
 
 
 def plane_in(layer: Layer, reference: ImageReference) -> ImagePlane | None:
@@ -194,6 +208,11 @@ def file_of(layer: Layer) -> str | None:
 def has_pixels(plane: ImagePlane, reference: ImageReference) -> bool:
     """Return whether a plane has the very pixels that a reference is about."""
     return _hash(plane) == reference.sha256
+
+
+def _key(plane: ImagePlane) -> tuple[object, ...]:
+    """Return what tells planes of a layer from each other."""
+    return plane.index, plane.channel_axis, plane.channels, plane.stain
 
 
 def _hash(plane: ImagePlane) -> str | None:
