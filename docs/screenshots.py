@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_sac.widgets.segment_widget import SegmentWidget
 
 FOLDER = Path(__file__).parent / "_static"
-MISSED_YX = (267.0, 67.0)
+MISSED_YX = (358.0, 188.0)
 """A place in the sample image where a nucleus is added."""
 REJECTED = 40
 """Doubtful nuclei of the review queue that are rejected."""
