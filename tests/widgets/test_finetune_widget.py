@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ from napari_sac.core.training.run_folder import (
 )
 from napari_sac.viewer.finetuning import pair_folders
 from napari_sac.viewer.planes import current_plane
-from napari_sac.widgets import _finetune_watch
+from napari_sac.widgets import _finetune_watch, finetune_widget
 from napari_sac.widgets._finetune_closing import Closing, build_question
 from napari_sac.widgets._finetune_watch import RunStage
 from napari_sac.widgets.finetune_widget import FinetuneWidget
@@ -312,6 +313,31 @@ def test_gathering_that_is_cancelled_leaves_nothing(
     assert "was cancelled" in tuner.status.message.text()
     assert started == []
     assert not (user_adapters() / "field_tuned").exists()
+    assert tuner.train.start.isEnabled()
+
+
+def test_the_name_of_a_run_that_was_cancelled_late_is_free_again(
+    qtbot: QtBot,
+    tuner: FinetuneWidget,
+    imported: Annotation,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = user_adapters() / "field_tuned"
+    written, go_on = threading.Event(), threading.Event()
+
+    def write(*_: object) -> Path:
+        folder.mkdir(parents=True)
+        written.set()
+        go_on.wait(60)
+        return folder
+
+    monkeypatch.setattr(finetune_widget, "_write_request", write)
+    tuner.train.start.click()
+    assert written.wait(60)
+    tuner.worker.cancel()
+    go_on.set()
+    qtbot.waitUntil(lambda: not tuner.worker.busy, timeout=60_000)
+    assert not folder.exists()
     assert tuner.train.start.isEnabled()
 
 

@@ -462,6 +462,8 @@ class FinetuneWidget(QWidget):
         # cancelled while the request was being written: nobody will start it
         if folder is not None and not is_running(folder):
             remove_run(folder)
+        # its name is free again
+        self._allow()
 
     def _on_failed(self, sentence: str, report: str) -> None:
         self._asked_for = None
