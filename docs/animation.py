@@ -272,7 +272,7 @@ def act(hand: Hand, viewer: napari.Viewer, dock: SegmentWidget) -> None:
     start = annotation.prompts.yx[row].copy()
     hand.drag(points, start, np.add(start, (3, 4)))
     hand.say("Q: there is no nucleus.", 2.8)
-    hand.click(points, annotation.prompts.yx[nearest(annotation, MISSED_YX, skip=2)])
+    hand.click(points, annotation.prompts.yx[nearest(annotation, MISSED_YX, skip=1)])
     hand.key(Key.Key_Q)
     hand.say("Review: the most doubtful nuclei come first, and it says why.")
     hand.push(dock.review.next)
