@@ -30,8 +30,10 @@ from napari_sac.core.training.reviewed_image import review_image
 from napari_sac.viewer import comparing
 from napari_sac.viewer.adapters import (
     adapter_key,
+    adapter_path,
     bring_adapter,
     every_adapter,
+    title_of,
     write_merged,
 )
 from napari_sac.viewer.comparing import (
@@ -387,3 +389,12 @@ def test_the_reviewed_channels_are_compared_on(bench: Bench) -> None:
     assert comparing.shown_plane(bench.session).channels == (1,)
     bench.viewer.layers.selection.active = bench.layer
     assert comparing.shown_plane(bench.session).layer is bench.layer
+
+
+def test_a_model_has_its_title_and_what_is_gone_its_name() -> None:
+    assert title_of("sac_tiny", None) == "SAC tiny"
+    assert title_of("sac_tiny", "he") == "SAC tiny and H&E tissue"
+    assert title_of("sac_tiny", str(adapter_path("he"))) == "SAC tiny and H&E tissue"
+    # of another computer
+    assert title_of("gone", r"C:\adapters\mine") == "gone and mine"
+    assert title_of("gone", "/adapters/mine") == "gone and mine"

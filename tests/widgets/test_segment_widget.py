@@ -21,9 +21,12 @@ from qtpy.QtWidgets import QApplication, QComboBox, QMainWindow
 
 from napari_sac.core.io import normalise_image
 from napari_sac.core.models.adapter import CONFIG_FILE, INFO_FILE, WEIGHT_NAMES
+from napari_sac.core.session.state import Settings
 from napari_sac.core.types import NEGATIVE
 from napari_sac.viewer import exchange
+from napari_sac.viewer.adapters import adapter_path
 from napari_sac.viewer.inference import LoadedModel
+from napari_sac.widgets import segment_widget
 from napari_sac.widgets._wording import count
 from napari_sac.widgets.segment_widget import SegmentWidget
 
@@ -296,6 +299,15 @@ def test_it_is_said_if_nuclei_were_drawn_with_another_model(
     assert "H&E" not in dock.other_model.text()
     dock.session.choose_model(name)
     assert dock.other_model.isHidden()
+
+
+def test_an_adapter_by_its_folder_is_the_one_of_that_name() -> None:
+    drawn = Settings("sac_tiny", str(adapter_path("he")), model_key="key")
+    describe = segment_widget._describe_other
+    assert describe(drawn, ("sac_tiny", "he")) == ""
+    assert "SAC tiny and H&E tissue" in describe(drawn, ("sac_tiny", "ihc"))
+    assert describe(drawn, ("sac_tiny", None))
+    assert describe(drawn, ("vit_b", "he"))
 
 
 def test_the_diameter_is_told_in_the_units_of_the_image(

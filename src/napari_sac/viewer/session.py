@@ -1,8 +1,9 @@
 """The annotation session: what was found and decided in one viewer.
 
 What the methods do is in modules of their own: :mod:`~napari_sac.viewer.editing` for
-decisions and points, ``strokes`` for the brush, ``results`` for what models found, and
-``exchange`` for files. Each change is one of the session's ``steps``.
+decisions and points, ``strokes`` for the brush, ``results`` for what models found,
+``exchange`` for files, and ``reopening`` for images that are opened again. Each change
+is one of the session's ``steps``.
 """
 
 from __future__ import annotations
