@@ -201,6 +201,46 @@ def test_a_stack_that_is_opened_after_its_session_takes_the_place_of_its_planes(
         assert second.segment_button.isEnabled()
 
 
+@pytest.mark.parametrize("job", ["find", "segment", "import"])
+def test_what_is_made_while_the_stack_is_opened_belongs_to_its_plane(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    viewer: ViewerModel,
+    second: SegmentWidget,
+    nuclei: Nuclei,
+    tmp_path: Path,
+    job: str,
+) -> None:
+    grey = nuclei.image[..., 0]
+    file = show_stack(dock, viewer, tmp_path, [grey[::-1], grey])
+    viewer.dims.set_current_step(0, 1)
+    import_labels(dock.session, dock.images.plane(), nuclei.labels)
+    dock.keeping.save_as(tmp_path / "field")
+    wait(qtbot, dock)
+    dock.session.close(clean=True)
+    second.keeping.open_session(tmp_path / "field.sac")
+    wait(qtbot, second)
+    (opened,) = second.session.annotations
+    stand_in = opened.plane.layer
+    steps = len(second.session.history.done)
+    if job == "find":
+        second.find_button.click()
+    elif job == "segment":
+        second.segment_button.click()
+    else:
+        write_labels(tmp_path / "labels.tif", nuclei.labels[::-1].copy())
+        kind = next(k for k in IMPORTS if k.name == "labels")
+        second.keeping.bring(kind, opened.plane, tmp_path / "labels.tif")
+    assert second.worker.busy
+    (layer,) = second.session.viewer.open(file, plugin="napari")
+    assert stand_in not in second.session.viewer.layers
+    wait(qtbot, second)
+    assert second.session.annotations == [opened]
+    assert opened.plane.layer is layer
+    assert opened.plane.index == (1,)
+    assert len(second.session.history.done) == steps + 1
+
+
 def test_an_opened_session_is_shown_as_it_was_looked_at(
     qtbot: QtBot,
     dock: SegmentWidget,

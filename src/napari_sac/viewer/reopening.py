@@ -19,6 +19,7 @@ from napari_sac.viewer.planes import (
     ImagePlane,
     current_plane,
     full_resolution,
+    is_open,
     plane_geometry,
 )
 
@@ -134,6 +135,25 @@ def _take(
             layers.remove(other)
     seen = next(iter(taken.values()))
     session.follow(current_plane(layer, session.viewer.dims.point, seen.channels))
+
+
+def plane_now(
+    session: AnnotationSession, plane: ImagePlane, annotation: Annotation | None
+) -> ImagePlane | None:
+    """Return where what a job has made of a plane belongs; None if its image is gone.
+
+    That is the plane itself, or of an image that a session had brought back the one
+    that was opened in its place meanwhile. ``annotation`` is what was known of the
+    plane when the job began.
+    """
+    if is_open(session.viewer, plane):
+        return plane
+    now = None if annotation is None else annotation.plane
+    stood_in = plane.layer not in session.viewer.layers and AS_READ in (
+        plane.layer.metadata
+    )
+    there = now is not None and is_open(session.viewer, now)
+    return now if stood_in and there else None
 
 
 def find_plane(

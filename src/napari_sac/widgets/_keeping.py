@@ -21,7 +21,8 @@ from napari_sac.core.session.folder import copy_session, give_up
 from napari_sac.core.session.recovery import discard, find_unclosed, is_unsaved
 from napari_sac.viewer import exchange
 from napari_sac.viewer.layers import name_among, plane_name
-from napari_sac.viewer.planes import is_open, pixel_size
+from napari_sac.viewer.planes import pixel_size
+from napari_sac.viewer.reopening import plane_now
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._docking import close_with_window, outermost
 from napari_sac.widgets._files import ask_folder, ask_open, ask_save
@@ -391,22 +392,25 @@ class Keeping(QObject):
         show: Callable[[ImagePlane, _T], Annotation],
     ) -> None:
         """Read something beside the window, then make it part of the session."""
-        is_new = self._session.find(plane) is None
+        before = self._session.find(plane)
 
         def work(progress: Progress) -> tuple[_T, npt.NDArray[np.uint8] | None]:
-            return read(progress), _read_pixels(plane) if is_new else None
+            return read(progress), _read_pixels(plane) if before is None else None
 
-        self._worker.start("Importing", work, partial(self._show_brought, plane, show))
+        done = partial(self._show_brought, plane, before, show)
+        self._worker.start("Importing", work, done)
 
     def _show_brought(
         self,
-        plane: ImagePlane,
+        asked: ImagePlane,
+        before: Annotation | None,
         show: Callable[[ImagePlane, _T], Annotation],
         brought: tuple[_T, npt.NDArray[np.uint8] | None],
     ) -> None:
         session, status = self._session, self._status
         read, pixels = brought
-        if not is_open(session.viewer, plane):
+        plane = plane_now(session, asked, before)
+        if plane is None:
             status.say_error(IMAGE_GONE, "")
             return
         if pixels is not None:
@@ -414,9 +418,9 @@ class Keeping(QObject):
         image = name_among(session.viewer, plane)
 
         def take_up() -> None:
-            before = len(session.about(plane).reviewed)
+            reviewed = len(session.about(plane).reviewed)
             annotation = show(plane, read)
-            gone = before - len(annotation.reviewed)
+            gone = reviewed - len(annotation.reviewed)
             status.say(describe_imported(annotation, image, gone))
 
         status.attempt(take_up)

@@ -29,8 +29,9 @@ from napari_sac.viewer.inference import (
     segment,
 )
 from napari_sac.viewer.layers import name_among
-from napari_sac.viewer.planes import is_open, is_turned, look_at_plane, sample_colours
+from napari_sac.viewer.planes import is_turned, look_at_plane, sample_colours
 from napari_sac.viewer.relabelling import KnownLabels
+from napari_sac.viewer.reopening import plane_now
 from napari_sac.viewer.session import AnnotationSession
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._config_form import ConfigForm
@@ -214,11 +215,15 @@ class SegmentWidget(QWidget):
             self._chosen_diameter(),
         )
         work = partial(find_nuclei, request)
-        self.worker.start("Finding nuclei", work, partial(self._show_found, request))
+        done = partial(self._show_found, self.session.find(plane), request)
+        self.worker.start("Finding nuclei", work, done)
 
-    def _show_found(self, request: FindRequest, found: Found) -> None:
-        plane, threshold = request.plane, request.config.score_threshold
-        if not is_open(self.session.viewer, plane):
+    def _show_found(
+        self, before: Annotation | None, request: FindRequest, found: Found
+    ) -> None:
+        plane = plane_now(self.session, request.plane, before)
+        threshold = request.config.score_threshold
+        if plane is None:
             self.status.say_error(IMAGE_GONE, "")
             return
         shown = self.images.plane()
@@ -263,13 +268,14 @@ class SegmentWidget(QWidget):
     def _show_segmented(
         self, annotation: Annotation, request: SegmentRequest, segmented: Segmented
     ) -> None:
-        if not is_open(self.session.viewer, request.plane):
+        plane = plane_now(self.session, request.plane, annotation)
+        if plane is None:
             self.status.say_error(IMAGE_GONE, "")
             return
         if annotation not in self.session.annotations:
             self.status.say_error(POINTS_GONE, "")
             return
-        self.session.show_labels(annotation, request.plane, segmented)
+        self.session.show_labels(annotation, plane, segmented)
         self._follow()
         semantic = request.config.mode == "semantic"
         self.status.say(describe_segmented(segmented, semantic=semantic))
