@@ -5,13 +5,16 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import napari_sac
+from napari_sac.cli.doctor import examine
 from napari_sac.cli.main import main
+from napari_sac.core.models import adapter
 from napari_sac.core.models.registry import model_specs
 
 
@@ -82,6 +85,15 @@ def test_text_has_the_same_sections(capsys):
     out = capsys.readouterr().out
     for line in ("versions", "device", "models", "adapters", "folders", "qt", "opengl"):
         assert line in out.splitlines()
+
+
+def test_an_adapter_that_was_not_promoted_is_told(monkeypatch):
+    he, *_ = (info for info in adapter.list_adapters() if info.name == "he")
+    worse = replace(he, name="worse", promoted=False)
+    monkeypatch.setattr(adapter, "list_adapters", lambda: [he, worse])
+    told = examine()["adapters"]
+    assert told["he"] == f"for sac_tiny, at {he.path}"
+    assert told["worse"] == f"for sac_tiny, not promoted, at {he.path}"
 
 
 @pytest.mark.parametrize(

@@ -273,6 +273,7 @@ def test_labels_say_what_made_them(folder, output, capsys):
         "model": "sac_tiny",
         "adapter": "he",
         "mode": "instance",
+        "flags": "--diameter 20.0",
         "diameter_px": 20.0,
         "nuclei": nuclei,
     }
@@ -348,6 +349,23 @@ def test_labels_that_something_else_made_are_left_out_with_a_warning(
         f"warning: 1 of them was made by something that they do not name, {asked} "
         "b_labels.tif",
     ]
+
+
+def test_labels_that_other_flags_made_are_left_out_with_a_warning(
+    folder, output, capsys
+):
+    before = ("--threshold", "0.7", "--diameter", "20", "--channels", "0,2")
+    assert segment(folder / "a.png", "--output", output, *before) == 0
+    capsys.readouterr()
+    skip = ("--output", output, "--skip-existing")
+    assert segment(folder / "a.png", *skip, "--stain", "haematoxylin") == 0
+    maker = "sac_tiny without adapter in instance mode and"
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        f"warning: 1 of them was made by {maker} --threshold 0.7 --diameter 20.0 "
+        f"--channels 0,2, and not by {maker} --stain haematoxylin, such as a_labels.tif"
+    ]
+    assert segment(folder / "a.png", *skip, *before) == 0
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_results_beside_the_images_are_left_out_and_others_there_spared(folder, capsys):

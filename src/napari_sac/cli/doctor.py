@@ -111,7 +111,10 @@ def _models() -> dict[str, str]:
 def _adapters() -> dict[str, str]:
     from napari_sac.core.models.adapter import list_adapters
 
-    found = {info.name: f"for {info.base}, at {info.path}" for info in list_adapters()}
+    found = {}
+    for info in list_adapters():
+        worth = "" if info.promoted else ", not promoted"
+        found[info.name] = f"for {info.base}{worth}, at {info.path}"
     return found or {"adapters": "none"}
 
 

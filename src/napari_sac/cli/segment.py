@@ -190,7 +190,12 @@ def _warn_of_other_makers(done: Sequence[Path], args: argparse.Namespace) -> Non
     from napari_sac.core.io import read_made_by
 
     name, adapter = _choose_model(args)
-    asked = {"model": name, "adapter": adapter and adapter.name, "mode": args.mode}
+    asked = {
+        "model": name,
+        "adapter": adapter and adapter.name,
+        "mode": args.mode,
+        "flags": _flags_given(args),
+    }
     wanted = _describe_maker(asked)
     others: dict[str, list[str]] = {}
     for file in done:
@@ -210,7 +215,25 @@ def _describe_maker(made_by: Mapping[str, Any]) -> str:
         return "something that they do not name"
     adapter = made_by.get("adapter")
     beside = f"with {adapter}" if adapter else "without adapter"
-    return f"{made_by['model']} {beside} in {made_by.get('mode')} mode"
+    maker = f"{made_by['model']} {beside} in {made_by.get('mode')} mode"
+    flags = made_by.get("flags")
+    return f"{maker} and {flags}" if flags else maker
+
+
+def _flags_given(args: argparse.Namespace) -> str:
+    """Return what was asked for, beside model and mode, that alters the nuclei."""
+    usual = ProposalConfig()
+    given = {
+        flag: getattr(args, name)
+        for name, flag in _PROPOSAL_OPTIONS.items()
+        if getattr(args, name) != getattr(usual, name)
+    }
+    given["--diameter"] = args.diameter
+    given["--channels"] = args.channels and ",".join(map(str, args.channels))
+    given["--stain"] = args.stain
+    words = [f"{flag} {value}" for flag, value in given.items() if value is not None]
+    # each image has a table of its own
+    return " ".join([*words, *(["--points"] if args.points is not None else [])])
 
 
 def _segment_files(
@@ -312,6 +335,7 @@ def _segment_file(
         "model": model.spec.name,
         "adapter": model.adapter.name if model.adapter else None,
         "mode": args.mode,
+        "flags": _flags_given(args),
         "diameter_px": round(found.diameter, 2),
         "nuclei": nuclei,
     }
