@@ -36,7 +36,7 @@ from napari_sac.core.training.run_folder import (
 )
 from napari_sac.viewer.finetuning import pair_folders
 from napari_sac.viewer.planes import current_plane
-from napari_sac.widgets import _finetune_watch, finetune_widget
+from napari_sac.widgets import _finetune_closing, _finetune_watch, finetune_widget
 from napari_sac.widgets._finetune_closing import Closing, build_question
 from napari_sac.widgets._finetune_watch import RunStage
 from napari_sac.widgets.finetune_widget import FinetuneWidget
@@ -645,21 +645,41 @@ def test_a_result_that_nobody_saw_is_offered_and_not_used(
     assert again.offer.isHidden()
 
 
-def test_a_dock_that_is_closed_and_opened_again_offers_its_run(
-    qtbot: QtBot, tuner: FinetuneWidget, imported: Annotation, folder: Path
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        (Wish.GO, "Fine-tuning of mine goes on without its dock. "),
+        (Wish.PAUSE, "Fine-tuning of mine stays paused. "),
+    ],
+)
+def test_a_dock_that_is_closed_says_that_its_run_goes_on_and_offers_it_again(
+    qtbot: QtBot,
+    tuner: FinetuneWidget,
+    imported: Annotation,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wish: Wish,
+    said: str,
 ) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(_finetune_closing, "show_info", told.append)
     with hold(folder):
         write_status(folder, TRAINING)
-        tuner.watch.watch(folder)
+        ask_for(folder, wish)
         window = QMainWindow()
         qtbot.addWidget(window)
         tuner.setParent(window)
+        window.show()
+        tuner.watch.watch(folder)
         tuner.setParent(None)
         assert tuner.watch.folder is None
+        (sentence,) = told
+        assert sentence.startswith(f"{said}Open the dock again to ")
         tuner.setParent(window)
         qtbot.waitUntil(lambda: not tuner.offer.isHidden())
         tuner.session.changed.emit()
         tuner.setParent(None)
+    assert len(told) == 1, "what is only offered is not this dock's"
 
 
 # -- the window is closed ---------------------------------------------------------

@@ -7,6 +7,7 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
+from napari.utils.notifications import show_info
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QApplication, QMessageBox, QPushButton, QWidget
 
@@ -25,6 +26,8 @@ from napari_sac.widgets._finetune_wording import (
     CLOSING_PAUSED,
     CLOSING_PAUSED_WAYS,
     CLOSING_WAYS,
+    GOES_ON,
+    STAYS_PAUSED,
 )
 
 if TYPE_CHECKING:
@@ -108,6 +111,13 @@ class ClosingGuard(QObject):
         """Guard the window that the dock is in now."""
         if outermost(self._dock) is not self._dock:
             self._window = watch_window(self, self._dock, self._window)
+
+    def tell_what_goes_on(self) -> None:
+        """Say that a run goes on while its dock is closed, unless the window is too."""
+        folder = self._watch.folder
+        if folder is not None and self._watch.is_going and not is_closed(self._window):
+            paused = self._watch.wish is Wish.PAUSE
+            show_info((STAYS_PAUSED if paused else GOES_ON).format(folder.name))
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Ask before the window closes."""

@@ -48,6 +48,11 @@ CLOSING_WAYS = (
 )
 CLOSING_PAUSED = "Fine-tuning of {} is paused, and stays so without the window."
 CLOSING_PAUSED_WAYS = "Open the dock again to let it go on."
+GOES_ON = (
+    "Fine-tuning of {} goes on without its dock. Open the dock again to see how it "
+    "does, or to stop it."
+)
+STAYS_PAUSED = "Fine-tuning of {} stays paused. Open the dock again to let it go on."
 
 _PROBLEMS = {
     Problem.NO_IMAGE: "its image was deleted",

@@ -483,6 +483,7 @@ class FinetuneWidget(QWidget):
         self._refresh_soon.stop()
         self.adapters.leave()
         self.worker.stop()
+        self.guard.tell_what_goes_on()
         self.watch.leave()
 
     def _connect_inside(self) -> None:
