@@ -120,7 +120,7 @@ def folder(nuclei: Nuclei) -> Path:
     return made
 
 
-def finish(folder: Path, *, promoted: bool) -> None:
+def finish(folder: Path, *, promoted: bool, least: float = 0.01) -> None:
     """Have a run end as its process leaves it: an adapter, a report, the last word."""
     for file in (SHIPPED_ADAPTERS / "he").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
@@ -134,7 +134,7 @@ def finish(folder: Path, *, promoted: bool) -> None:
         "intervals": {
             "base": {"f1": [0.5, 0.7]},
             "tuned": None,
-            "gain": {"f1": [-0.02, 0.22]},
+            "gain": {"f1": [-0.02, 0.22], "pq": [least, 0.19]},
         },
         "gained": 3,
         "lost": 1,
@@ -520,6 +520,19 @@ def test_a_promoted_adapter_is_used_and_can_be_taken_back(
     assert result.back.isHidden()
     result.use.click()
     assert tuner.session.chosen_model == ("sac_tiny", "mine")
+
+
+def test_a_gain_that_may_be_chance_is_not_called_help(
+    tuner: FinetuneWidget, folder: Path
+) -> None:
+    finish(folder, promoted=True)
+    tuner.watch.watch(folder)
+    assert tuner.result.verdict.text().startswith("It helped: ")
+    sure = tuner.result.verdict.styleSheet()
+    finish(folder, promoted=True, least=-0.04)
+    tuner.watch.watch(folder)
+    assert "may be chance" in tuner.result.verdict.text()
+    assert tuner.result.verdict.styleSheet() != sure
 
 
 def test_a_worse_adapter_is_never_used_by_itself(

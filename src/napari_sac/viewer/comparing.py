@@ -269,7 +269,7 @@ def _segment_side(
     from napari_sac.core.training.comparison import limit_to_known
 
     tell("measuring", 0, 0)
-    known = limit_to_known(labels.astype(np.int64), truth.known)
+    known = limit_to_known(labels.astype(np.int64), truth)
     return Side(
         candidate,
         labels,

@@ -156,6 +156,12 @@ class Verdict:
     lost: int = 0
     nuclei: int = 0
 
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether the gain in PQ is too small, or on too few nuclei, to tell."""
+        gains = [s.gain_range for s in self.scores if s.name == SCORES["pq"]]
+        return any(gain is not None and gain[0] <= 0 for gain in gains)
+
 
 def count_reviewed(annotation: Annotation) -> Counts:
     """Return what can be learned from an annotation.

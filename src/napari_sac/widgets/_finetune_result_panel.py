@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from napari_sac.viewer.finetuning import Score, Verdict
 
 # told by words too, not by colour alone
+_PERHAPS = "font-weight: bold;"
 _GOOD = "font-weight: bold; color: #009E73;"
 _BAD = "font-weight: bold; color: #E69F00;"
 
@@ -66,7 +67,8 @@ class ResultPanel(QWidget):
         self._name = name
         self.title.setText(f"<b>Fine-tuning of {name}</b>")
         self.verdict.setText(describe_verdict(verdict))
-        self.verdict.setStyleSheet(_GOOD if verdict.promoted else _BAD)
+        good = _PERHAPS if verdict.may_be_chance else _GOOD
+        self.verdict.setStyleSheet(good if verdict.promoted else _BAD)
         self.reason.setText(verdict.reason)
         self.gain.setText(describe_gain(verdict))
         self.gain.setVisible(bool(self.gain.text()))

@@ -89,10 +89,15 @@ def describe_counts(counts: Counts) -> str:
 
 def describe_total(chosen: Sequence[Counts]) -> str:
     """Return what all that is ticked comes to."""
+    # imported late: it takes long, which opening a dock need not
+    from napari_sac.core.training.training_set import FEWEST_TO_SPLIT
+
     nuclei = sum(counts.nuclei for counts in chosen)
     images = sum(counts.images for counts in chosen)
-    of = count(images, "image")
-    return f"Learns from {count(nuclei, 'nucleus', 'nuclei')} of {of}."
+    total = f"{count(nuclei, 'nucleus', 'nuclei')} of {count(images, 'image')}"
+    if nuclei < FEWEST_TO_SPLIT:
+        return f"Learns from {total}."
+    return f"Learns from {total}, less about a fifth that is set aside as proof."
 
 
 def describe_start(model: str) -> str:
@@ -166,6 +171,8 @@ def describe_found_run(
 
 def describe_verdict(verdict: Verdict) -> str:
     """Return whether an adapter was promoted."""
+    if verdict.promoted and verdict.may_be_chance:
+        return "It seems to help, but that may be chance: the new adapter is promoted."
     if verdict.promoted:
         return "It helped: the new adapter is promoted."
     return "It did not help: the new adapter is not promoted."

@@ -103,6 +103,15 @@ def test_the_diameter_is_estimated(disc_model: Model, radius: float) -> None:
     assert found == pytest.approx(1.8 * radius, rel=0.15)
 
 
+def test_a_large_image_is_measured_where_there_is_something(disc_model: Model) -> None:
+    nuclei = draw_nuclei((400, 400), count=30, radius=18)
+    image = np.full((2600, 2600, 3), nuclei.image[0, 0], np.uint8)
+    image[570:970, 1600:2000] = nuclei.image
+    found = estimate_diameter(image, disc_model, ProposalConfig())
+    there = estimate_diameter(nuclei.image, disc_model, ProposalConfig())
+    assert found == pytest.approx(there, rel=0.1)
+
+
 def test_specks_of_noise_in_large_nuclei_are_not_gone_after(
     monkeypatch: pytest.MonkeyPatch, disc_model: Model
 ) -> None:

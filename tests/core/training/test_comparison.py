@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -118,12 +118,33 @@ def test_nothing_held_out_says_so() -> None:
 def test_what_nobody_reviewed_does_not_count(truth: ReviewedImage) -> None:
     known = np.zeros(truth.known.shape, bool)
     known[:, :110] = True
-    limited = limit_to_known(truth.labels, known)
+    nothing = replace(truth, labels=np.zeros_like(truth.labels), known=known)
+    limited = limit_to_known(truth.labels, nothing)
     assert not limited[:, 110:].any()
     kept = set(np.unique(limited)) - {0}
     for k in np.unique(truth.labels)[1:]:
         inside = known[truth.labels == k].mean()
         assert (k in kept) == (inside >= 0.5)
+
+
+def test_a_reviewed_nucleus_merged_with_one_that_nobody_reviewed_is_wrong() -> None:
+    labels = np.zeros((40, 60), np.int32)
+    labels[10:30, 10:30] = 1
+    known = np.zeros(labels.shape, bool)
+    known[5:35, 5:35] = True
+    truth = replace(
+        review_image("a", np.zeros((40, 60, 3), np.uint8), labels), known=known
+    )
+    merged, beside = np.zeros((2, *labels.shape), np.int32)
+    merged[10:30, 10:50] = 7
+    beside[10:30, 29:39] = 3
+    np.testing.assert_array_equal(limit_to_known(merged, truth), merged)
+    # of one beside it nobody knows how it goes on
+    np.testing.assert_array_equal(
+        limit_to_known(beside, truth), np.where(known, beside, 0)
+    )
+    scores = evaluate_labels(limit_to_known(merged, truth), labels)
+    assert scores.aji == pytest.approx(0.5)
 
 
 def test_the_same_seed_gives_the_same_intervals(truth: ReviewedImage) -> None:

@@ -34,7 +34,7 @@ from napari_sac.core.training import (
     validation,
 )
 from napari_sac.core.training import run as run_module
-from napari_sac.core.training.events import Stepped, Told, Validated, Wish
+from napari_sac.core.training.events import Stepped, Told, Validated, Wish, Working
 from napari_sac.core.training.fine_tuning import finetune
 from napari_sac.core.training.joint_step import Pool, add_gradients, draw_batch
 from napari_sac.core.training.lineage import learned_by
@@ -44,15 +44,19 @@ from napari_sac.core.training.preparation import prepare
 from napari_sac.core.training.reviewed_image import review_image
 from napari_sac.core.training.run import Job, build_state
 from napari_sac.core.training.run_folder import RUN
+from napari_sac.core.training.targets import typical_diameter
 from napari_sac.core.training.team import Team
 from napari_sac.core.training.training_set import split, with_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from napari_sac.core.progress import Progress
     from napari_sac.core.training.events import Event
     from napari_sac.core.training.reviewed_image import ReviewedImage
     from napari_sac.core.training.run import Run
+    from napari_sac.core.training.sampling import TrainingImage
 
 pytestmark = pytest.mark.usefixtures("tiny_registry")
 
@@ -413,6 +417,64 @@ def test_quick_does_all_the_epochs_it_is_given(
         outcome = finetune(replace(job, config=config, output=output), team)
         steps.append(outcome.report["steps"])
     assert steps[0] == steps[1] > 10
+
+
+def test_a_download_of_the_model_is_shown_and_can_be_cancelled(
+    job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+
+    def download(*_: object, progress: Progress, **__: object) -> None:
+        progress("downloading vit_b", 1, 10)
+        raise AssertionError("it goes on")
+
+    def ask() -> Wish:
+        return Wish.CANCEL if events else Wish.GO
+
+    monkeypatch.setattr(run_module, "load_model", download)
+    with pytest.raises(AssertionError, match="goes on"):
+        finetune(job, team, listen=events.append)
+    assert events == [Working("downloading vit_b", 1, 10)]
+    with pytest.raises(Cancelled):
+        finetune(job, team, ask=ask)
+
+
+def test_quick_takes_steps_enough_however_long_it_got_ready(
+    job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "QUICK_MINUTES", 1e-6)
+    config = replace(CONFIG, quick=True, epochs=0)
+    report = finetune(replace(job, config=config), team).report
+    # the clock may end it a little earlier on a machine that has other work
+    assert report["steps_planned"] == 20
+
+
+def test_of_a_slide_only_what_crops_see_is_got_ready(
+    job: Job, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a corner that was reviewed the rest need not be resampled and searched."""
+    one = job.data.training[0]
+    height, width = one.labels.shape
+    far = ((0, 3000 - height), (0, 3000 - width))
+    slide = replace(
+        one,
+        image=np.pad(one.image, (*far, (0, 0))),
+        labels=np.pad(one.labels, far),
+        known=np.pad(one.known, far),
+    )
+    sizes = []
+
+    def note(images: Sequence[ReviewedImage], diameter: float) -> list[TrainingImage]:
+        sizes.extend(one.labels.shape for one in images)
+        return prepare(images, diameter)
+
+    monkeypatch.setattr(planning, "prepare", note)
+    data = replace(job.data, training=(slide,))
+    report = finetune(replace(job, data=data), team).report
+    ((rows, columns),) = sizes
+    reach = 1.5 * report["crop"] * typical_diameter(one.labels) / 24
+    assert height < rows <= height + reach + 1
+    assert width < columns <= width + reach + 1
 
 
 def test_going_on_begins_where_the_parent_ended(

@@ -98,6 +98,21 @@ def test_mask_targets_show_one_nucleus_in_its_window(crops: Crops) -> None:
     assert others[0].sum() * 4 == 100, "of another prompt it is another nucleus"
 
 
+def test_of_a_reviewed_nucleus_all_is_known(crops: Crops) -> None:
+    prompts = PromptBatch(
+        torch.tensor([0, 0]),
+        torch.tensor([1, 0]),
+        torch.tensor([[[8.0, 8.0]], [[8.0, 8.0]]]),
+        torch.ones(2, 1, dtype=torch.int64),
+    )
+    known = torch.zeros_like(crops.known)
+    known[0, :16, :16] = True
+    sparse = replace(crops, known=known)
+    _, valid, _ = mask_targets(sparse, prompts, torch.zeros(2, 2).long(), 32, 2)
+    assert valid[0].all(), "a neighbour that nobody reviewed is not this nucleus"
+    assert valid[1].sum() * 4 == 256, "where nothing was reviewed there may be one"
+
+
 def test_a_mask_that_flows_into_its_neighbour_costs_more() -> None:
     truth, others = torch.zeros(2, 1, 8, 8)
     truth[0, 1:7, 1:4] = 1

@@ -51,6 +51,18 @@ def test_of_three_images_all_are_learned_from(
     assert {one.name for one in data.training} == {"field_0", "field_1", "field_2"}
 
 
+def test_an_image_with_one_nucleus_does_not_prove_what_sixty_have_taught() -> None:
+    drawn = draw_nuclei((300, 300), 57, 10)
+    fields = [review_image("full", drawn.image, drawn.labels)]
+    for i in range(3):
+        one = np.where(drawn.labels == i + 1, 1, 0)
+        fields.append(review_image(f"few_{i}", drawn.image + np.uint8(i + 1), one))
+    data = split(fields)
+    assert data.kind == "block"
+    assert sum(one.count for one in data.held_out) >= 6
+    assert {one.name for one in data.training} == {one.name for one in fields}
+
+
 def test_empty_patches_stay_to_learn_from(reviewed: tuple[ReviewedImage, ...]) -> None:
     empty = review_image("empty", reviewed[0].image, np.zeros((90, 100), int))
     data = split([empty, *reviewed])

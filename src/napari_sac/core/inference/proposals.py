@@ -37,7 +37,10 @@ _PART = 1024
 _SMOOTHED = 5
 """Pixels that the Gaussian of the distance map reads beside a component, and one."""
 
-_SURVEY = 512
+_SURVEY, _SAMPLES, _PLACES = 512, 9, 8
+"""Side of the samples in which a large image is measured, how many they are, and in how
+many rows and columns they are looked for."""
+
 _NEXT_TO_NOTHING = 1e-3
 """Part of the pixels; one nucleus of 20 pixels in 512 x 512 covers a little more."""
 _MEDIAN_BY_PIXELS = 1.10
@@ -208,14 +211,28 @@ def _measure(
 
 
 def _sample_regions(image: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+    """Return the image, or of a large one the samples that have most in them.
+
+    At its borders there often is nothing: glass, or background.
+    """
     height, width = image.shape[:2]
     if height * width <= 4 * _SURVEY**2:
         return [image]
-    tops = np.linspace(0, max(0, height - _SURVEY), 3).astype(int)
-    lefts = np.linspace(0, max(0, width - _SURVEY), 3).astype(int)
-    return [
-        image[y : y + _SURVEY, x : x + _SURVEY] for y in set(tops) for x in set(lefts)
-    ]
+    tops, lefts = (
+        np.linspace(0, max(0, n - _SURVEY), min(_PLACES, -(-n // _SURVEY))).astype(int)
+        for n in (height, width)
+    )
+    places = [image[y : y + _SURVEY, x : x + _SURVEY] for y in tops for x in lefts]
+    return sorted(places, key=_texture, reverse=True)[:_SAMPLES]
+
+
+def _texture(pixels: npt.NDArray[np.uint8]) -> float:
+    """Return how much there is to see: steps between means of a few pixels.
+
+    Noise has few of them, and one large step, as from tissue to glass, counts little.
+    """
+    means = ndimage.uniform_filter(pixels.mean(-1), 4)[::4, ::4]
+    return float(sum(np.abs(np.diff(means, axis=k)).sum() for k in (0, 1)))
 
 
 def generator_labels(

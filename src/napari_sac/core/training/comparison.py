@@ -107,17 +107,25 @@ class Comparison:
     chance: float = 0.0
 
 
-def limit_to_known(prediction: IntArray, known: BoolArray) -> IntArray:
+def limit_to_known(prediction: IntArray, reviewed: ReviewedImage) -> IntArray:
     """Return predicted labels without what lies where nobody reviewed.
 
-    A nucleus is kept, as far as it is known, if half of it or more is.
+    A nucleus is kept, as far as it is known, if half of it or more is. One that covers
+    most of a reviewed nucleus stays whole: what it takes of others is wrong, whether
+    those were reviewed or not.
     """
+    known = reviewed.known
     flat = prediction.ravel().astype(np.int64)
     area = np.bincount(flat)
     inside = np.bincount(flat, weights=known.ravel(), minlength=len(area))
     kept = 2 * inside >= area
     kept[0] = False
-    return np.where(kept[prediction.astype(np.int64)] & known, prediction, 0)
+    overlap = label_overlap(prediction, reviewed.labels)
+    most = 2 * overlap.intersection > overlap.truth_areas[overlap.truth_index]
+    whole = np.zeros(len(area), bool)
+    whole[overlap.prediction_ids[overlap.prediction_index[most]]] = True
+    ids = prediction.astype(np.int64)
+    return np.where(kept[ids] & (known | whole[ids]), prediction, 0)
 
 
 def compare(images: Sequence[Compared], seed: int = 0) -> Comparison:

@@ -11,6 +11,7 @@ import os
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +44,7 @@ from napari_sac.core.training.run import (
     Run,
     build_state,
     first_plan,
+    watch,
 )
 from napari_sac.core.training.run_folder import hold
 from napari_sac.core.training.stepping import LOG_EVERY, do_step, log
@@ -137,7 +139,8 @@ def _prepare(
 
     Until ``held`` ends nobody else can go on with the run.
     """
-    state, parent = build_state(job.model, job.adapter, job.config, team)
+    tell = partial(watch, team, listen, ask)
+    state, parent = build_state(job.model, job.adapter, job.config, team, tell)
     run = Run(
         job,
         team,

@@ -119,6 +119,9 @@ def mask_targets(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the truth in each prompt's window, where it is known, and what is beside.
 
+    Of a nucleus that was reviewed all is known: what is not in its label is not of it,
+    be it another nucleus that nobody has looked at.
+
     Parameters
     ----------
     crops : Crops
@@ -140,7 +143,8 @@ def mask_targets(
     index = prompts.image_index[:, None, None]
     labels = crops.labels[index, rows, columns]
     inside = (labels == prompts.label[:, None, None]) & (labels > 0)
-    known = crops.known[index, rows, columns].float()
+    reviewed = (prompts.label > 0)[:, None, None]
+    known = (crops.known[index, rows, columns] | reviewed).float()
     return (
         F.avg_pool2d(inside.float()[:, None], cell)[:, 0],
         (F.avg_pool2d(known[:, None], cell)[:, 0] > 0.99).float(),

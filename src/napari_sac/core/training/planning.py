@@ -21,17 +21,30 @@ from napari_sac.core.training.memory import (
     measure_memory,
     smaller_plans,
 )
-from napari_sac.core.training.preparation import mark_proposals, prepare
+from napari_sac.core.training.preparation import (
+    mark_proposals,
+    own_diameter,
+    prepare,
+)
+from napari_sac.core.training.reviewed_image import crop_to_known
 from napari_sac.core.training.run import as_model, learn_in_last
 from napari_sac.core.training.stepping import LOG_EVERY, gradients, rates_of
 from napari_sac.core.training.validation import held_out_parts
 
 if TYPE_CHECKING:
+    from napari_sac.core.training.reviewed_image import ReviewedImage
     from napari_sac.core.training.run import Run
 
 QUICK_STEPS, QUICK_CROPS, QUICK_MINUTES = 30, 24, 0.75
 """Quick mode without other wishes: steps, crops embedded beforehand, and the time that
 it keeps to on a slow computer."""
+
+_REACH = 1.5
+"""How far crops see from a reviewed pixel, in their sides: they are turned, zoomed and
+moved a little."""
+
+_LEAST_STEPS = 20
+"""Quick mode takes so many, however long it got ready: of fewer nothing comes."""
 
 _EPOCHS, _FEWEST_STEPS, _MOST_STEPS = 20, 120, 2000
 _VALIDATION_PART = 0.15
@@ -48,7 +61,8 @@ for so long."""
 def make_pool(run: Run) -> Pool:
     """Return the images with the generator's own proposals on them."""
     spec = run.state.spec
-    own = prepare(run.job.data.training, spec.nucleus_diameter)
+    seen = [_as_far_as_seen(run, one) for one in run.job.data.training]
+    own = prepare(seen, spec.nucleus_diameter)
     other = prepare(run.job.original, spec.nucleus_diameter)
     areas = np.array([float(one.known.sum()) for one in own])
     if not areas.any():
@@ -61,6 +75,13 @@ def make_pool(run: Run) -> Pool:
     model = as_model(run)
     images = [mark_proposals(one, model, run.watch) for one in (*own, *other)]
     return Pool(images, weights)
+
+
+def _as_far_as_seen(run: Run, one: ReviewedImage) -> ReviewedImage:
+    """Return what crops can see of an image: they are drawn where it was reviewed."""
+    diameter = own_diameter(one) or run.job.data.diameter
+    side = run.plan.crop * diameter / run.state.spec.nucleus_diameter
+    return crop_to_known(one, math.ceil(_REACH * side))
 
 
 def fit_memory(run: Run) -> None:
@@ -148,7 +169,9 @@ def fit_time(run: Run, evaluation: float, spent: float) -> None:
     if minutes:
         # the last comparison takes as long as the first, and the report a little
         left = 60 * minutes - spent - 1.2 * evaluation - validation - 2
-        seconds = max(5 * step, left)
+        # what nobody has asked for is not kept at the price of learning nothing
+        least = LOG_EVERY if config.max_minutes else _LEAST_STEPS
+        seconds = max(1.5 * least * step, left)
         fitting = seconds * (1 - _VALIDATION_PART) / step
         free = bool(config.max_minutes) and not config.epochs
         if free:

@@ -14,6 +14,7 @@ from napari_sac.core.errors import Cancelled
 from napari_sac.core.models.adapter import check_base, find_adapter, restore_adapter
 from napari_sac.core.models.lora import inject_lora, set_trainable
 from napari_sac.core.models.registry import Model, load_model, weights_sha256
+from napari_sac.core.progress import ignore_progress
 from napari_sac.core.training.events import Told, Wish, Working
 from napari_sac.core.training.memory import Plan
 from napari_sac.core.training.optimization import TrainingState, make_optimizer
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_sac.core.models.adapter import AdapterInfo
+    from napari_sac.core.progress import Progress
     from napari_sac.core.training.events import Ask, Listen
     from napari_sac.core.training.joint_step import Pool
     from napari_sac.core.training.memory import Cost
@@ -127,14 +129,30 @@ class Run:
         ------
         Cancelled
         """
-        if self.ask() is Wish.CANCEL:
-            raise Cancelled(CANCELLED)
-        if self.team.leads:
-            self.listen(Working(stage, done, total))
+        watch(self.team, self.listen, self.ask, stage, done, total)
+
+
+def watch(
+    team: Team, listen: Listen, ask: Ask, stage: str, done: int, total: int
+) -> None:
+    """Say how far something is, also before there is a run; stop it if asked.
+
+    Raises
+    ------
+    Cancelled
+    """
+    if ask() is Wish.CANCEL:
+        raise Cancelled(CANCELLED)
+    if team.leads:
+        listen(Working(stage, done, total))
 
 
 def build_state(
-    model: str, adapter: str | Path | None, config: FinetuneConfig, team: Team
+    model: str,
+    adapter: str | Path | None,
+    config: FinetuneConfig,
+    team: Team,
+    progress: Progress = ignore_progress,
 ) -> tuple[TrainingState, AdapterInfo | None]:
     """Return a model ready to be fine-tuned, and the adapter that it goes on from.
 
@@ -147,7 +165,7 @@ def build_state(
     NapariSacError
         As :func:`~napari_sac.core.models.registry.load_model`.
     """
-    base = load_model(model, device=team.device.name)
+    base = load_model(model, device=team.device.name, progress=progress)
     parent = None
     torch.manual_seed(config.seed)
     generator = base.generator

@@ -42,6 +42,9 @@ is much more than the fifth that should be set aside."""
 FEWEST_TO_SPLIT = 4
 """Of fewer nuclei none is set aside."""
 
+_ENOUGH_PART = 0.1
+"""With less of the nuclei, whole images or regions prove too little."""
+
 _MARGIN = 4.0
 """What stays to be seen around a region that is set aside, in diameters."""
 
@@ -93,9 +96,11 @@ def split(
     """Return the images with a part set aside, always the same one.
 
     Whole images if there are four or more, else whole reviewed regions, else of each
-    image a block at one end; nuclei that lie on the cut are in neither part. With fewer
-    than four nuclei nothing is set aside. What is set aside is learned from nowhere: an
-    image that comes twice is one image, and those of one group are set aside together.
+    image a block at one end; nuclei that lie on the cut are in neither part. Where
+    whole ones would have less than a tenth of the nuclei, the next way is tried. With
+    fewer than four nuclei nothing is set aside. What is set aside is learned from
+    nowhere: an image that comes twice is one image, and those of one group are set
+    aside together.
 
     Nuclei that were learned from before prove nothing either: where there are others,
     these are set aside.
@@ -132,23 +137,40 @@ def _split(
     """Set a part aside that has none of the ``old`` nuclei of each image."""
     counts = [sum(one.count for one in group) for group in groups]
     if sum(counts) < FEWEST_TO_SPLIT:
-        return TrainingSet(tuple(itertools.chain(*groups)), (), "none")
+        return _nothing_aside(groups)
+    found = []
+    for way in (_split_images, _split_regions, _split_blocks):
+        one = way(groups, old)
+        if _held_out_count(one) >= max(1, _ENOUGH_PART * sum(counts)):
+            return one
+        found.append(one)
+    return max(found, key=_held_out_count)
+
+
+def _held_out_count(data: TrainingSet) -> int:
+    return sum(one.count for one in data.held_out)
+
+
+def _split_images(
+    groups: Sequence[Sequence[ReviewedImage]], old: Sequence[Sequence[IntArray]]
+) -> TrainingSet:
+    """Set whole images aside, or groups of them, if there are several."""
+    counts = [sum(one.count for one in group) for group in groups]
     new = [not any(len(labels) for labels in of_group) for of_group in old]
-    if sum(count > 0 for count in counts) >= _SEVERAL and any(
-        count > 0 and is_new for count, is_new in zip(counts, new, strict=True)
-    ):
-        chosen = _set_aside(counts, new)
-        training = [group for i, group in enumerate(groups) if i not in chosen]
-        return TrainingSet(
-            tuple(itertools.chain(*training)),
-            tuple(itertools.chain(*(groups[i] for i in sorted(chosen)))),
-            "images",
-        )
-    regions = [_find_regions(*parts) for parts in zip(groups, old, strict=True)]
-    several = sum(len(found.counts) for found in regions) >= _SEVERAL
-    if several and any(found.new for found in regions):
-        return _split_regions(groups, regions)
-    return _split_blocks(groups, old)
+    several = sum(count > 0 for count in counts) >= _SEVERAL
+    if not several or not any(n and ok for n, ok in zip(counts, new, strict=True)):
+        return _nothing_aside(groups)
+    chosen = _set_aside(counts, new)
+    training = [group for i, group in enumerate(groups) if i not in chosen]
+    return TrainingSet(
+        tuple(itertools.chain(*training)),
+        tuple(itertools.chain(*(groups[i] for i in sorted(chosen)))),
+        "images",
+    )
+
+
+def _nothing_aside(groups: Sequence[Sequence[ReviewedImage]]) -> TrainingSet:
+    return TrainingSet(tuple(itertools.chain(*groups)), (), "none")
 
 
 def with_folder(
@@ -295,9 +317,13 @@ def _find_regions(group: Sequence[ReviewedImage], old: Sequence[IntArray]) -> _R
 
 
 def _split_regions(
-    groups: Sequence[Sequence[ReviewedImage]], regions: Sequence[_Regions]
+    groups: Sequence[Sequence[ReviewedImage]], old: Sequence[Sequence[IntArray]]
 ) -> TrainingSet:
-    """Set whole regions aside, each cut out of its image."""
+    """Set whole regions aside, each cut out of its image, if there are several."""
+    regions = [_find_regions(*parts) for parts in zip(groups, old, strict=True)]
+    several = sum(len(found.counts) for found in regions) >= _SEVERAL
+    if not several or not any(found.new for found in regions):
+        return _nothing_aside(groups)
     units = [(i, k) for i, found in enumerate(regions) for k in found.counts]
     chosen = _set_aside(
         [regions[i].counts[k] for i, k in units],

@@ -90,7 +90,7 @@ def validate(run: Run) -> None:
                 segment_image(
                     one.image, model, diameter=diameter, progress=run.watch
                 ).labels,
-                one.known,
+                one,
             )
             for one, diameter in zip(run.windows, diameters, strict=True)
         ]
@@ -125,9 +125,7 @@ def predict(run: Run) -> list[Any]:
     """Return the labels of the held-out images, found as in use."""
     model = as_model(run)
     return [
-        limit_to_known(
-            segment_image(one.image, model, progress=run.watch).labels, one.known
-        )
+        limit_to_known(segment_image(one.image, model, progress=run.watch).labels, one)
         for one in held_out_parts(run)
     ]
 
