@@ -99,6 +99,8 @@ def test_a_run_leaves_an_adapter_and_its_proof(job: Job, team: Team) -> None:
     assert info == replace(outcome.adapter, path=info.path)
     assert info.base == "sac_tiny"
     assert info.data_sha256 == job.data.digest()
+    nuclei = sum(one.count for one in job.data.training)
+    assert info.data == f"{nuclei} nuclei of {len(job.data.training)} images"
     assert info.promoted == outcome.report["promoted"]
     report = json.loads((job.output / "report.json").read_text())
     assert report == outcome.report
@@ -591,6 +593,7 @@ def test_one_nucleus_is_learned_from_and_not_promoted(
     assert not outcome.report["promoted"]
     assert "too few" in outcome.report["reason"]
     assert outcome.report["base"] is None
+    assert outcome.adapter.data == "1 nucleus of 1 image"
 
 
 def test_windows_to_look_at_have_nuclei_and_their_own_size(

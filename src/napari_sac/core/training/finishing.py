@@ -71,6 +71,7 @@ def _describe_adapter(run: Run, comparison: Comparison) -> AdapterInfo:
             "before": asdict(comparison.base),
             "after": asdict(comparison.tuned),
         }
+    images = len(job.data.training)
     nuclei = sum(one.count for one in job.data.training)
     return AdapterInfo(
         name=job.output.resolve().name,
@@ -84,7 +85,8 @@ def _describe_adapter(run: Run, comparison: Comparison) -> AdapterInfo:
         metrics=metrics,
         versions={p: version(p) for p in ("napari-sac", "torch", "peft")},
         parent=run.parent.name if run.parent else "",
-        data=f"{nuclei} nuclei of {len(job.data.training)} images",
+        data=f"{nuclei} {'nucleus' if nuclei == 1 else 'nuclei'} of "
+        f"{images} {'image' if images == 1 else 'images'}",
         tissue=job.tissue,
         created=datetime.now(UTC).date().isoformat(),
         promoted=comparison.promoted,

@@ -119,7 +119,7 @@ def join_team(device: str = "auto") -> Team:
     except ImportError as error:
         raise DeviceError(
             "Several processes were launched, and accelerate is not installed. "
-            "Install it by: pip install 'napari-sac[train]'"
+            'Install it by: pip install "napari-sac[train]"'
         ) from error
     patience = InitProcessGroupKwargs(timeout=_PATIENCE)
     accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[patience])
