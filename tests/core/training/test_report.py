@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_sac.core.training.report import GAINED, LOST, NEITHER, draw_example
+from napari_sac.core.training.comparison import Compared
+from napari_sac.core.training.report import (
+    GAINED,
+    LOST,
+    NEITHER,
+    draw_example,
+    draw_overlay,
+)
+from napari_sac.core.training.reviewed_image import review_image
 
 
 def colours(picture: np.ndarray, box: tuple[slice, slice]) -> set[tuple[int, ...]]:
@@ -33,3 +41,20 @@ def test_an_example_tells_found_from_missed_and_wrong() -> None:
         middle = tuple(slice(s.start + 10, s.stop - 10) for s in large)
         assert colours(picture, middle) == set()
     np.testing.assert_array_equal(image, before)
+
+
+def test_outlines_in_a_large_image_are_not_lost_where_its_picture_is_smaller() -> None:
+    labels = np.zeros((2700, 3600), np.int32)
+    gained, lost = (
+        (slice(400, 520), slice(400, 520)),
+        (slice(400, 520), slice(900, 999)),
+    )
+    labels[gained], labels[lost] = 1, 2
+    reviewed = review_image("slide", np.full((2700, 3600, 3), 9, np.uint8), labels)
+    picture = draw_overlay(
+        Compared(reviewed, np.where(labels == 2, 2, 0), np.where(labels == 1, 1, 0))
+    )
+    assert picture.shape == (675, 900, 3)
+    for place, colour in ((gained, GAINED), (lost, LOST)):
+        small = tuple(slice(s.start // 4, s.stop // 4) for s in place)
+        assert colours(picture, small) == {colour}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from dataclasses import asdict, dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -126,14 +127,18 @@ def draw_overlay(one: Compared) -> npt.NDArray[np.uint8]:
     (h, w, 3) uint8
     """
     reviewed = one.reviewed
-    zoom = max(1, round(_LARGEST_PICTURE / 2 / max(reviewed.labels.shape)))
-    picture = reviewed.image.repeat(zoom, 0).repeat(zoom, 1).copy()
-    truth = reviewed.labels.repeat(zoom, 0).repeat(zoom, 1)
-    unknown = ~reviewed.known.repeat(zoom, 0).repeat(zoom, 1)
+    side = max(reviewed.labels.shape)
+    zoom = max(1, round(_LARGEST_PICTURE / 2 / side))
+    # first, for an outline of one pixel would be gone in a picture that is made smaller
+    step = math.ceil(side / _LARGEST_PICTURE)
+    image = np.asarray(Image.fromarray(reviewed.image).reduce(step))
+    picture = image.repeat(zoom, 0).repeat(zoom, 1).copy()
+    truth = reviewed.labels[::step, ::step].repeat(zoom, 0).repeat(zoom, 1)
+    unknown = ~reviewed.known[::step, ::step].repeat(zoom, 0).repeat(zoom, 1)
     picture[unknown] = picture[unknown] // 2
     edge = find_boundaries(truth.astype(np.int64), mode="inner")
     gained, lost, found = one.gained(), one.lost(), one.found_by_tuned()
-    colour = np.zeros((int(truth.max()) + 1, 3), np.uint8)
+    colour = np.zeros((int(reviewed.labels.max()) + 1, 3), np.uint8)
     for k in range(1, len(colour)):
         if k in gained:
             colour[k] = GAINED

@@ -387,10 +387,9 @@ def _draw_crop(
     # zeros in the shifted image are SAM's padding: the pixel mean
     pixels = source.image[(slice(None), *box)].float()[None] - 127.5
     image = F.grid_sample(pixels, grid, "bilinear", "zeros", align_corners=False)[0]
-    hard = torch.zeros_like(source.known) if source.hard is None else source.hard
-    planes = torch.stack(
-        [source.labels[box].float(), source.known[box].float(), hard[box].float()]
-    )
+    known = source.known[box].float()
+    hard = torch.zeros_like(known) if source.hard is None else source.hard[box].float()
+    planes = torch.stack([source.labels[box].float(), known, hard])
     labels, known, weighty = F.grid_sample(
         planes[None], grid, "nearest", "zeros", align_corners=False
     )[0]
