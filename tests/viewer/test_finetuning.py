@@ -22,6 +22,7 @@ from napari_sac.viewer.finetuning import (
     PairFolders,
     Problem,
     SavedSession,
+    check_drawn,
     copy_annotation,
     count_reviewed,
     count_saved,
@@ -71,6 +72,19 @@ def write_report(folder: Path, **changes: object) -> Path:
     (folder / "report.json").write_text(json.dumps(REPORT | changes))
     (folder / "napari_sac.json").write_text("{}")
     return folder
+
+
+def test_masks_that_lag_behind_their_points_are_not_learned(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    check_drawn(bench.session, annotation)
+    bench.session.live.hold(True)
+    bench.session.reject(annotation, np.array([0]))
+    with pytest.raises(TrainingDataError, match="lag behind 1 change of field"):
+        check_drawn(bench.session, annotation)
+    bench.session.live.hold(False)
+    bench.decode()
+    check_drawn(bench.session, annotation)
 
 
 def test_only_what_a_person_decided_counts(bench: Bench, nuclei: Nuclei) -> None:

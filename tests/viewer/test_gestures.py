@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from annotating import add_to_nucleus, import_labels, import_table
+from annotating import add_nuclei, add_to_nucleus, import_labels, import_table
 from app_model.types import KeyBinding
 from napari.layers import Labels, Points, Shapes
 from napari.utils._proxies import ReadOnlyWrapper
@@ -19,10 +19,11 @@ from napari_sac.core.inference.instances import inside
 from napari_sac.core.progress import ignore_progress
 from napari_sac.core.session.state import Settings
 from napari_sac.core.types import NEGATIVE, POSITIVE
-from napari_sac.viewer.editing import NOTHING_GIVEN, nucleus_at
+from napari_sac.viewer import keys
+from napari_sac.viewer.editing import NO_MASK, NOTHING_GIVEN, OUTSIDE, nucleus_at
 from napari_sac.viewer.inference import FindRequest, find_nuclei
 from napari_sac.viewer.keys import ACTIONS, DEFAULTS, KeyTakenError
-from napari_sac.viewer.live import PreviewRequest, decode_live
+from napari_sac.viewer.live import ONE_MASK_WAITS, PreviewRequest, decode_live
 from napari_sac.viewer.view import is_in_view
 
 if TYPE_CHECKING:
@@ -494,6 +495,20 @@ def test_keys_can_be_changed(bench: Bench) -> None:
     assert bench.session.keys == DEFAULTS
 
 
+def test_on_a_mac_the_key_of_commands_undoes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "_is_mac", lambda: True)
+    annotation = bench.find()
+    bench.session.set_keys({"reject": "Cmd+Q"})
+    # as napari reads it there
+    for binding in ("Meta+Z", "Shift+Meta+Z", "Meta+Q"):
+        assert KeyBinding.from_str(binding) in annotation.points.keymap
+    assert KeyBinding.from_str("Ctrl+Z") not in annotation.points.keymap
+    assert bench.session.keys["undo"] == "Cmd+Z"
+    assert bench.session.keys["redo"] == "Shift+Cmd+Z"
+
+
 def test_ctrl_y_is_naparis_unless_it_is_chosen_for_redo(bench: Bench) -> None:
     binding = KeyBinding.from_str("Ctrl+Y")
     annotation = bench.find()
@@ -824,3 +839,85 @@ def test_to_draw_again_what_the_model_draws_says_why_nothing_happens(
     bench.session.redraw(annotation, [1, 2])
     assert told == [NOTHING_GIVEN]
     assert len(bench.session.history.done) == steps
+
+
+@pytest.mark.parametrize("held", [(), ("Shift",)], ids=["add", "not this"])
+def test_a_click_beside_the_image_adds_nothing(
+    bench: Bench, held: tuple[str, ...]
+) -> None:
+    annotation = bench.find()
+    told: list[str] = []
+    bench.session.told.connect(told.append)
+    before, steps = annotation.prompts, len(bench.session.history.done)
+    click(annotation, (-3.0, 40.0), *held)
+    assert annotation.prompts is before
+    assert len(bench.session.history.done) == steps
+    np.testing.assert_array_equal(annotation.points.data, before.yx)
+    assert len(annotation.points.features) == len(before)
+    assert annotation.points.selected_data == set()
+    assert told == [OUTSIDE]
+    # and the next click is one as ever
+    click(annotation, (40.0, 40.0))
+    assert len(annotation.prompts) == len(before) + 1
+    assert bench.session.add_box(annotation, np.array([[-40, 10], [10, 30]])) is None
+    assert told == [OUTSIDE] * 2
+
+
+def test_of_points_that_are_pasted_those_beside_the_image_are_left_out(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    before = annotation.prompts.yx
+    annotation.points.add(np.array([[40.0, 40.0], [9000.0, 40.0], [50.0, 60.0]]))
+    wanted = np.concatenate([before, [[40, 40], [50, 60]]])
+    np.testing.assert_array_equal(annotation.prompts.yx, wanted)
+    np.testing.assert_array_equal(annotation.points.data, wanted)
+    assert bench.session.undo_title == "add 2 nuclei"
+
+
+def test_a_point_that_is_dragged_out_stays_on_the_border(bench: Bench) -> None:
+    annotation = bench.find()
+    layer = annotation.points
+    for _ in range(2):
+        # also a second time, from where it is then
+        layer.data[3] = (-30.0, 50.0)
+        layer.events.data(value=layer.data, action="changed", data_indices=(3,))
+        assert annotation.prompts.yx[3].tolist() == [0, 50]
+        assert layer.data[3].tolist() == [0, 50]
+
+
+def test_without_their_image_merged_nuclei_keep_the_pixels_of_all(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    told: list[str] = []
+    bench.session.told.connect(told.append)
+    bench.viewer.layers.remove(bench.layer)
+    labels = annotation.state.labels.copy()
+    one, other = sorted(set(np.unique(labels).tolist()) - {0})[:2]
+    bench.session.merge(annotation, {one, other})
+    expected = np.where(labels == other, one, labels)
+    np.testing.assert_array_equal(annotation.state.labels, expected)
+    assert not told
+    # what nobody can draw is said
+    bench.session.redraw(annotation, {one})
+    add_nuclei(annotation, np.array([[5.0, 5.0]]))
+    assert told == [NO_MASK] * 2
+    np.testing.assert_array_equal(annotation.state.labels, expected)
+
+
+def test_that_one_mask_of_all_nuclei_does_not_follow_is_said_once(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation, mode="semantic")
+    told: list[str] = []
+    bench.session.told.connect(told.append)
+    assert bench.session.live.waits_for(annotation) == 0
+    bench.session.accept(annotation, np.array([1]))
+    assert not told
+    bench.session.reject(annotation, np.array([0]))
+    add_nuclei(annotation, np.array([[5.0, 5.0]]))
+    assert told == [ONE_MASK_WAITS]
+    assert bench.session.live.waits_for(annotation) == 2
+    bench.segment(annotation, mode="semantic")
+    assert bench.session.live.waits_for(annotation) == 0

@@ -712,6 +712,32 @@ def test_an_export_says_what_is_not_in_it_yet(
     assert "no mask" not in dock.status.message.text()
 
 
+def test_an_export_says_which_nuclei_have_no_mask(
+    qtbot: QtBot, dock: SegmentWidget, nuclei: Nuclei, tmp_path: Path
+) -> None:
+    (kind,) = (kind for kind in EXPORTS if kind.name == "tiff")
+    dock.find_button.click()
+    wait(qtbot, dock)
+    (annotation,) = dock.session.annotations
+    dock.keeping.export(kind, annotation, tmp_path / "a.tif")
+    wait(qtbot, dock)
+    assert dock.status.message.text() == (
+        f"Written to {tmp_path / 'a.tif'}, but no nucleus is in it, for none has a "
+        "mask: press Segment, and export again."
+    )
+    import_labels(dock.session, dock.images.plane(), nuclei.labels)
+    state = annotation.state
+    annotation.state = replace(
+        state, labels=np.where(state.labels < 3, 0, state.labels)
+    )
+    dock.keeping.export(kind, annotation, tmp_path / "b.tif")
+    wait(qtbot, dock)
+    assert dock.status.message.text() == (
+        f"Written to {tmp_path / 'b.tif'}. 2 of 12 nuclei have no mask and are not in "
+        "it."
+    )
+
+
 @pytest.mark.parametrize("name", ["prompts", "tiff"])
 def test_labels_are_copied_only_for_files_that_have_them(
     qtbot: QtBot,

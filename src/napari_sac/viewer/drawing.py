@@ -107,6 +107,12 @@ class Drawing:
         if state.reviewed is not before.reviewed:
             self._session.regions.draw_reviewed(annotation)
 
+    def draw_points(self, annotation: Annotation) -> None:
+        """Make the layer of prompts show what is known, whatever it shows."""
+        if annotation.points is not None:
+            with self._session.gestures.paused():
+                write_points(annotation.points, annotation.prompts, annotation.diameter)
+
     def draw_added(self, annotation: Annotation, before: Prompts) -> None:
         """Make rows that napari has added behind those of before look as they must."""
         if annotation.points is not None:

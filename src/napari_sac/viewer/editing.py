@@ -34,6 +34,12 @@ NOTHING_GIVEN = (
     "imported or accepted."
 )
 
+OUTSIDE = "Outside of the image there are no nuclei: nothing was added."
+NO_MASK = (
+    "The image is not here, so nothing draws a mask of it. Open the image, and press "
+    "Segment."
+)
+
 _NEAR_DIAMETERS = 8.0
 """How far beyond a region its nuclei reach, at most."""
 
@@ -106,7 +112,8 @@ def merge(
     """Make one nucleus of several; it keeps the lowest id.
 
     Where pixels are given and not computed, by hand or by import, they are put
-    together; else the model draws the nucleus from all its prompts.
+    together, as where the image is not here; else the model draws the nucleus from all
+    its prompts.
     """
     state = annotation.state
     ids = set(ids) & edits.usable_ids(state.prompts)
@@ -115,7 +122,8 @@ def merge(
         return
     prompts = edits.merge(state.prompts, ids)
     title = edits.count_title("merge", len(ids))
-    if not ids & state.painted:
+    given = ids & state.painted
+    if not given and (annotation.plane is not None or not annotation.has_instances):
         _change_prompts(session, annotation, title, prompts, positions=False)
         return
     target = min(ids)
@@ -170,6 +178,9 @@ def redraw(
     """
     from napari_sac.core.inference.instances import accepted_objects
 
+    if annotation.plane is None:
+        session.told.emit(NO_MASK)
+        return
     state = annotation.state
     painted = frozenset(ids) & state.painted
     accepted = (accepted_objects(state.prompts) & frozenset(ids)) - painted
@@ -193,8 +204,11 @@ def redraw(
 
 def add_box(
     session: AnnotationSession, annotation: Annotation, corners: FloatArray
-) -> int:
-    """Add a nucleus in the middle of a box of corners (N, 2); return its id."""
+) -> int | None:
+    """Add a nucleus in the middle of a box of corners (N, 2); return its id.
+
+    None where the middle is outside of the image.
+    """
     from napari_sac.core.inference.imports import prompts_from_box
 
     sync(session, annotation)
@@ -202,6 +216,9 @@ def add_box(
     y1, x1 = np.rint(np.max(corners, axis=0)).astype(int).tolist()
     new_id = edits.next_id(annotation.prompts, annotation.hidden)
     box = prompts_from_box((y0, x0, y1, x1), new_id)
+    if not _is_inside(annotation, box.yx).all():
+        session.told.emit(OUTSIDE)
+        return None
     prompts = Prompts.concatenate([annotation.prompts, box])
     _change_prompts(session, annotation, "add a box", prompts)
     return new_id
@@ -297,14 +314,19 @@ def sync(
     moved = np.flatnonzero((yx[:common] != prompts.yx).any(axis=1))
     title = edits.count_title("move", len(moved), "point")
     if len(moved):
-        prompts = edits.move(prompts, moved, yx[moved])
-    if len(yx) > common:
-        title = edits.count_title("add", len(yx) - common)
-        prompts, joined = _with_added(
-            session, annotation, prompts, yx[common:], joins_as
-        )
+        prompts = edits.move(prompts, moved, _drawn_in(annotation, yx[moved]))
+    inside = _is_inside(annotation, yx)
+    added = yx[common:][inside[common:]]
+    if len(added):
+        title = edits.count_title("add", len(added))
+        prompts, joined = _with_added(session, annotation, prompts, added, joins_as)
         title = title if joined is None else _point_title(joined)
-    _change_prompts(session, annotation, title, prompts, positions=False)
+    if prompts is not known:
+        _change_prompts(session, annotation, title, prompts, positions=not inside.all())
+    if not inside.all():
+        session.drawing.draw_points(annotation)
+        if not inside[common:].all():
+            session.told.emit(OUTSIDE)
 
 
 def place(
@@ -328,6 +350,9 @@ def place(
         The point is of this sign, and belongs to a nucleus there is.
     """
     sync(session, annotation)
+    if not _is_inside(annotation, np.asarray(yx, float)[None]).all():
+        # where napari has added it, it is taken out again
+        return
     before = annotation.prompts
     prompts, joined = _with_added(
         session, annotation, before, np.asarray(yx, float)[None], joins_as
@@ -383,6 +408,8 @@ def _change_prompts(
     if annotation.plane is None and annotation.has_instances:
         # nobody else will draw without them
         gone |= edits.usable_ids(state.prompts) - usable
+        if usable - edits.usable_ids(state.prompts):
+            session.told.emit(NO_MASK)
     pixels = painting.erasure(state.labels, gone)
     shape = (state.labels.shape[0], state.labels.shape[1])
     after = replace(
@@ -445,6 +472,22 @@ def _split_by(annotation: Annotation, prompts: Prompts) -> set[int]:
     inside = ((places >= 0) & (places < labels.shape)).all(axis=1)
     y, x = places[inside].T
     return set(labels[y, x].tolist()) - {0}
+
+
+def _is_inside(annotation: Annotation, yx: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return which of some points (N, 2) lie on a pixel of the image."""
+    nearest = np.rint(yx)
+    inside = (nearest >= 0) & (nearest < annotation.state.labels.shape)
+    return np.asarray(inside.all(axis=1))
+
+
+def _drawn_in(
+    annotation: Annotation, yx: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return points (N, 2), those outside of the image on its border."""
+    last = np.array(annotation.state.labels.shape) - 1
+    inside = _is_inside(annotation, yx)[:, None]
+    return np.where(inside, yx, np.clip(yx, 0, last))
 
 
 def _tell_protected(session: AnnotationSession, ids: set[int]) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from napari_sac.core.types import FloatArray, IntArray
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.planes import ImagePlane
+    from napari_sac.viewer.session import AnnotationSession
 
 SCORES = {"f1": "F1", "pq": "PQ", "aji": "AJI", "dice": "Dice"}
 """Names of scores in a report, and for people."""
@@ -191,6 +192,23 @@ def count_reviewed(annotation: Annotation) -> Counts:
         return counts
     problem = Problem.NOT_REVIEWED if masked else Problem.NOT_SEGMENTED
     return Counts(problem=problem)
+
+
+def check_drawn(session: AnnotationSession, annotation: Annotation) -> None:
+    """Raise where masks lag behind their points: the old ones would be learned.
+
+    Raises
+    ------
+    TrainingDataError
+    """
+    waiting = session.live.waits_for(annotation)
+    if waiting:
+        changes = "1 change" if waiting == 1 else f"{waiting:,} changes"
+        raise TrainingDataError(
+            f"Masks lag behind {changes} of {annotation.name}, so what was there "
+            "before would be learned. Wait a moment, or press Segment, and start "
+            "again. Nothing was changed."
+        )
 
 
 def copy_annotation(annotation: Annotation) -> AnnotationCopy:

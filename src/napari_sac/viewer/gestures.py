@@ -16,7 +16,7 @@ from psygnal import Signal
 from napari_sac.core.types import NEGATIVE, POSITIVE
 from napari_sac.viewer import editing, strokes
 from napari_sac.viewer import prompts as edits
-from napari_sac.viewer.keys import ACTIONS, check_keys, rebind
+from napari_sac.viewer.keys import ACTIONS, check_keys, key_text, rebind
 from napari_sac.viewer.painting import stroke_box, stroke_window
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Gestures:
     @property
     def keys(self) -> dict[str, str]:
         """The key of each action, empty for none."""
-        return {n: "" if b is None else str(b) for n, b in self._bindings.items()}
+        return {name: key_text(binding) for name, binding in self._bindings.items()}
 
     def set_keys(self, keys: Mapping[str, str], layers: list[Layer]) -> None:
         """Use other keys, in these layers and in those to come.

@@ -6,10 +6,11 @@ in a Points, Labels or Shapes layer. The one exception is meant: undo and redo.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from app_model.types import KeyBinding, KeyCode
+from app_model.types import KeyBinding, KeyCode, SimpleKeyBinding
 from napari.layers import Labels, Points, Shapes
 from napari.utils.key_bindings import coerce_keybinding
 
@@ -72,7 +73,8 @@ def check_keys(keys: Mapping[str, str]) -> dict[str, KeyBinding | None]:
     Parameters
     ----------
     keys : mapping of str to str
-        By name of the action: "W", "Shift+G", "Ctrl+Z"; empty for no key.
+        By name of the action: "W", "Shift+G", "Ctrl+Z"; empty for no key. On a Mac,
+        Ctrl is read as Cmd.
 
     Raises
     ------
@@ -135,7 +137,33 @@ def _parse(text: str, action: Action) -> KeyBinding:
     # what is not a key at all is read as an unknown one
     if any(part.key == KeyCode.UNKNOWN for part in binding.parts):
         raise _no_key(text, action)
-    return binding
+    # "Ctrl" is the key of commands, as for Qt and in napari's own shortcuts
+    command = "Cmd+" in text or "Meta+" in text
+    return binding if command or not _is_mac() else _swapped(binding)
+
+
+def key_text(binding: KeyBinding | None) -> str:
+    """Return a key as it is written: empty for none, with Cmd on a Mac."""
+    text = "" if binding is None else str(binding)
+    return text.replace("Meta+", "Cmd+") if _is_mac() else text
+
+
+def _is_mac() -> bool:
+    return sys.platform == "darwin"
+
+
+def _swapped(binding: KeyBinding) -> KeyBinding:
+    parts = [
+        SimpleKeyBinding(
+            ctrl=part.meta,
+            shift=part.shift,
+            alt=part.alt,
+            meta=part.ctrl,
+            key=part.key,
+        )
+        for part in binding.parts
+    ]
+    return KeyBinding(parts=parts)
 
 
 def _no_key(text: str, action: Action) -> KeyTakenError:

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     Box = tuple[int, int, int, int]
 
 
+ONE_MASK_WAITS = (
+    "The mask is one of all nuclei, and does not follow: press Segment to draw it anew."
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Edit:
     """What a step did, as far as masks depend on it.
@@ -260,8 +265,9 @@ class LiveQueue:
         self._call()
 
     def waits_for(self, annotation: Annotation) -> int:
-        """Return how many steps of an annotation have no masks yet."""
-        return sum(number == annotation.number for number, _ in self._waiting.values())
+        """Return how many changes of an annotation have no masks yet."""
+        steps = sum(number == annotation.number for number, _ in self._waiting.values())
+        return steps + len(annotation.undrawn)
 
     def hold(self, held: bool) -> None:
         """Let the steps wait, or go on with them; what a click would give is shown."""
@@ -361,11 +367,20 @@ class LiveQueue:
         self._undone.clear()
         if annotation.plane is None:
             return
-        if annotation.state.settings.decode.mode != "instance":
+        if not annotation.has_instances:
+            self._tell_of_one_mask(annotation, edit)
             return
         self._waiting[step] = (annotation.number, edit)
         if not self._draw_foreseen() and not self.held:
             self.session.live_requested.emit()
+
+    def _tell_of_one_mask(self, annotation: Annotation, edit: Edit) -> None:
+        """Say, once, that one mask of all nuclei does not follow; it waits."""
+        changed = reshaped_ids(edit.before, edit.after)
+        changed |= usable_ids(edit.before) ^ usable_ids(edit.after)
+        if changed and not annotation.undrawn:
+            self.session.told.emit(ONE_MASK_WAITS)
+        annotation.undrawn |= changed
 
     def undo(self, step: int) -> None:
         """Do not decode for a step that was undone."""

@@ -425,7 +425,7 @@ class AnnotationSession:
         """Let the model draw nuclei again that were painted, imported or accepted."""
         editing.redraw(self, annotation, ids)
 
-    def add_box(self, annotation: Annotation, corners: FloatArray) -> int:
+    def add_box(self, annotation: Annotation, corners: FloatArray) -> int | None:
         """Add a nucleus in the middle of a box of corners (N, 2); return its id."""
         return editing.add_box(self, annotation, corners)
 

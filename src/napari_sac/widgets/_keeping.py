@@ -22,6 +22,7 @@ from napari_sac.core.session.recovery import discard, find_unclosed, is_unsaved
 from napari_sac.viewer import exchange
 from napari_sac.viewer.layers import name_among, plane_name
 from napari_sac.viewer.planes import pixel_size
+from napari_sac.viewer.prompts import usable_ids
 from napari_sac.viewer.reopening import plane_now
 from napari_sac.widgets._alive import is_alive
 from napari_sac.widgets._docking import close_with_window, outermost
@@ -279,12 +280,8 @@ class Keeping(QObject):
         waiting = self._session.live.waits_for(annotation)
         # of points it is the table itself that was changed
         told = partial(self._on_exported, path, 0 if is_table else waiting)
-        self._worker.start(
-            "Exporting",
-            partial(_write, write),
-            lambda _: told(),
-            lasting=True,
-        )
+        work = partial(_write, write, None if is_table else copied)
+        self._worker.start("Exporting", work, told, lasting=True)
 
     def bring(self, kind: FileKind, plane: ImagePlane, path: Path) -> None:
         """Import a file into a plane; a large one takes seconds to read."""
@@ -471,8 +468,8 @@ class Keeping(QObject):
         if not self._saving:
             self._tell_saving(0, self._session.journal.failure)
 
-    def _on_exported(self, path: Path, waiting: int) -> None:
-        self._status.say(describe_exported(path, waiting))
+    def _on_exported(self, path: Path, waiting: int, nuclei: tuple[int, int]) -> None:
+        self._status.say(describe_exported(path, waiting, *nuclei))
 
     def _look_for_unclosed(self) -> None:
         if not is_alive(self) or self._session.annotations:
@@ -570,9 +567,23 @@ class Keeping(QObject):
         return plane_name(plane)
 
 
-def _write(write: Callable[[], None], progress: Progress) -> None:
+def _write(
+    write: Callable[[], None], annotation: Annotation | None, progress: Progress
+) -> tuple[int, int]:
+    """Write a file; return how many nuclei have no mask in its labels, and of how many.
+
+    Without an annotation it has no labels; one mask of all nuclei lacks none.
+    """
     progress("writing the file", 0, 0)
     write()
+    if annotation is None or not annotation.has_instances:
+        return 0, 0
+    # imported late: it takes long, which opening a dock need not
+    from napari_sac.core.labels import consecutive_labels
+
+    nuclei = usable_ids(annotation.prompts)
+    _, drawn = consecutive_labels(annotation.state.labels)
+    return len(nuclei - set(drawn.tolist())), len(nuclei)
 
 
 def _discard(folder: Path, progress: Progress) -> None:

@@ -227,8 +227,21 @@ def describe_imported(annotation: Annotation, image: str = "", regions: int = 0)
     return f"{text} Undo takes the import back."
 
 
-def describe_exported(path: Path, waiting: int = 0) -> str:
-    """Return where something was written to, and how many changes are not in it."""
+def describe_exported(
+    path: Path, waiting: int = 0, missing: int = 0, nuclei: int = 0
+) -> str:
+    """Return where something was written to, and what is not in it.
+
+    That are changes that wait for their masks, or ``missing`` of the ``nuclei``.
+    """
+    if not waiting and 0 < missing == nuclei:
+        return (
+            f"Written to {path}, but no nucleus is in it, for none has a mask: press "
+            "Segment, and export again."
+        )
+    if not waiting and missing:
+        lack = "has no mask and is" if missing == 1 else "have no mask and are"
+        return f"Written to {path}. {missing:,} of {nuclei:,} nuclei {lack} not in it."
     if not waiting:
         return f"Written to {path}."
     changes = count(waiting, "change has no mask", "changes have no masks")

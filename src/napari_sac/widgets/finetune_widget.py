@@ -36,6 +36,7 @@ from napari_sac.viewer.adapters import adapter_path, name_choice
 from napari_sac.viewer.finetuning import (
     PairFolders,
     SavedSession,
+    check_drawn,
     copy_annotation,
     count_reviewed,
     count_saved,
@@ -196,6 +197,7 @@ class FinetuneWidget(QWidget):
             annotation = self.session.numbered(int(str(line.key)))
             if annotation is not None:
                 self.session.sync(annotation)
+                check_drawn(self.session, annotation)
                 sources.append(copy_annotation(annotation))
         return sources
 
