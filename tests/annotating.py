@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from app_model.types import KeyBinding
+
 from napari_sac.viewer import editing, exchange
 from napari_sac.viewer.planes import pixel_size
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
+    from napari.layers import Layer
 
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.planes import ImagePlane
     from napari_sac.viewer.session import AnnotationSession
+
+
+def press(layer: Layer, key: str) -> None:
+    """Do what napari does when a key is pressed in a layer."""
+    layer.keymap[KeyBinding.from_str(key)](layer)
 
 
 def add_nuclei(annotation: Annotation, yx: np.ndarray) -> list[int]:
@@ -36,6 +44,16 @@ def import_labels(
 ) -> Annotation:
     read = exchange.prepare_labels(labels, plane, session.known_labels(plane))
     return exchange.show_imported(session, plane, read)
+
+
+def import_points(
+    session: AnnotationSession,
+    plane: ImagePlane,
+    yx: Any,
+    diameter: float | None = None,
+) -> Annotation:
+    read = exchange.MeasuredPoints(np.asarray(yx, float), diameter)
+    return exchange.show_points(session, plane, read)
 
 
 def import_table(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hands import emptiest
 from qtpy.QtCore import QPoint, Qt, QThreadPool
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 
@@ -117,7 +118,7 @@ def test_find_correct_and_segment(with_image: Window) -> None:
     assert annotation.labels in window.viewer.layers
 
     # 2 is napari's key for adding points
-    empty = emptiest(annotation)
+    empty = emptiest(annotation.prompts.yx, (160, 200))
     window.key(Qt.Key.Key_2)
     window.click(empty)
     assert len(annotation.prompts) == 13
@@ -212,11 +213,3 @@ def test_closing_the_window_while_it_works(with_image: Window) -> None:
     assert QThreadPool.globalInstance().waitForDone(20_000)
     window.qtbot.wait(100)
     assert shown == []
-
-
-def emptiest(annotation: Annotation) -> np.ndarray:
-    """Return a place away from the rim and from all points."""
-    y, x = np.mgrid[20:140:5, 20:180:5]
-    grid = np.stack([y.ravel(), x.ravel()], 1).astype(float)
-    distance = np.linalg.norm(grid[:, None] - annotation.prompts.yx, axis=2).min(1)
-    return grid[np.argmax(distance)]

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
-from annotating import add_nuclei, import_labels, import_outlines, import_table
+from annotating import (
+    add_nuclei,
+    import_labels,
+    import_outlines,
+    import_points,
+    import_table,
+)
 from filelock import FileLock
 from napari.components import ViewerModel
 from napari.layers import Image
@@ -440,7 +446,7 @@ def test_other_weights_of_the_same_name_redraw_nothing_unasked(
 
 def test_other_weights_redraw_no_imported_points(bench: Bench) -> None:
     bench.session.chosen_model, bench.session.loaded = ("tiny", None), bench.loaded
-    exchange.import_points(bench.session, bench.plane, np.array([[40.0, 40.0]]), 20)
+    import_points(bench.session, bench.plane, [[40.0, 40.0]], 20)
     bench.decode()
     session, _ = reopened_elsewhere(bench)
     other = replace(bench.loaded.model, key="learned on")
@@ -1135,13 +1141,11 @@ def test_the_model_that_was_chosen_for_an_import_is_chosen_again(
 def test_an_import_after_nothing_was_found_is_drawn_by_what_is_chosen_now(
     bench: Bench,
 ) -> None:
-    annotation = exchange.import_points(
-        bench.session, bench.plane, np.array([[20.0, 30.0]]), 31
-    )
+    annotation = import_points(bench.session, bench.plane, [[20.0, 30.0]], 31)
     assert annotation.diameter == 31
     bench.session.undo()
     bench.session.choose_model("sac_tiny", "he")
-    exchange.import_points(bench.session, bench.plane, np.array([[20.0, 30.0]]))
+    import_points(bench.session, bench.plane, [[20.0, 30.0]])
     assert bench.session.scene(annotation).choice.adapter.name == "he"
 
 

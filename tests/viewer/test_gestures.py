@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from annotating import add_nuclei, add_to_nucleus, import_labels, import_table
+from annotating import (
+    add_nuclei,
+    add_to_nucleus,
+    import_labels,
+    import_table,
+    press,
+)
 from app_model.types import KeyBinding
 from napari.layers import Labels, Points, Shapes
 from napari.utils._proxies import ReadOnlyWrapper
@@ -28,14 +34,9 @@ from napari_sac.viewer.view import is_in_view
 
 if TYPE_CHECKING:
     from conftest import Bench
-    from napari.layers import Layer
     from synthetic import Nuclei
 
     from napari_sac.viewer.annotation import Annotation
-
-
-def press(layer: Layer, key: str) -> None:
-    layer.keymap[KeyBinding.from_str(key)](layer)
 
 
 def click(annotation: Annotation, yx: tuple[float, float], *held: str) -> None:

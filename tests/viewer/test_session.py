@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
-from annotating import add_nuclei, import_labels
+from annotating import add_nuclei, import_labels, press
 from app_model.types import KeyBinding
-from napari.layers import Labels, Points
+from napari.layers import Points
 
 from napari_sac.core.inference import embedding as embedding_module
 from napari_sac.core.inference.embedding import embedding_key
@@ -39,11 +39,6 @@ if TYPE_CHECKING:
 
 def rows(*numbers: int) -> np.ndarray:
     return np.array(numbers, np.intp)
-
-
-def press(layer: Points | Labels, key: str) -> None:
-    """Do what napari does when a key is pressed in a layer."""
-    layer.keymap[KeyBinding.from_str(key)](layer)
 
 
 def copy_and_paste(layer: Points) -> None:

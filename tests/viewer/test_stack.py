@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import tifffile
+from annotating import import_points
 from napari.components import ViewerModel
 from napari.layers import Image
 from napari.layers._source import layer_source
@@ -276,7 +277,7 @@ def test_layers_that_come_late_are_not_laid_over_another_plane(bench: Bench) -> 
     bench.session.undo()
     assert first.points is not None
     assert not first.points.visible
-    late = exchange.import_points(bench.session, there, np.array([[40.0, 40.0]]))
+    late = import_points(bench.session, there, [[40.0, 40.0]])
     assert late is first
     bench.decode()
     assert not first.labels.visible

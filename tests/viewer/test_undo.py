@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from annotating import add_nuclei, add_to_nucleus
-from app_model.types import KeyBinding
+from annotating import add_nuclei, add_to_nucleus, import_points, press
 
 from napari_sac.core.types import NEGATIVE, POSITIVE
 from napari_sac.viewer import annotation as annotation_module
-from napari_sac.viewer import drawing, exchange
+from napari_sac.viewer import drawing
 
 if TYPE_CHECKING:
     from conftest import Bench
-    from napari.layers import Layer
 
     from napari_sac.viewer.annotation import Annotation
 
@@ -41,10 +39,6 @@ def check_shown(annotation: Annotation) -> None:
     np.testing.assert_array_equal(features["state"], annotation.prompts.state)
     if annotation.labels is not None:
         assert annotation.labels.data.tobytes() == annotation.state.labels.tobytes()
-
-
-def press(layer: Layer, key: str) -> None:
-    layer.keymap[KeyBinding.from_str(key)](layer)
 
 
 def stroke(annotation: Annotation, yx: tuple[int, int], label: int, size: int) -> None:
@@ -426,8 +420,8 @@ def act(  # noqa: PLR0912
 
 
 def test_nuclei_whose_masks_failed_are_drawn_with_the_next(bench: Bench) -> None:
-    annotation = exchange.import_points(
-        bench.session, bench.plane, np.array([[30.0, 30], [80, 80], [120, 150]])
+    annotation = import_points(
+        bench.session, bench.plane, [[30.0, 30], [80, 80], [120, 150]]
     )
     bench.session.live.fail(bench.session.live.next_request())
     assert not annotation.masks

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from annotating import import_labels
 from napari.components import ViewerModel
 
 from napari_sac.viewer.inference import LoadedModel
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from synthetic import Nuclei
 
     from napari_sac.core.models.registry import Model
+    from napari_sac.viewer.annotation import Annotation
 
 
 @pytest.fixture
@@ -35,3 +37,9 @@ def dock(
     widget.session.loaded = LoadedModel(widget.models.choice(), disc_model)
     yield widget
     widget.leave()
+
+
+@pytest.fixture
+def annotated(dock: SegmentWidget, nuclei: Nuclei) -> Annotation:
+    """Twelve nuclei with labels, as another tool would give them."""
+    return import_labels(dock.session, dock.images.plane(), nuclei.labels)

@@ -36,12 +36,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def annotated(dock: SegmentWidget, nuclei: Nuclei) -> Annotation:
-    """Twelve nuclei with labels, as another tool would give them."""
-    return import_labels(dock.session, dock.images.plane(), nuclei.labels)
-
-
-@pytest.fixture
 def registered(npe2pm: TestPluginManager, plugin_settings: None) -> None:
     file = Path(napari_sac.__file__).parent / "napari.yaml"
     npe2pm.register(PluginManifest.from_file(file))
@@ -556,14 +550,15 @@ def test_a_dock_that_closes_leaves_masks_to_the_next(
     again.leave()
 
 
-def test_pasted_points_can_be_merged(dock: SegmentWidget, nuclei: Nuclei) -> None:
-    annotation = import_labels(dock.session, dock.images.plane(), nuclei.labels)
-    points = annotation.points
+def test_pasted_points_can_be_merged(
+    dock: SegmentWidget, annotated: Annotation
+) -> None:
+    points = annotated.points
     points.selected_data = {0, 1}
     points._copy_data()
     points._paste_data()
     dock.correct.merge_requested.emit()
-    assert len(points.data) == len(annotation.prompts) == 14
+    assert len(points.data) == len(annotated.prompts) == 14
 
 
 def test_a_paused_lane_holds_no_frame(

@@ -48,12 +48,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def annotated(dock: SegmentWidget, nuclei: Nuclei) -> Annotation:
-    """Twelve nuclei with labels, as another tool would give them."""
-    return import_labels(dock.session, dock.images.plane(), nuclei.labels)
-
-
-@pytest.fixture
 def second(qtbot: QtBot) -> Iterator[SegmentWidget]:
     """A dock in another window, opened later."""
     made: list[SegmentWidget] = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from annotating import import_labels
+from annotating import import_labels, import_points
 from hands import choose_image
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt, QThreadPool
@@ -23,7 +23,6 @@ from napari_sac.core.io import normalise_image
 from napari_sac.core.models.adapter import CONFIG_FILE, INFO_FILE, WEIGHT_NAMES
 from napari_sac.core.session.state import Settings
 from napari_sac.core.types import NEGATIVE
-from napari_sac.viewer import exchange
 from napari_sac.viewer.adapters import adapter_path
 from napari_sac.viewer.inference import LoadedModel
 from napari_sac.widgets import segment_widget
@@ -836,9 +835,7 @@ def test_axes_that_are_turned_and_3d_are_refused_in_words(
     viewer.add_image(np.stack([grey] * 3), axis_labels=("z", "y", "x"))
     assert dock.find_button.isEnabled()
     assert "Find nuclei first" in dock.why_not_segment.text()
-    exchange.import_points(
-        dock.session, dock.images.plane(), np.array([[9.0, 9.0]]), 20
-    )
+    import_points(dock.session, dock.images.plane(), [[9.0, 9.0]], 20)
     assert dock.segment_button.isEnabled()
     assert dock.why_not_segment.isHidden()
     viewer.dims.order = (1, 0, 2)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from annotating import import_labels
 from napari.layers import Image
 
 from napari_sac.core.config import DecodeConfig
@@ -30,11 +29,6 @@ if TYPE_CHECKING:
 
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.widgets.segment_widget import SegmentWidget
-
-
-@pytest.fixture
-def annotated(dock: SegmentWidget, nuclei: Nuclei) -> Annotation:
-    return import_labels(dock.session, dock.images.plane(), nuclei.labels)
 
 
 @pytest.mark.parametrize(
