@@ -186,42 +186,18 @@ def prepare_labels(
     return ReadLabels(FreshLabels.after(known, given, plane), prompts, diameter)
 
 
-def show_imported(
-    session: AnnotationSession,
-    plane: ImagePlane,
-    read: ReadLabels,
-    title: str = "import labels",
+def show_points(
+    session: AnnotationSession, plane: ImagePlane, read: MeasuredPoints
 ) -> Annotation:
-    """Make labels that were read the annotation of a plane.
-
-    The pixels stay as they are given until somebody changes the nucleus's prompts.
-    What was annotated here before is replaced, which undo takes back.
-    """
-    return _replace_all(session, plane, read, title)
-
-
-def import_points(
-    session: AnnotationSession,
-    plane: ImagePlane,
-    yx: FloatArray,
-    diameter: float | None = None,
-) -> Annotation:
-    """Make every point (N, 2) a nucleus beside those there are; masks are decoded.
-
-    Parameters
-    ----------
-    session : AnnotationSession
-    plane : ImagePlane
-    yx : (N, 2) float
-    diameter : float, optional
-        Typical nucleus diameter in pixels, for a plane without nuclei.
-    """
+    """Make every point a nucleus beside those there are; masks are decoded."""
     from napari_sac.core.inference.imports import prompts_from_points
 
+    if read.loaded is not None:
+        session.loaded = read.loaded
     annotation = session.about(plane)
     session.sync(annotation)
     state = annotation.state
-    points = prompts_from_points(np.asarray(yx, np.float64))
+    points = prompts_from_points(read.yx)
     points = replace(
         points, object_id=points.object_id + edits.next_id(state.prompts, state.hidden)
     )
@@ -229,7 +205,7 @@ def import_points(
     settings = state.settings
     if len(state.prompts) == 0:
         settings = session.fresh_settings()
-        settings = replace(settings, diameter=diameter or settings.diameter)
+        settings = replace(settings, diameter=read.diameter or settings.diameter)
         if session.loaded is not None and session.loaded.choice == session.choice():
             settings = settings_of(session.loaded, settings)
     _import(
@@ -286,15 +262,6 @@ def read_measured_points(
         return MeasuredPoints(yx, diameter)
     measured, measured_by = measure_nuclei(plane, choice, loaded, progress)
     return MeasuredPoints(yx, measured, measured_by)
-
-
-def show_points(
-    session: AnnotationSession, plane: ImagePlane, read: MeasuredPoints
-) -> Annotation:
-    """Make points that were read nuclei; their masks are decoded."""
-    if read.loaded is not None:
-        session.loaded = read.loaded
-    return import_points(session, plane, read.yx, read.diameter)
 
 
 def read_table(
@@ -383,7 +350,7 @@ def show_outlines(
     if len(state.prompts) == 0:
         prompts = _decided(state.prompts, areas.prompts, outlines)
         classes, areas = _classes_in(outlines), replace(areas, prompts=prompts)
-        return _replace_all(session, plane, areas, "import outlines", classes=classes)
+        return show_imported(session, plane, areas, "import outlines", classes)
     stroke = painting.read_stroke(state, areas.fresh.labels, (0, 0, *plane.shape))
     after = state if stroke is None else stroke.after
     pixels = None if stroke is None else stroke.pixels
@@ -742,15 +709,18 @@ def check_labels(labels: AnyArray, shape: tuple[int, int]) -> npt.NDArray[np.uin
     return values.astype(np.uint32, order="C")
 
 
-def _replace_all(
+def show_imported(
     session: AnnotationSession,
     plane: ImagePlane,
     read: ReadLabels,
-    title: str,
-    *,
+    title: str = "import labels",
     classes: Mapping[int, ObjectClass] | None = None,
 ) -> Annotation:
-    """Make labels the annotation of a plane, with given pixels for each nucleus."""
+    """Make labels that were read the annotation of a plane.
+
+    The pixels stay as they are given until somebody changes the nucleus's prompts.
+    What was annotated here before is replaced, which undo takes back.
+    """
     annotation = session.about(plane)
     waited = session.live.take_back(annotation) is not None
     state, fresh = annotation.state, read.fresh
