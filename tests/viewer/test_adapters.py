@@ -392,9 +392,9 @@ def test_the_reviewed_channels_are_compared_on(bench: Bench) -> None:
 
 
 def test_a_model_has_its_title_and_what_is_gone_its_name() -> None:
-    assert title_of("sac_tiny", None) == "SAC tiny"
-    assert title_of("sac_tiny", "he") == "SAC tiny and H&E tissue"
-    assert title_of("sac_tiny", str(adapter_path("he"))) == "SAC tiny and H&E tissue"
+    assert title_of("sac_tiny", None) == "SAC tiny without adapter"
+    assert title_of("sac_tiny", "he") == "SAC tiny with H&E tissue"
+    assert title_of("sac_tiny", str(adapter_path("he"))) == "SAC tiny with H&E tissue"
     # of another computer
-    assert title_of("gone", r"C:\adapters\mine") == "gone and mine"
-    assert title_of("gone", "/adapters/mine") == "gone and mine"
+    assert title_of("gone", r"C:\adapters\mine") == "gone with mine"
+    assert title_of("gone", "/adapters/mine") == "gone with mine"

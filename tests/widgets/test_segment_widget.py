@@ -294,7 +294,7 @@ def test_it_is_said_if_nuclei_were_drawn_with_another_model(
     name = dock.session.chosen_model[0]
     dock.session.choose_model(name, "he")
     assert not dock.other_model.isHidden()
-    assert dock.other_model.text().startswith("Drawn with ")
+    assert dock.other_model.text().startswith("Drawn by ")
     assert "H&E" not in dock.other_model.text()
     dock.session.choose_model(name)
     assert dock.other_model.isHidden()
@@ -304,7 +304,7 @@ def test_an_adapter_by_its_folder_is_the_one_of_that_name() -> None:
     drawn = Settings("sac_tiny", str(adapter_path("he")), model_key="key")
     describe = segment_widget._describe_other
     assert describe(drawn, ("sac_tiny", "he")) == ""
-    assert "SAC tiny and H&E tissue" in describe(drawn, ("sac_tiny", "ihc"))
+    assert "SAC tiny with H&E tissue" in describe(drawn, ("sac_tiny", "ihc"))
     assert describe(drawn, ("sac_tiny", None))
     assert describe(drawn, ("vit_b", "he"))
 

@@ -109,13 +109,13 @@ def title_of(model: str, adapter: str | None) -> str:
     except NapariSacError:
         title = model
     if not adapter:
-        return title
+        return f"{title} without adapter"
     try:
-        return f"{title} and {find_adapter(adapter).shown_title}"
+        return f"{title} with {find_adapter(adapter).shown_title}"
     except NapariSacError:
         # a session may come from a computer that writes paths in another way
         folder = re.split(r"[\\/]", adapter)[-1]
-        return f"{title} and {folder}"
+        return f"{title} with {folder}"
 
 
 def check_choice(model: str, adapter: str | None) -> None:
@@ -193,20 +193,6 @@ def _look_at(folder: Path, *, own: bool) -> ListedAdapter:
     except IncompatibleAdapterError as error:
         return ListedAdapter(info.name, folder, own, info, str(error))
     return ListedAdapter(info.name, folder, own, info)
-
-
-def name_choice(model: str, adapter: str | None) -> str:
-    """Return what a model with an adapter, or without, is called in the docks.
-
-    Raises
-    ------
-    NapariSacError
-        If one of them is not here.
-    """
-    title = get_spec(model).title
-    if not adapter:
-        return f"{title} without adapter"
-    return f"{title} with {find_adapter(adapter).shown_title}"
 
 
 def _base_of(info: AdapterInfo) -> ModelSpec:

@@ -31,7 +31,7 @@ from napari_sac.viewer.adapters import (
     adapter_path,
     bring_adapter,
     every_adapter,
-    name_choice,
+    title_of,
     write_merged,
 )
 from napari_sac.viewer.comparing import (
@@ -346,11 +346,11 @@ class AdaptersPanel(QWidget):
         hindrance = describe_hindrance(listed, in_use=in_use)
         self.hindrance.setText(hindrance if idle else STILL_BUSY)
         self.hindrance.setVisible(bool(hindrance) or not idle)
-        before = self._name_of(self._session.previous_model)
+        before = self._name_before()
         self.switch_back.setEnabled(before is not None)
         self.switch_back.setToolTip(f"Uses {before} again." if before else "")
-        now = self._name_of(self._session.chosen_model)
-        self.used.setText(describe_used(now or "", before))
+        now = title_of(*self._session.chosen_model)
+        self.used.setText(describe_used(now, before))
         self._refresh_compare(usable=usable, idle=idle)
 
     def _refresh_compare(self, *, usable: bool, idle: bool) -> None:
@@ -381,7 +381,7 @@ class AdaptersPanel(QWidget):
                 for other in self._listed
                 if other.info and not other.problem and other.path != listed.path
             ]
-            self._opponents.append(Candidate(name_choice(base, None), base))
+            self._opponents.append(Candidate(title_of(base, None), base))
             self._opponents += [
                 Candidate(title, info.base, info)
                 for info, title in zip(others, name_adapters(others), strict=True)
@@ -401,14 +401,11 @@ class AdaptersPanel(QWidget):
         _, adapter = self._session.chosen_model
         return adapter_path(adapter) if adapter else None
 
-    def _name_of(self, choice: tuple[str, str | None] | None) -> str | None:
-        """Return what a choice is called; None if there is none, or it is gone."""
-        if choice is None:
-            return None
-        try:
-            return name_choice(*choice)
-        except NapariSacError:
-            return None
+    def _name_before(self) -> str | None:
+        """Return what was used before; None if nothing was, or it is gone."""
+        model, adapter = self._session.previous_model or ("", None)
+        gone = adapter and adapter_path(adapter) is None
+        return None if not model or gone else title_of(model, adapter)
 
     # -- what the buttons do ----------------------------------------------------
 
@@ -428,8 +425,8 @@ class AdaptersPanel(QWidget):
 
     def _choose(self, model: str, adapter: str | None) -> None:
         if self.status.attempt(partial(self._session.choose_model, model, adapter)):
-            name = self._name_of(self._session.chosen_model)
-            self.status.say(describe_chosen(name or model))
+            name = title_of(*self._session.chosen_model)
+            self.status.say(describe_chosen(name))
 
     def _on_rename(self) -> None:
         listed = self.selected()

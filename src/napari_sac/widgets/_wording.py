@@ -270,10 +270,10 @@ def describe_diameter(pixels: float, plane: ImagePlane) -> str:
     return f"{text} = {pixels * float(plane.layer.scale[-1]):.3g} {unit:~P}."
 
 
-def describe_other_model(drawn_with: str) -> str:
-    """Return with which model nuclei were drawn, where another one is chosen."""
+def describe_other_model(drawn_by: str) -> str:
+    """Return by which model nuclei were drawn, where another one is chosen."""
     return (
-        f"Drawn with {drawn_with}. With the model chosen above, Segment draws anew all "
+        f"Drawn by {drawn_by}. With the model chosen above, Segment draws anew all "
         "that was not accepted or painted."
     )
 

@@ -32,7 +32,7 @@ from napari_sac.core.training.run_folder import (
     save_request,
     sweep_runs,
 )
-from napari_sac.viewer.adapters import adapter_path, name_choice
+from napari_sac.viewer.adapters import adapter_path, title_of
 from napari_sac.viewer.finetuning import (
     PairFolders,
     SavedSession,
@@ -334,7 +334,7 @@ class FinetuneWidget(QWidget):
 
     def _show_used(self) -> None:
         used = self._result is not None and self._is_chosen(self._result)
-        before = "" if self._before is None else _name(self._before)
+        before = "" if self._before is None else title_of(*self._before)
         self.result.show_used(used, before)
 
     def _is_chosen(self, choice: Choice) -> bool:
@@ -420,7 +420,7 @@ class FinetuneWidget(QWidget):
             return
         lines = self._lines()
         self.sources.show_lines(lines)
-        self.adapter.start.setText(describe_start(_name(self.session.chosen_model)))
+        self.adapter.start.setText(describe_start(title_of(*self.session.chosen_model)))
         image = lines[0].name if lines else ""
         self.adapter.suggest(free_name(image or "my", "_tuned"))
         self._allow()
@@ -564,11 +564,3 @@ def _name_problem(name: str) -> str:
     except OutputError as error:
         return str(error)
     return ""
-
-
-def _name(choice: Choice) -> str:
-    """Return what a model with an adapter is called, also if one of them is gone."""
-    try:
-        return name_choice(*choice)
-    except NapariSacError:
-        return " with ".join(filter(None, choice))
