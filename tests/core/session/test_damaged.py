@@ -60,20 +60,6 @@ def change_journal(folder: Path, statement: str, *values) -> None:
         connection.commit()
 
 
-def test_a_session_from_before_there_were_classes_opens(closed: Path) -> None:
-    with closing(sqlite3.connect(closed / "journal.sqlite")) as connection:
-        (data,) = connection.execute("SELECT tables FROM annotations").fetchone()
-        header, arrays = encoding._unpack(data)
-        header.pop("arrays")
-        old = {k: a for k, a in arrays.items() if not k.startswith("classes.")}
-        assert len(old) == len(arrays) - 3
-        block = encoding._pack(header, old)
-        connection.execute("UPDATE annotations SET tables = ?", (block,))
-        connection.commit()
-    (state,) = read_all(closed).values()
-    assert len(state.prompts)
-
-
 @pytest.mark.parametrize(
     ("kinds", "places"),
     [
@@ -398,10 +384,8 @@ def test_planes_and_channels_of_a_stack_are_found(tmp_path: Path) -> None:
             load_pixels(image, tmp_path, tmp_path)
 
 
-def test_settings_from_before_the_generator_was_weighed_open() -> None:
+def test_settings_of_a_newer_version_are_refused() -> None:
     values = asdict(Settings())
-    del values["decode"]["generator_weight"]
-    assert encoding._read_settings(values).decode.generator_weight == 0
     values["decode"]["overlap"] = 1
     with pytest.raises(ValueError, match="unknown settings"):
         encoding._read_settings(values)

@@ -46,8 +46,6 @@ _DAMAGED = (ValueError, TypeError, KeyError, zlib.error, RecursionError)
 _MAX_HEADER = 1 << 24
 _MAX_TITLE = 1000
 _MAX_ID = 2**32 - 1
-_BEFORE = {"generator_weight": 0.0}
-"""Fields of ``DecodeConfig`` that sessions of old do not have, as masks were then."""
 _TYPES = ("<i8", "<i4", "<u4", "<f8", "<f4", "|i1", "|u1")
 _PROMPT_COLUMNS = {"id": "<i8", "yx": "<f8", "sign": "|i1", "score": "<f4", "t": "|u1"}
 
@@ -132,8 +130,7 @@ def tables_from_bytes(data: bytes, labels: AnyArray) -> AnnotationState:
             painted=_take_ids(arrays, "painted"),
             reviewed=_take_polygons(arrays, "reviewed"),
             settings=_read_settings(header["settings"]),
-            # a session from before there were classes has none
-            classes=_take_classes(arrays, "classes") if "classes.id" in arrays else {},
+            classes=_take_classes(arrays, "classes"),
         )
     except _DAMAGED as error:
         raise ValueError(f"no tables: {error}") from error
@@ -204,7 +201,7 @@ def _read_settings(values: Any) -> Settings:
     for name, kind in known.items():
         if not isinstance(values.get(name), kind):
             raise TypeError(f"{name} of the settings is {values.get(name)!r:.80}")
-    given = _BEFORE | values["decode"]
+    given = values["decode"]
     decode = {}
     for f in fields(DecodeConfig):
         value = decode[f.name] = given[f.name]

@@ -98,10 +98,7 @@ def _differences(job: Job) -> list[str]:
     file, settings = job.output / RUN / SETTINGS, _settings_of(job)
     before = json.loads(file.read_text(encoding="utf-8"))
     before["config"]["max_minutes"] = job.config.max_minutes
-    # a run that an older version began lacks some of them
-    config = {k: v for k, v in settings["config"].items() if k in before["config"]}
-    now = settings | {"config": config}
-    return [name for name in now if name in before and now[name] != before[name]]
+    return [name for name in settings if settings[name] != before.get(name)]
 
 
 def _refuse_another(job: Job) -> None:
@@ -187,8 +184,7 @@ def take_up(run: Run) -> None:
     run.best, run.best_score = saved["best"], saved["best_score"]
     run.best_step = saved["best_step"]
     run.notes = list(dict.fromkeys([*saved["notes"], *run.notes]))
-    # a run that an older version began has none
-    run.row = saved.get("row", [])
+    run.row = saved["row"]
     run.validate_every = saved["validate_every"]
     run.rates = rates_of(run, saved["steps"])
     run.train_seconds += state.seconds

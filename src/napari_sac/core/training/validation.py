@@ -142,8 +142,7 @@ def predict_before(run: Run) -> float:
     file = run.folder / BEFORE
     if file.exists():
         with np.load(file) as saved:
-            # a run that an older version began lacks it
-            return float(saved[_SECONDS]) if _SECONDS in saved else 0.0
+            return float(saved[_SECONDS])
     begun = time.monotonic()
     found = {str(i): labels for i, labels in enumerate(predict(run))}
     seconds = time.monotonic() - begun
