@@ -203,14 +203,12 @@ def test_the_nucleus_to_add_is_the_best_of_those_not_shown() -> None:
     hidden = Prompts.from_points(
         [(24.0, 21.0), (50.0, 30.0), (80.0, 10.0)], score=np.array([0.5, 0.3, 0.4])
     )
-    annotation = SimpleNamespace(
-        prompts=shown, hidden=hidden, diameter=10.0, labels=None
-    )
+    annotation = SimpleNamespace(prompts=shown, hidden=hidden, diameter=10.0)
     assert tuple(demo._place_to_add(annotation)) == (80.0, 10.0)
-    annotation.labels = SimpleNamespace(data=np.zeros((90, 90), np.uint32))
-    annotation.hidden = hidden.select(np.array([0]))
-    place = demo._place_to_add(annotation)
-    assert np.linalg.norm(shown.yx - place, axis=1).min() > 25
+    for few in (hidden.select(np.array([0])), Prompts.empty()):
+        annotation.hidden = few
+        with pytest.raises(NapariSacError, match="none can be added"):
+            demo._place_to_add(annotation)
 
 
 def test_files_that_no_demo_has_left_are_not_replaced(tmp_path: Path) -> None:

@@ -429,34 +429,21 @@ def _place_to_add(annotation: Annotation) -> npt.NDArray[Any]:
     """Return the place (y, x) of a nucleus that most likely is one, and has no point.
 
     It is the best of the proposals that the minimum score hides, away from the points
-    there are. Where there is none of these, it is the emptiest place.
+    there are; in the sample there are some.
     """
     import numpy as np
     from scipy.spatial import KDTree
 
     shown, hidden = annotation.prompts, annotation.hidden
-    if len(shown) and len(hidden):
-        distance, _ = KDTree(shown.yx).query(hidden.yx)
-        alone = np.flatnonzero(distance > annotation.diameter)
-        if len(alone):
-            best: npt.NDArray[Any] = hidden.yx[alone[hidden.score[alone].argmax()]]
-            return best
-    return _emptiest_place(annotation)
-
-
-def _emptiest_place(annotation: Annotation) -> npt.NDArray[Any]:
-    """Return the place (y, x) in the image that is farthest from every point."""
-    import numpy as np
-    from scipy import ndimage
-
-    height, width = _pixels(annotation).shape
-    free = np.ones((height, width), bool)
-    rows, columns = np.rint(annotation.prompts.yx).astype(int).T
-    free[rows.clip(0, height - 1), columns.clip(0, width - 1)] = False
-    # points at the rim would make their nuclei incomplete
-    free[[0, -1]] = free[:, [0, -1]] = False
-    distance = ndimage.distance_transform_edt(free)
-    return np.array(np.unravel_index(np.argmax(distance), free.shape), float)
+    distance, _ = KDTree(shown.yx).query(hidden.yx)
+    alone = np.flatnonzero(distance > annotation.diameter)
+    if not len(alone):
+        raise NapariSacError(
+            "Every nucleus of the sample has a point already, so none can be added. "
+            "Run napari-sac doctor, and report what it shows."
+        )
+    best: npt.NDArray[Any] = hidden.yx[alone[hidden.score[alone].argmax()]]
+    return best
 
 
 def _pixels(annotation: Annotation) -> IntArray:
