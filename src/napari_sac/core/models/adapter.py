@@ -55,8 +55,15 @@ LONGEST_TITLE = 60
 
 SHIPPED_ADAPTERS = Path(__file__).parent / "weights" / "adapters"
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""Of an adapter or a model."""
+
+NAME_RULE = (
+    "Use up to 64 letters, digits, dots, dashes and underscores, and begin with a "
+    "letter or a digit."
+)
+
 _MAXIMUM_JSON_BYTES = 1 << 20
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LONGEST_STEM = 50
 """Of a name that is suggested; the rest is for what tells it from others."""
 _TEXTS = (
@@ -152,7 +159,7 @@ def adapter_folders(root: Path) -> list[Path]:
     What a killed copy left is not among them.
     """
     files = root.glob(f"*/{INFO_FILE}")
-    return sorted(file.parent for file in files if _NAME.fullmatch(file.parent.name))
+    return sorted(file.parent for file in files if NAME.fullmatch(file.parent.name))
 
 
 def list_adapters(shipped: Path = SHIPPED_ADAPTERS) -> tuple[AdapterInfo, ...]:
@@ -190,7 +197,7 @@ def find_adapter(name: str | Path, shipped: Path = SHIPPED_ADAPTERS) -> AdapterI
         If it is damaged.
     """
     places = []
-    if isinstance(name, str) and _NAME.fullmatch(name):
+    if isinstance(name, str) and NAME.fullmatch(name):
         places = [shipped / name, user_adapters() / name]
     for folder in (*places, Path(name)):
         if name != "" and _is_folder(folder):
@@ -213,7 +220,7 @@ def adapter_here(recorded: str) -> str:
         in the session tells.
     """
     name = re.split(r"[\\/]", recorded)[-1]
-    if name == recorded or not _NAME.fullmatch(name) or _is_folder(recorded):
+    if name == recorded or not NAME.fullmatch(name) or _is_folder(recorded):
         return recorded
     folders = (SHIPPED_ADAPTERS / name, user_adapters() / name)
     return next((str(folder) for folder in folders if folder.is_dir()), recorded)
@@ -435,7 +442,7 @@ def delete_adapter(name: str) -> None:
         If the folder cannot be deleted.
     """
     folder = user_adapters() / name
-    if not _NAME.fullmatch(name) or not (folder / INFO_FILE).is_file():
+    if not NAME.fullmatch(name) or not (folder / INFO_FILE).is_file():
         raise _not_own(name)
     try:
         if folder.is_symlink():
@@ -589,7 +596,7 @@ def _read_checked(
 
 def _own(name: str) -> AdapterInfo:
     folder = user_adapters() / name
-    if not _NAME.fullmatch(name) or not folder.is_dir():
+    if not NAME.fullmatch(name) or not folder.is_dir():
         raise _not_own(name)
     return read_adapter_info(folder)
 
@@ -609,11 +616,8 @@ def new_adapter_folder(name: str) -> Path:
     OutputError
         If the name is taken or not usable.
     """
-    if not _NAME.fullmatch(name):
-        raise OutputError(
-            f"{name!r} cannot be the name of an adapter. Use up to 64 letters, digits, "
-            "dots, dashes and underscores, and begin with a letter or a digit."
-        )
+    if not NAME.fullmatch(name):
+        raise OutputError(f"{name!r} cannot be the name of an adapter. {NAME_RULE}")
     if _is_taken(name):
         raise OutputError(
             f"There is an adapter {name} already, and it was kept. Give another name."

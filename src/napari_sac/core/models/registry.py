@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,8 @@ from napari_sac.core.errors import (
 from napari_sac.core.io import atomic_path, data_folder
 from napari_sac.core.models.adapter import (
     CONFIG_FILE,
+    NAME,
+    NAME_RULE,
     WEIGHT_NAMES,
     AdapterInfo,
     apply_adapter,
@@ -48,7 +49,6 @@ SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
 
 _NOTE = "napari_sac"
 _NOTE_FORMAT = 1
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _META = "https://dl.fbaipublicfiles.com/segment_anything/"
 
 
@@ -553,11 +553,8 @@ def _read_imported(file: Path) -> ModelSpec | None:
 
 
 def _check_new_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise WeightsError(
-            f"{name!r} cannot be the name of a model. Use up to 64 letters, digits, "
-            "dots, dashes and underscores, and begin with a letter or a digit."
-        )
+    if not NAME.fullmatch(name):
+        raise WeightsError(f"{name!r} cannot be the name of a model. {NAME_RULE}")
     # also of files that this version cannot read, and where case does not matter
     taken = {spec.name for spec in model_specs()}
     taken |= {file.stem for file in _imported_folder().glob("*.safetensors")}
