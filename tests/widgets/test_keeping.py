@@ -68,6 +68,17 @@ def wait(qtbot: QtBot, dock: SegmentWidget) -> None:
     qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
 
 
+def save_and_close(qtbot: QtBot, dock: SegmentWidget, folder: Path) -> None:
+    dock.keeping.save_as(folder)
+    wait(qtbot, dock)
+    dock.session.close(clean=True)
+
+
+def open_session(qtbot: QtBot, dock: SegmentWidget, folder: Path) -> None:
+    dock.keeping.open_session(folder)
+    wait(qtbot, dock)
+
+
 def test_a_saved_session_opens_in_another_window(
     qtbot: QtBot,
     dock: SegmentWidget,
@@ -82,8 +93,7 @@ def test_a_saved_session_opens_in_another_window(
     assert "field.sac" in dock.keep.place.text()
     dock.session.reject(annotated, np.array([0]))
     dock.session.close(clean=True)
-    second.keeping.open_session(tmp_path / "field.sac")
-    wait(qtbot, second)
+    open_session(qtbot, second, tmp_path / "field.sac")
     (opened,) = second.session.annotations
     np.testing.assert_array_equal(opened.state.labels, annotated.state.labels)
     assert opened.prompts.state[0] == "rejected"
@@ -111,15 +121,12 @@ def show_stack(
 def test_a_session_opens_in_the_viewer_that_napari_hands_out(
     qtbot: QtBot, dock: SegmentWidget, annotated: Annotation, tmp_path: Path
 ) -> None:
-    dock.keeping.save_as(tmp_path / "field")
-    wait(qtbot, dock)
-    dock.session.close(clean=True)
+    save_and_close(qtbot, dock, tmp_path / "field")
     viewer = ViewerModel()
     # what comes out of it is wrapped too
     second = SegmentWidget(PublicOnlyProxy(viewer))
     qtbot.addWidget(second)
-    second.keeping.open_session(tmp_path / "field.sac")
-    wait(qtbot, second)
+    open_session(qtbot, second, tmp_path / "field.sac")
     (opened,) = second.session.annotations
     assert second.session.find(second.images.plane()) is opened
     assert second.segment_button.isEnabled()
@@ -147,14 +154,11 @@ def test_what_is_found_on_a_plane_is_shown_on_that_plane(
     (annotation,) = dock.session.annotations
     assert annotation.plane.index == (3,)
     assert not annotation.points.visible
-    dock.keeping.save_as(tmp_path / "field")
-    wait(qtbot, dock)
-    dock.session.close(clean=True)
+    save_and_close(qtbot, dock, tmp_path / "field")
     other = second.session.viewer
     other.open(file, plugin="napari")
     other.dims.set_current_step(0, 0)
-    second.keeping.open_session(tmp_path / "field.sac")
-    wait(qtbot, second)
+    open_session(qtbot, second, tmp_path / "field.sac")
     (opened,) = second.session.annotations
     assert second.images.plane().index == (3,)
     assert second.session.find(second.images.plane()) is opened
@@ -174,11 +178,8 @@ def test_a_stack_that_is_opened_after_its_session_takes_the_place_of_its_planes(
     for plane in range(3):
         viewer.dims.set_current_step(0, plane)
         import_labels(dock.session, dock.images.plane(), nuclei.labels)
-    dock.keeping.save_as(tmp_path / "field")
-    wait(qtbot, dock)
-    dock.session.close(clean=True)
-    second.keeping.open_session(tmp_path / "field.sac")
-    wait(qtbot, second)
+    save_and_close(qtbot, dock, tmp_path / "field")
+    open_session(qtbot, second, tmp_path / "field.sac")
     other = second.session.viewer
     assert len(other.layers) == 9
     (layer,) = other.open(file, plugin="napari")
@@ -209,11 +210,8 @@ def test_what_is_made_while_the_stack_is_opened_belongs_to_its_plane(
     file = show_stack(dock, viewer, tmp_path, [grey[::-1], grey])
     viewer.dims.set_current_step(0, 1)
     import_labels(dock.session, dock.images.plane(), nuclei.labels)
-    dock.keeping.save_as(tmp_path / "field")
-    wait(qtbot, dock)
-    dock.session.close(clean=True)
-    second.keeping.open_session(tmp_path / "field.sac")
-    wait(qtbot, second)
+    save_and_close(qtbot, dock, tmp_path / "field")
+    open_session(qtbot, second, tmp_path / "field.sac")
     (opened,) = second.session.annotations
     stand_in = opened.plane.layer
     steps = len(second.session.history.done)
@@ -247,14 +245,11 @@ def test_an_opened_session_is_shown_as_it_was_looked_at(
     file = show_stack(dock, viewer, tmp_path, [0 * grey, grey, 0 * grey])
     dock.images.first.setCurrentText("1")
     import_labels(dock.session, dock.images.plane(), nuclei.labels)
-    dock.keeping.save_as(tmp_path / "field")
-    wait(qtbot, dock)
-    dock.session.close(clean=True)
+    save_and_close(qtbot, dock, tmp_path / "field")
     other = second.session.viewer
     other.open(file, plugin="napari")
     other.add_image(nuclei.image, rgb=True)
-    second.keeping.open_session(tmp_path / "field.sac")
-    wait(qtbot, second)
+    open_session(qtbot, second, tmp_path / "field.sac")
     (opened,) = second.session.annotations
     assert second.images.layer() is opened.plane.layer is other.layers["stack"]
     assert second.images.first.currentText() == "1"
@@ -278,8 +273,7 @@ def test_a_session_that_is_open_elsewhere_is_read_only(
 ) -> None:
     dock.keeping.save_as(tmp_path / "field.sac")
     wait(qtbot, dock)
-    second.keeping.open_session(tmp_path / "field.sac")
-    wait(qtbot, second)
+    open_session(qtbot, second, tmp_path / "field.sac")
     assert second.session.read_only
     assert not second.keep.notice.isHidden()
     assert "Read only" in second.keep.notice.text()
@@ -296,9 +290,7 @@ def test_a_session_is_read_beside_the_window(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    dock.keeping.save_as(tmp_path / "field.sac")
-    wait(qtbot, dock)
-    dock.session.close(clean=True)
+    save_and_close(qtbot, dock, tmp_path / "field.sac")
     threads = []
     restore = Journal.restore
 
@@ -543,9 +535,7 @@ def test_a_cancelled_opening_lets_go_of_the_session(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    dock.keeping.save_as(tmp_path / "field.sac")
-    wait(qtbot, dock)
-    dock.session.close(clean=True)
+    save_and_close(qtbot, dock, tmp_path / "field.sac")
     cancelled, read = threading.Event(), exchange.read_session
 
     def read_slowly(
@@ -581,9 +571,7 @@ def test_an_open_image_is_compared_beside_the_window(
     grey = nuclei.image[..., 0]
     file = show_stack(dock, viewer, tmp_path, [grey, grey[::-1]])
     import_labels(dock.session, dock.images.plane(), nuclei.labels)
-    dock.keeping.save_as(tmp_path / "field.sac")
-    wait(qtbot, dock)
-    dock.session.close(clean=True)
+    save_and_close(qtbot, dock, tmp_path / "field.sac")
     (layer,) = second.session.viewer.open(file, plugin="napari")
     threads = []
     read = ImagePlane.read
@@ -593,8 +581,7 @@ def test_an_open_image_is_compared_beside_the_window(
         return read(plane)
 
     monkeypatch.setattr(ImagePlane, "read", note)
-    second.keeping.open_session(tmp_path / "field.sac")
-    wait(qtbot, second)
+    open_session(qtbot, second, tmp_path / "field.sac")
     (opened,) = second.session.annotations
     assert opened.plane.layer is layer
     assert len(threads) == 1
@@ -612,12 +599,9 @@ def test_an_open_image_with_other_pixels_is_told(
     grey = nuclei.image[..., 0]
     show_stack(dock, viewer, tmp_path, [grey, grey])
     import_labels(dock.session, dock.images.plane(), nuclei.labels)
-    dock.keeping.save_as(tmp_path / "field.sac")
-    wait(qtbot, dock)
-    dock.session.close(clean=True)
+    save_and_close(qtbot, dock, tmp_path / "field.sac")
     file = show_stack(second, second.session.viewer, tmp_path, [grey[::-1]] * 2)
-    second.keeping.open_session(tmp_path / "field.sac")
-    wait(qtbot, second)
+    open_session(qtbot, second, tmp_path / "field.sac")
     (opened,) = second.session.annotations
     assert opened.plane is None
     assert f"{file} holds other pixels" in second.status.message.text()
@@ -972,8 +956,7 @@ def test_what_was_deleted_can_be_had_back_while_another_session_is_not_opened(
     for layer in (annotated.points, annotated.labels):
         dock.session.viewer.layers.remove(layer)
     assert dock.session.annotations == []
-    dock.keeping.open_session(tmp_path / "no.sac")
-    wait(qtbot, dock)
+    open_session(qtbot, dock, tmp_path / "no.sac")
     assert dock.session.journal.folder == own
     assert dock.session.undo() == "reject 1 nucleus"
     assert dock.session.annotations == [annotated]
@@ -981,8 +964,7 @@ def test_what_was_deleted_can_be_had_back_while_another_session_is_not_opened(
     dock.session.viewer.layers.clear()
     assert dock.session.annotations == []
     monkeypatch.setattr(exchange, "read_session", raise_cancelled)
-    dock.keeping.open_session(own)
-    wait(qtbot, dock)
+    open_session(qtbot, dock, own)
     assert dock.session.journal.folder is None
     assert not dock.keeping.bar.isHidden()
 
@@ -1037,9 +1019,7 @@ def test_a_session_that_nobody_waits_for_any_more_is_not_kept_locked(
     second: SegmentWidget,
     tmp_path: Path,
 ) -> None:
-    dock.keeping.save_as(tmp_path / "field")
-    wait(qtbot, dock)
-    dock.session.close(clean=True)
+    save_and_close(qtbot, dock, tmp_path / "field")
     read = exchange.read_session(tmp_path / "field.sac")
     second.leave()
     second.keeping._show_opened(tmp_path / "field.sac", read)
@@ -1117,11 +1097,8 @@ def test_an_opened_session_is_segmented_as_it_was(
     decode = replace(settings.decode, mode="semantic", overlap_threshold=0.7)
     after = replace(annotated.state, settings=replace(settings, decode=decode))
     dock.session.steps.record(annotated, "segment", after)
-    dock.keeping.save_as(tmp_path / "x.sac")
-    wait(qtbot, dock)
-    dock.session.close(clean=True)
-    second.keeping.open_session(tmp_path / "x.sac")
-    wait(qtbot, second)
+    save_and_close(qtbot, dock, tmp_path / "x.sac")
+    open_session(qtbot, second, tmp_path / "x.sac")
     assert second.decode_form.config() == decode
     assert second.session.decode_config == decode
 
