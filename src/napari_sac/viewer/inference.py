@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sac.core.config import ProposalConfig
 from napari_sac.viewer.layers import (
     build_points,
     load_tools,
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from napari.layers import Points
 
-    from napari_sac.core.config import DecodeConfig, Mode
+    from napari_sac.core.config import DecodeConfig, Mode, ProposalConfig
     from napari_sac.core.inference.embedding import Embedding
     from napari_sac.core.inference.generator_maps import ForegroundLogits
     from napari_sac.core.inference.review import DoubtTable
@@ -263,8 +262,7 @@ def measure_nuclei(
     from napari_sac.core.inference.proposals import estimate_diameter
 
     image = _read(plane, progress)
-    config = ProposalConfig()
-    return estimate_diameter(image, loaded.model, config, progress=progress), loaded
+    return estimate_diameter(image, loaded.model, progress=progress), loaded
 
 
 def segment(request: SegmentRequest, progress: Progress) -> Segmented:

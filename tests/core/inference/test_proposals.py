@@ -99,7 +99,7 @@ def test_negatives_of_the_probability_strategy_lie_in_the_background(
 @pytest.mark.parametrize("radius", [8.0, 12.0, 22.0])
 def test_the_diameter_is_estimated(disc_model: Model, radius: float) -> None:
     nuclei = draw_nuclei((240, 240), count=8, radius=radius)
-    found = estimate_diameter(nuclei.image, disc_model, ProposalConfig())
+    found = estimate_diameter(nuclei.image, disc_model)
     assert found == pytest.approx(1.8 * radius, rel=0.15)
 
 
@@ -127,7 +127,7 @@ def test_specks_of_noise_in_large_nuclei_are_not_gone_after(
         return module._Measured(60.0 if far else 2.0, 0.2 if far else 1e-5)
 
     monkeypatch.setattr(module, "_measure", measure)
-    assert estimate_diameter(image, disc_model, ProposalConfig()) == 60
+    assert estimate_diameter(image, disc_model) == 60
     assert max(looked_at) == 1
 
 
@@ -142,7 +142,7 @@ def test_what_is_ever_smaller_is_measured_once_at_the_finest_scale(
         return module._Measured(1.0, 0.1)
 
     monkeypatch.setattr(module, "_measure", measure)
-    assert estimate_diameter(image, disc_model, ProposalConfig()) == 1
+    assert estimate_diameter(image, disc_model) == 1
     # and once more, as ever at the end
     assert looked_at == [1.0, 6.0, 6.0]
 

@@ -13,6 +13,7 @@ from skimage.measure import label as label_components
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
+from napari_sac.core.config import ProposalConfig
 from napari_sac.core.inference.generator_maps import (
     GENERATOR_DIAMETER,
     GeneratorMaps,
@@ -25,7 +26,6 @@ from napari_sac.core.progress import Progress, ignore_progress
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts, PromptState
 
 if TYPE_CHECKING:
-    from napari_sac.core.config import ProposalConfig
     from napari_sac.core.models.registry import Model
 
 LOWEST_FOREGROUND = 0.25
@@ -120,7 +120,7 @@ def find_proposals(
 def estimate_diameter(
     image: npt.NDArray[np.uint8],
     model: Model,
-    config: ProposalConfig,
+    config: ProposalConfig | None = None,
     *,
     progress: Progress = ignore_progress,
 ) -> float:
@@ -132,6 +132,7 @@ def estimate_diameter(
 
     Where it finds no nuclei at all, the result is the size it knows best.
     """
+    config = config or ProposalConfig()
     samples = _sample_regions(image)
     others = [0.5, 2.0, 0.25, 4.0]
     progress("measuring nuclei", 0, len(others) + 2)

@@ -137,9 +137,7 @@ def segment_points(
     seconds: dict[str, float] = {}
     with _timed(seconds, "proposals"):
         if diameter is None:
-            diameter = estimate_diameter(
-                image, model, ProposalConfig(), progress=progress
-            )
+            diameter = estimate_diameter(image, model, progress=progress)
     decoding = decode_config or DecodeConfig()
     return _decode(image, prompts, diameter, model, decoding, seconds, progress)
 
