@@ -1,5 +1,6 @@
 """How core tells its caller how far it is, and how the caller stops it."""
 
+import time
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
@@ -13,6 +14,20 @@ Progress = Callable[[str, int, int], None]
 
 def ignore_progress(stage: str, done: int, total: int) -> None:
     """Do nothing: the default of every ``progress`` parameter."""
+
+
+class Stopwatch:
+    """How long each stage took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Note the time since the last stage as that of this one."""
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
 
 
 def format_bytes(count: int) -> str:

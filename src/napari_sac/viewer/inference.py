@@ -6,12 +6,12 @@ take all they need in a request, and return what the session then puts into its 
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sac.core.progress import Stopwatch
 from napari_sac.viewer.layers import (
     build_points,
     load_tools,
@@ -213,7 +213,7 @@ def find_nuclei(request: FindRequest, progress: Progress) -> Found:
     NapariSacError
         Of the image, the model, the device; ``Cancelled`` from ``progress``.
     """
-    watch = _Stopwatch()
+    watch = Stopwatch()
     loaded = load(request.choice, request.loaded, progress)
     watch.lap("model")
     from napari_sac.core.inference.generator_maps import as_logits
@@ -273,7 +273,7 @@ def segment(request: SegmentRequest, progress: Progress) -> Segmented:
     NapariSacError
         As :func:`find_nuclei`.
     """
-    watch = _Stopwatch()
+    watch = Stopwatch()
     loaded = load(request.choice, request.loaded, progress)
     watch.lap("model")
     image = _read(request.plane, progress)
@@ -400,17 +400,3 @@ def load(
 def _read(plane: ImagePlane, progress: Progress) -> npt.NDArray[np.uint8]:
     progress("reading the image", 0, 0)
     return plane.read()
-
-
-class _Stopwatch:
-    """How long each stage took."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Note the time since the last stage as that of this one."""
-        now = time.perf_counter()
-        self.seconds[stage] = now - self._last
-        self._last = now

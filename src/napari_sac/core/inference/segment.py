@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,11 +16,9 @@ from napari_sac.core.inference.instances import assemble_labels
 from napari_sac.core.inference.predictor import decode_prompts, decode_semantic
 from napari_sac.core.inference.proposals import estimate_diameter, find_proposals
 from napari_sac.core.inference.resampling import scale_to
-from napari_sac.core.progress import Progress, ignore_progress
+from napari_sac.core.progress import Progress, Stopwatch, ignore_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from napari_sac.core.models.registry import Model
     from napari_sac.core.types import ObjectMask, Prompts
 
@@ -82,19 +78,19 @@ def segment_image(
     """
     proposing = proposal_config or ProposalConfig()
     decoding = decode_config or DecodeConfig()
-    seconds: dict[str, float] = {}
-    with _timed(seconds, "proposals"):
-        proposals = find_proposals(
-            image, model, proposing, diameter=diameter, progress=progress
-        )
-        prompts = proposals.above(proposing.score_threshold)
+    watch = Stopwatch()
+    proposals = find_proposals(
+        image, model, proposing, diameter=diameter, progress=progress
+    )
+    prompts = proposals.above(proposing.score_threshold)
+    watch.lap("proposals")
     return _decode(
         image,
         prompts,
         proposals.diameter,
         model,
         decoding,
-        seconds,
+        watch,
         progress,
         as_logits(proposals.maps),
     )
@@ -134,12 +130,12 @@ def segment_points(
     """
     prompts = prompts_from_points(yx)
     check_inside(prompts.yx, image.shape[:2])
-    seconds: dict[str, float] = {}
-    with _timed(seconds, "proposals"):
-        if diameter is None:
-            diameter = estimate_diameter(image, model, progress=progress)
+    watch = Stopwatch()
+    if diameter is None:
+        diameter = estimate_diameter(image, model, progress=progress)
+    watch.lap("proposals")
     decoding = decode_config or DecodeConfig()
-    return _decode(image, prompts, diameter, model, decoding, seconds, progress)
+    return _decode(image, prompts, diameter, model, decoding, watch, progress)
 
 
 def _decode(
@@ -148,37 +144,32 @@ def _decode(
     diameter: float,
     model: Model,
     decoding: DecodeConfig,
-    seconds: dict[str, float],
+    watch: Stopwatch,
     progress: Progress,
     foreground: ForegroundLogits | None = None,
 ) -> Segmentation:
-    """Return the masks of prompts; ``seconds`` gets how long its stages took."""
+    """Return the masks of prompts; ``watch`` measures how long its stages take."""
     shape = (image.shape[0], image.shape[1])
     if len(prompts) == 0:
-        seconds |= dict.fromkeys(("embedding", "decoding", "instances"), 0.0)
+        seconds = dict.fromkeys(("embedding", "decoding", "instances"), 0.0)
         labels = np.zeros(shape, np.uint32)
-        return Segmentation(labels, prompts, (), diameter, seconds)
-    with _timed(seconds, "embedding"):
-        scale = embedding_scale(model, diameter)
-        embedding = embed_image(
-            image, model, scale=scale, foreground=foreground, progress=progress
-        )
+        return Segmentation(labels, prompts, (), diameter, watch.seconds | seconds)
+    scale = embedding_scale(model, diameter)
+    embedding = embed_image(
+        image, model, scale=scale, foreground=foreground, progress=progress
+    )
+    watch.lap("embedding")
     masks: list[ObjectMask] = []
-    with _timed(seconds, "decoding"):
-        if decoding.mode == "semantic":
-            logits = decode_semantic(
-                embedding, prompts, model, decoding, progress=progress
-            )
-        else:
-            masks = decode_prompts(
-                embedding, prompts, model, decoding, progress=progress
-            )
-    with _timed(seconds, "instances"):
-        if decoding.mode == "semantic":
-            labels = (logits > 0).astype(np.uint32)
-        else:
-            labels = assemble_labels(masks, shape, decoding, prompts=prompts)
-    return Segmentation(labels, prompts, tuple(masks), diameter, seconds)
+    if decoding.mode == "semantic":
+        logits = decode_semantic(embedding, prompts, model, decoding, progress=progress)
+        labels = (logits > 0).astype(np.uint32)
+        watch.lap("decoding")
+    else:
+        masks = decode_prompts(embedding, prompts, model, decoding, progress=progress)
+        watch.lap("decoding")
+        labels = assemble_labels(masks, shape, decoding, prompts=prompts)
+    watch.lap("instances")
+    return Segmentation(labels, prompts, tuple(masks), diameter, watch.seconds)
 
 
 def embedding_scale(model: Model, diameter: float) -> float:
@@ -191,10 +182,3 @@ def embedding_scale(model: Model, diameter: float) -> float:
         Typical nucleus diameter in pixels of the image.
     """
     return scale_to(model.spec.nucleus_diameter, diameter)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - start
