@@ -21,12 +21,12 @@ from qtpy.QtWidgets import QApplication, QComboBox, QMainWindow
 
 from napari_sac.core.io import normalise_image
 from napari_sac.core.models.adapter import CONFIG_FILE, INFO_FILE, WEIGHT_NAMES
+from napari_sac.core.progress import count
 from napari_sac.core.session.state import Settings
 from napari_sac.core.types import NEGATIVE
 from napari_sac.viewer.adapters import adapter_path
 from napari_sac.viewer.inference import LoadedModel
 from napari_sac.widgets import segment_widget
-from napari_sac.widgets._wording import count
 from napari_sac.widgets.segment_widget import SegmentWidget
 
 if TYPE_CHECKING:

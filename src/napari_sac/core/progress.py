@@ -33,3 +33,8 @@ class Stopwatch:
 def format_bytes(count: int) -> str:
     """Return a number of bytes in GB or MB, for people."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """Return a number of things: "2 images"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

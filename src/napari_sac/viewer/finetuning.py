@@ -17,6 +17,7 @@ import numpy as np
 
 from napari_sac.core.errors import OutputError, TrainingDataError
 from napari_sac.core.models.adapter import INFO_FILE
+from napari_sac.core.progress import count
 from napari_sac.core.training.run_folder import REPORT, RUN
 from napari_sac.core.types import NEGATIVE, POSITIVE, Prompts
 from napari_sac.viewer.planes import IMAGE_ORIGIN
@@ -203,9 +204,8 @@ def check_drawn(session: AnnotationSession, annotation: Annotation) -> None:
     """
     waiting = session.live.waits_for(annotation)
     if waiting:
-        changes = "1 change" if waiting == 1 else f"{waiting:,} changes"
         raise TrainingDataError(
-            f"Masks lag behind {changes} of {annotation.name}, so what was there "
+            f"Masks lag behind {count(waiting, 'change')} of {annotation.name}, so what was there "
             "before would be learned. Wait a moment, or press Segment, and start "
             "again. Nothing was changed."
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_sac.core.progress import format_bytes
+from napari_sac.core.progress import count, format_bytes
 from napari_sac.core.training.run_folder import Phase
 from napari_sac.viewer.finetuning import Problem
-from napari_sac.widgets._wording import count, describe_time
+from napari_sac.widgets._wording import describe_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

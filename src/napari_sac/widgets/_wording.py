@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_sac.core.progress import count
 from napari_sac.core.session.recovery import is_unsaved
 from napari_sac.viewer.drawing import POINTS_STAY
 from napari_sac.viewer.effort import PAUSE_SECONDS
@@ -347,11 +348,6 @@ def describe_segmented(segmented: Segmented, *, semantic: bool) -> str:
     if without <= 0:
         return text
     return f"{text} {count(without, 'nucleus', 'nuclei')} got no mask."
-
-
-def count(number: int, one: str, many: str | None = None) -> str:
-    """Return a number of things: "2 images"."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _listed(index: tuple[int, ...]) -> str:

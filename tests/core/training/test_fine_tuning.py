@@ -121,7 +121,7 @@ def test_a_run_leaves_an_adapter_and_its_proof(job: Job, team: Team) -> None:
     assert looked[-1].step == report["steps"]
     told = " ".join(e.text for e in events if isinstance(e, Told))
     assert "Estimate" in told
-    assert "held out: 1 whole images" in told
+    assert "held out: 1 whole image (" in told
 
 
 def test_the_loss_falls(job: Job, team: Team) -> None:

@@ -20,6 +20,7 @@ import torch
 from napari_sac.core.config import TrainingConfig
 from napari_sac.core.errors import Cancelled, OutputError
 from napari_sac.core.models.adapter import find_adapter
+from napari_sac.core.progress import count
 from napari_sac.core.training import checkpoint
 from napari_sac.core.training.events import (
     Began,
@@ -180,8 +181,8 @@ def _prepare(
     fit_memory(run)
     if job.config.quick:
         # a larger input shows more of the image at once
-        count = max(6, QUICK_CROPS * 256**2 // max(256, run.plan.crop) ** 2)
-        run.pool = cache_crops(state, run.pool, count, job.config, run.plan.crop)
+        crops = max(6, QUICK_CROPS * 256**2 // max(256, run.plan.crop) ** 2)
+        run.pool = cache_crops(state, run.pool, crops, job.config, run.plan.crop)
         run.cost = replace(run.cost, seconds=time_step(run))
     fit_time(run, evaluation, time.monotonic() - begun)
     checkpoint.take_up(run)
@@ -200,21 +201,23 @@ def _make_folder(folder: Path) -> None:
 
 def _describe_start(run: Run) -> str:
     data, job = run.job.data, run.job
-    nuclei = sum(one.count for one in data.training)
+    nuclei = count(sum(one.count for one in data.training), "nucleus", "nuclei")
+    images = count(len(data.training), "image")
+    parts = len(data.held_out)
     aside = sum(one.count for one in data.held_out)
     kinds = {
-        "images": f"{len(data.held_out)} whole images",
-        "regions": f"{len(data.held_out)} whole regions",
-        "block": "a block of each image",
-        "folder": f"{len(data.held_out)} images given",
+        "images": count(parts, "whole image"),
+        "regions": count(parts, "whole region"),
+        "block": "a block of each image" if len(data.training) > 1 else "a block of it",
+        "folder": f"{count(parts, 'image')} given",
         "none": "nothing, there are too few nuclei",
     }
     of = f" with {run.parent.name}" if run.parent else ""
     mode = "quick" if job.config.quick else "full"
     return (
-        f"{job.model}{of}, {mode}, on {run.team.device.title}: {nuclei} nuclei of "
-        f"{len(data.training)} images to learn from; held out: {kinds[data.kind]}"
-        + (f" ({aside} nuclei)" if aside else "")
+        f"{job.model}{of}, {mode}, on {run.team.device.title}: {nuclei} of "
+        f"{images} to learn from; held out: {kinds[data.kind]}"
+        + (f" ({count(aside, 'nucleus', 'nuclei')})" if aside else "")
     )
 
 

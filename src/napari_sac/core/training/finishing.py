@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sac.core.models.adapter import AdapterInfo, fill_adapter, find_adapter
+from napari_sac.core.progress import count
 from napari_sac.core.training.comparison import Compared, compare
 from napari_sac.core.training.events import Comparing
 from napari_sac.core.training.lineage import learned_by, write_learned
@@ -85,8 +86,7 @@ def _describe_adapter(run: Run, comparison: Comparison) -> AdapterInfo:
         metrics=metrics,
         versions={p: version(p) for p in ("napari-sac", "torch", "peft")},
         parent=run.parent.name if run.parent else "",
-        data=f"{nuclei} {'nucleus' if nuclei == 1 else 'nuclei'} of "
-        f"{images} {'image' if images == 1 else 'images'}",
+        data=f"{count(nuclei, 'nucleus', 'nuclei')} of {count(images, 'image')}",
         tissue=job.tissue,
         created=datetime.now(UTC).date().isoformat(),
         promoted=comparison.promoted,
