@@ -205,9 +205,9 @@ def check_drawn(session: AnnotationSession, annotation: Annotation) -> None:
     waiting = session.live.waits_for(annotation)
     if waiting:
         raise TrainingDataError(
-            f"Masks lag behind {count(waiting, 'change')} of {annotation.name}, so what was there "
-            "before would be learned. Wait a moment, or press Segment, and start "
-            "again. Nothing was changed."
+            f"Masks lag behind {count(waiting, 'change')} of {annotation.name}, so "
+            "what was there before would be learned. Wait a moment, or press Segment, "
+            "and start again. Nothing was changed."
         )
 
 
