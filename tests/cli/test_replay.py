@@ -10,7 +10,13 @@ from skimage.io import imsave
 
 from napari_sac.cli import replay as command
 from napari_sac.cli.main import main
-from napari_sac.core.io import normalise_image, read_labels, read_prompts
+from napari_sac.core.io import (
+    normalise_image,
+    read_labels,
+    read_made_by,
+    read_prompts,
+    write_labels,
+)
 from napari_sac.core.models.registry import load_model
 from napari_sac.core.session import replay as replaying
 from napari_sac.core.session.image import ImageReference, hash_pixels
@@ -119,6 +125,24 @@ def test_what_lies_beside_the_images_is_not_written_over(
         assert main(arguments) == 1
     assert main([*arguments, "--overwrite"]) == 0
     assert read_labels(drawn).any()
+
+
+def test_only_labels_of_a_replay_are_replaced_in_a_folder_of_their_own(
+    session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    arguments = ["replay", str(session), "--output", str(output), "--device", "cpu"]
+    for _ in range(2):
+        assert main(arguments) == 0
+    corrected = output / "2_cells_labels.tif"
+    assert read_made_by(corrected)["session"] == "cells.sac"
+    # as the dock exports them
+    write_labels(corrected, np.ones((3, 3), np.uint16))
+    before = corrected.read_bytes()
+    assert main(arguments) == 1
+    assert "not written by this command" in capsys.readouterr().err
+    assert corrected.read_bytes() == before
+    assert main([*arguments, "--overwrite"]) == 0
 
 
 def test_another_name_of_the_folder_is_no_leave_to_write_over_what_is_in_it(

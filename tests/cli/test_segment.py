@@ -22,6 +22,7 @@ from napari_sac.core.io import (
     read_made_by,
     read_prompts,
     separate_haematoxylin,
+    write_labels,
 )
 from napari_sac.core.models.adapter import INFO_FILE, SHIPPED_ADAPTERS
 
@@ -165,6 +166,31 @@ def test_what_lies_beside_the_images_is_not_written_over(folder, output, capsys)
         assert name == "a.geojson" or (name in error and "--overwrite" in error)
         (folder / name).unlink()
     assert segment(folder / "a.png", "--output", folder, "--overwrite") == 0
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_labels_that_somebody_corrected_are_not_written_over(
+    folder, output, capsys, elsewhere
+):
+    assert segment(folder / "a.png", "--output", output) == 0
+    target = output / "a_labels.tif"
+    if elsewhere:
+        tifffile.imwrite(target, np.ones((160, 200), np.uint16))
+    else:
+        # as the dock exports them
+        write_labels(target, np.ones((160, 200), np.uint16))
+    before = target.read_bytes()
+    assert segment(folder, "--output", output) == 2
+    error = capsys.readouterr().err
+    assert f"{target} is there already, not written by this command" in error
+    assert all(flag in error for flag in ("--overwrite", "--skip-existing"))
+    assert target.read_bytes() == before
+    assert not (output / "b_labels.tif").exists()
+    assert segment(folder, "--output", output, "--skip-existing") == 0
+    assert target.read_bytes() == before
+    assert (output / "b_labels.tif").exists()
+    assert segment(folder, "--output", output, "--overwrite") == 0
+    assert "model" in read_made_by(target)
 
 
 def test_what_is_read_is_never_written_over(folder, output, capsys):

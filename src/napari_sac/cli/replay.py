@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_sac.cli._precious import find_precious
 from napari_sac.cli._terminal import make_folder, progress_line
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import OutputError
-from napari_sac.core.folders import identity_of, remove_left_over
+from napari_sac.core.folders import remove_left_over
 from napari_sac.core.names import LABELS_FILE, PROMPTS_FILE
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # the labels last: where they are, the prompts are too
 _ENDINGS = (PROMPTS_FILE, LABELS_FILE)
+_MARK = "session"
+"""In what labels say of what made them: those of a replay, which may be replaced."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -55,8 +57,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace files of these names also beside the session or its images, "
-        "where somebody may have made them",
+        help="replace also what may be somebody's work: files of these names beside "
+        "the session or its images, and labels that this command did not write",
     )
     parser.add_argument(
         "--check",
@@ -95,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         with files_together(args.output, names) as partial:
             prompts, labels = (partial / name for name in names)
             write_prompts(prompts, result.state.prompts)
-            write_labels(labels, result.labels)
+            write_labels(labels, result.labels, {_MARK: args.session.name})
         pixels = result.different_pixels
         different = different or pixels > 0
         verdict = f"{pixels:,} pixels differ from" if pixels else "identical to"
@@ -107,22 +109,16 @@ def run(args: argparse.Namespace) -> int:
 def _spare_work(
     args: argparse.Namespace, stems: Iterable[str], images: Iterable[ImageReference]
 ) -> None:
-    """Raise ``OutputError`` if a file beside the images would be written over."""
-    paths = [Path(image.path) for image in images if image.path is not None]
-    # a link lies in one folder, and what it leads to in another
-    given = [args.session, *paths]
-    given += [Path(os.path.realpath(path)) for path in given]
-    if identity_of(args.output) not in {identity_of(path.parent) for path in given}:
-        return
-    for stem in stems:
-        for ending in _ENDINGS:
-            target = args.output / f"{stem}{ending}"
-            if os.path.lexists(target):
-                raise OutputError(
-                    f"{target} is there already, beside the session or its images. "
-                    "Nothing was written; choose another --output, or --overwrite if "
-                    "it may be replaced."
-                )
+    """Raise ``OutputError`` if what may be a person's work would be written over."""
+    given = [Path(image.path) for image in images if image.path is not None]
+    targets = [args.output / f"{stem}{e}" for stem in stems for e in _ENDINGS]
+    found = find_precious(targets, [args.session, *given], _MARK)
+    if found is not None:
+        target, why = found
+        raise OutputError(
+            f"{target} is there already, {why}. Nothing was written; choose another "
+            "--output, or --overwrite if it may be replaced."
+        )
 
 
 def _stems(images: Mapping[int, ImageReference]) -> dict[int, str]:

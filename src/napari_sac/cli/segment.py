@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_sac.cli._options import adapter_or_folder, add_option, add_view_options
+from napari_sac.cli._precious import find_precious
 from napari_sac.cli._terminal import (
     describe_error,
     make_folder,
@@ -76,8 +77,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace results that lie beside the images; in a folder of their own "
-        "they are replaced anyway",
+        help="replace also what may be somebody's work: results beside the images, and "
+        "labels that this command did not write; others are replaced anyway",
     )
     parser.add_argument(
         "--skip-existing",
@@ -529,35 +530,29 @@ def _may_look(place: Path) -> bool:
 def _find_precious(
     files: Sequence[Path], todo: Sequence[Path], args: argparse.Namespace
 ) -> str | None:
-    """Return what would be written over that may be a person's work, or None.
-
-    Results in a folder of their own are replaced by newer ones; beside images, files of
-    these names are as likely what somebody drew or decided.
-    """
+    """Return what would be written over that is read or precious, or None."""
     given = list(files)
     if args.points is not None:
         tables = _points_files(args.points, [file.stem for file in files])
         given += [table for table in tables if table is not None]
     read = {identity_of(file) for file in given} - {None}
     endings = _endings(args.export)
-    # a link lies in one folder, and what it leads to in another
-    places = [*given, *(Path(os.path.realpath(file)) for file in given)]
-    folders = {identity_of(place.parent) for place in places} - {None}
-    beside = identity_of(args.output) in folders
-    for file in todo:
-        for ending in endings:
-            target = args.output / f"{file.stem}{ending}"
-            if identity_of(target) in read:
-                return (
-                    f"{target} is given to read and would be written over. Choose "
-                    "another --output."
-                )
-            if beside and not args.overwrite and os.path.lexists(target):
-                return (
-                    f"{target} is there already, beside what is given to read. Choose "
-                    "another --output, or --overwrite if it may be replaced."
-                )
-    return None
+    targets = [args.output / f"{file.stem}{e}" for file in todo for e in endings]
+    for target in targets:
+        if identity_of(target) in read:
+            return (
+                f"{target} is given to read and would be written over. Choose "
+                "another --output."
+            )
+    found = None if args.overwrite else find_precious(targets, given, "model")
+    if found is None:
+        return None
+    target, why = found
+    return (
+        f"{target} is there already, {why}. Choose another --output, --skip-existing "
+        "to leave out images that have all their results, or --overwrite if it may be "
+        "replaced."
+    )
 
 
 def _positive(text: str) -> float:
