@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
-from napari_sac.core.training.comparison import Compared
+from napari_sac.core.training.comparison import Compared, Comparison
 from napari_sac.core.training.report import (
     GAINED,
     LOST,
     NEITHER,
+    RunRecord,
     draw_example,
     draw_overlay,
+    write_report,
 )
 from napari_sac.core.training.reviewed_image import review_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def colours(picture: np.ndarray, box: tuple[slice, slice]) -> set[tuple[int, ...]]:
@@ -58,3 +67,17 @@ def test_outlines_in_a_large_image_are_not_lost_where_its_picture_is_smaller() -
     for place, colour in ((gained, GAINED), (lost, LOST)):
         small = tuple(slice(s.start // 4, s.stop // 4) for s in place)
         assert colours(picture, small) == {colour}
+
+
+def test_a_report_is_written_whatever_bytes_a_name_has(tmp_path: Path) -> None:
+    # as Python reads the name of a file that was written in another encoding
+    name = "M\udcfcller"
+    empty: dict[str, Any] = {"int": 0, "float": 0.0, "bool": False, "str": ""}
+    values = {field.name: empty.get(str(field.type), ()) for field in fields(RunRecord)}
+    values |= {"held_out_names": (name,), "training_names": (name,), "config": {}}
+    (tmp_path / "run").mkdir()
+    write_report(tmp_path, RunRecord(**values), Comparison(False, "no"), [])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "M\\udcfcller" in page
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["training_names"] == [name]

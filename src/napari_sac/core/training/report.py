@@ -97,7 +97,8 @@ def write_report(
     curves = {"curve": read_curve(folder), "validation": read_validation(folder)}
     page = _page(record, comparison, compared, curves)
     with atomic_path(folder / REPORT_PAGE) as partial:
-        partial.write_text(page, encoding="utf-8")
+        # names of files need not be text that UTF-8 knows
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
     with atomic_path(folder / REPORT) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return content
