@@ -13,6 +13,7 @@ from napari_sac.core.folders import (
     files_together,
     remove_left_over,
     replace_folder,
+    sync_folder,
     whole_folder,
 )
 
@@ -102,10 +103,12 @@ def test_what_is_written_as_a_whole_is_there_and_outlives_a_loss_of_power(
         target.parent.mkdir()
         _folder(target, "old")
     synced = []
-    monkeypatch.setattr(
-        "napari_sac.core.folders.sync_folder",
-        lambda folder: synced.append((folder, (target / "what").read_text())),
-    )
+
+    def note(folder: Path) -> None:
+        if target.exists():
+            synced.append((folder, (target / "what").read_text()))
+
+    monkeypatch.setattr("napari_sac.core.folders.sync_folder", note)
     with whole_folder(target) as partial:
         (partial / "what").write_text("new")
         assert partial.parent == target.parent
@@ -236,3 +239,13 @@ def test_a_folder_with_a_file_that_may_not_be_written_to_is_put_in_its_place(
     with whole_folder(tmp_path / "there") as partial:
         (partial / "file").write_text("whole")
     assert (tmp_path / "there" / "file").read_text() == "whole"
+
+
+def test_a_drive_that_cannot_sync_folders_is_written_to_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    sync_folder(tmp_path)

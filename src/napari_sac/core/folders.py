@@ -164,7 +164,7 @@ def replace_folder(partial: Path, target: Path) -> None:
     """
     if not target.exists():
         os.rename(partial, target)
-        _sync(target.parent)
+        sync_folder(target.parent)
         return
     before = target.with_name(f"{target.stem} (before){target.suffix}")
     if before.exists():
@@ -176,7 +176,7 @@ def replace_folder(partial: Path, target: Path) -> None:
     except OSError:
         os.rename(before, target)
         raise
-    _sync(target.parent)
+    sync_folder(target.parent)
     # hidden before it is deleted: half of a folder must not look like a whole one
     going = target.with_name(f".{secrets.token_hex(6)}.old")
     with suppress(OSError):
@@ -188,11 +188,13 @@ def sync_folder(folder: Path) -> None:
     """Make sure that renamings in a folder outlive a loss of power, where one can."""
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # not every file system can
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _sync_below(folder: Path) -> None:
@@ -205,10 +207,4 @@ def _sync_below(folder: Path) -> None:
                 open(os.path.join(path, name), "rb+") as file,
             ):
                 os.fsync(file.fileno())
-        _sync(Path(path))
-
-
-def _sync(folder: Path) -> None:
-    with suppress(OSError):
-        # not every file system can
-        sync_folder(folder)
+        sync_folder(Path(path))
