@@ -46,6 +46,24 @@ def same_folder(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Path], None]
 
 
 @pytest.fixture
+def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder into which nobody may look, not even root: the system is played."""
+    folder = tmp_path / "private"
+    folder.mkdir()
+    for name in ("stat", "mkdir"):
+
+        def guarded(
+            path: Any, *args: Any, real: Any = getattr(os, name), **more: Any
+        ) -> Any:
+            if str(path).startswith(f"{folder}{os.sep}"):
+                raise PermissionError(13, "Permission denied", path)
+            return real(path, *args, **more)
+
+        monkeypatch.setattr(os, name, guarded)
+    return folder
+
+
+@pytest.fixture
 def nuclei() -> Nuclei:
     """Twelve bright discs of about 20 pixels on 160 x 200."""
     return draw_nuclei()

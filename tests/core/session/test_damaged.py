@@ -219,6 +219,9 @@ def test_lines_that_make_no_sense_are_refused(closed: Path, tmp_path: Path) -> N
         "count": lambda f: change_journal(f, "UPDATE annotations SET number = 1 << 40"),
         "tables": lambda f: change_journal(f, "UPDATE annotations SET tables = x'00'"),
         "image": lambda f: change_journal(f, "UPDATE annotations SET image = '{}'"),
+        "nested image": lambda f: change_journal(
+            f, "UPDATE annotations SET image = ?", "[" * 9**6
+        ),
         "info": lambda f: change_journal(f, "INSERT INTO facts VALUES ('info.a', '{')"),
     }
     for name, harm in statements.items():
@@ -437,8 +440,12 @@ def test_an_image_beside_the_session_is_found_whatever_its_path_was(
         np.testing.assert_array_equal(pixels, normalise_image(raw))
 
 
-def test_a_place_where_one_may_not_look_is_no_session(tmp_path: Path) -> None:
+def test_a_place_where_one_may_not_look_is_no_session(
+    tmp_path: Path, private: Path
+) -> None:
     assert not is_session(tmp_path / ("x" * 300))
+    with pytest.raises(SessionError, match="is not there"):
+        Journal.open(private / "theirs.sac")
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**32, 2**40])

@@ -28,7 +28,15 @@ TABLES = {
 }
 _LOCK_SECONDS = 5
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-WRONG_VALUES = (ValueError, TypeError, LookupError, OverflowError, MemoryError)
+WRONG_VALUES = (
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    MemoryError,
+    # JSON that is nested too deep
+    RecursionError,
+)
 
 BUSY = "This session is open in another viewer, so it was opened read-only."
 

@@ -54,7 +54,6 @@ def image_path(folder: Path, annotation: int) -> Path:
 
 def is_session(path: str | Path) -> bool:
     """Return whether a folder looks like a session; reads next to nothing."""
-    # pathlib raises where one may not look
     return all(os.path.isfile(Path(path) / name) for name in (HEADER, JOURNAL))
 
 
@@ -85,7 +84,8 @@ def check_folder(folder: Path) -> None:
         something else in it that is neither file nor folder: what is written there
         would land elsewhere.
     """
-    if not folder.is_dir():
+    # pathlib raises where one may not look
+    if not os.path.isdir(folder):
         raise SessionError(
             f"{folder} is not there, or no folder. Nothing was changed; choose a "
             f"session, a folder whose name ends in {SUFFIX}."
