@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sac import __version__
 from napari_sac.core.models.adapter import AdapterInfo, fill_adapter, find_adapter
 from napari_sac.core.progress import count
 from napari_sac.core.training.comparison import Compared, compare
@@ -84,7 +85,8 @@ def _describe_adapter(run: Run, comparison: Comparison) -> AdapterInfo:
         licence=job.licence,
         data_sha256=job.data.digest(),
         metrics=metrics,
-        versions={p: version(p) for p in ("napari-sac", "torch", "peft")},
+        versions={"napari-sac": __version__}
+        | {name: version(name) for name in ("torch", "peft")},
         parent=run.parent.name if run.parent else "",
         data=f"{count(nuclei, 'nucleus', 'nuclei')} of {count(images, 'image')}",
         tissue=job.tissue,
