@@ -256,6 +256,16 @@ def test_a_folder_to_compare_on_where_one_may_not_look_is_one_line(
     assert "did not expect" not in error
 
 
+def test_an_output_where_one_may_not_look_is_one_line(
+    folder: Path, private: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more in ((), ("--resume",)):
+        assert main(arguments(folder, *more, output="private/theirs")) == 1
+        error = capsys.readouterr().err
+        assert "private" in error
+        assert "did not expect" not in error
+
+
 def command(folder: Path, *more: object, output: str) -> list[str]:
     return ["-m", "napari_sac", *arguments(folder, *more, output=output)]
 

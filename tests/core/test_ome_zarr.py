@@ -118,6 +118,11 @@ def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
         write_ome_zarr(tmp_path / "file" / "a.ome.zarr", np.ones((3, 5), np.uint32))
 
 
+def test_a_place_where_one_may_not_look_is_told(private: Path) -> None:
+    with pytest.raises(OutputError, match="could not be written"):
+        write_ome_zarr(private / "a.ome.zarr", np.ones((3, 5), np.uint32))
+
+
 @pytest.mark.parametrize("labels", [[[-1, 0]], [[0.5, 1.0]]])
 def test_labels_that_do_not_fit_are_not_written(
     tmp_path: Path, labels: list[list[float]]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_sac import __version__
 from napari_sac.core.errors import OutputError
 from napari_sac.core.folders import whole_folder
 from napari_sac.core.io import as_uint32
@@ -75,7 +76,8 @@ def check_replaceable(target: Path) -> None:
     OutputError
         If something else is there.
     """
-    if target.exists() and not _is_ours(target):
+    # pathlib raises where one may not look
+    if os.path.exists(target) and not _is_ours(target):
         raise OutputError(
             f"{target} is there already, and napari-sac did not write it, or not all "
             "that is in it. Nothing was changed; choose another name, or delete it "
@@ -129,7 +131,7 @@ def _write(
         levels = _write_levels(root, np.moveaxis(image, -1, 0))
         ome["multiscales"] = [_multiscale("image", "cyx", levels)]
     root.attrs["ome"] = ome
-    root.attrs[_MARK] = {"version": version("napari-sac")}
+    root.attrs[_MARK] = {"version": __version__}
     group = root.create_group("labels")
     group.attrs["ome"] = {"version": VERSION, "labels": [LABELS_NAME]}
     nuclei = group.create_group(LABELS_NAME)

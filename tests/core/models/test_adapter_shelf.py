@@ -53,6 +53,17 @@ def saved(tmp_path: Path) -> AdapterInfo:
     return save_adapter(tmp_path / "mine", model.sam, model.generator, info)
 
 
+def test_where_one_may_not_look_nothing_is_written(
+    saved: AdapterInfo, private: Path
+) -> None:
+    with pytest.raises(OutputError, match="could not be copied"):
+        export_adapter(saved, private / "theirs")
+    model = build_tiny_model()
+    inject_lora(model.sam, rank=2, alpha=3.0, blocks=[1])
+    with pytest.raises(OutputError, match="could not be written"):
+        save_adapter(private / "theirs", model.sam, model.generator, saved)
+
+
 def test_names_are_suggested_that_are_free(saved: AdapterInfo) -> None:
     assert free_name("Schnitt 3 (HE).tif", "_tuned") == "Schnitt_3_HE_.tif_tuned"
     assert free_name("he") == "he_2"

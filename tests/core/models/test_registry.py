@@ -370,6 +370,11 @@ def test_what_is_no_sam_leaves_nothing_behind(home, tiny_file, change):
     assert not home.exists()
 
 
+def test_weights_where_one_may_not_look_are_told(private):
+    with pytest.raises(WeightsError, match="theirs"):
+        import_model(private / "theirs.pth")
+
+
 def test_cancelled_import_leaves_nothing_behind(home, tiny_file):
     def cancel(stage, done, total):
         if done == 2:

@@ -111,6 +111,15 @@ def test_a_folder_that_cannot_be_written_keeps_the_session(
     assert same(unsaved.journal, unsaved)
 
 
+def test_a_place_where_one_may_not_look_keeps_the_session(
+    unsaved: Edited, private: Path
+) -> None:
+    with pytest.raises(OutputError, match="could not be saved as"):
+        save(unsaved, private / "x.sac")
+    unsaved.edit()
+    assert same(unsaved.journal, unsaved)
+
+
 def test_a_copy_of_a_busy_session_can_be_worked_on(
     unsaved: Edited, tmp_path: Path
 ) -> None:

@@ -468,7 +468,8 @@ def export_adapter(info: AdapterInfo, folder: str | Path) -> Path:
         If the folder is there already or cannot be written.
     """
     target = Path(folder)
-    if target.exists():
+    # pathlib raises where one may not look
+    if os.path.exists(target):
         raise OutputError(
             f"{target} is there already, and it was kept. Choose another folder."
         )
@@ -684,9 +685,10 @@ def _info_text(info: AdapterInfo) -> str:
 
 
 def _may_replace(target: Path) -> bool:
-    if target.is_dir():
-        return (target / INFO_FILE).is_file() or not any(target.iterdir())
-    return not target.exists()
+    # pathlib raises where one may not look
+    if os.path.isdir(target):
+        return os.path.isfile(target / INFO_FILE) or not any(target.iterdir())
+    return not os.path.exists(target)
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -509,7 +510,8 @@ def _find_registered(file: Path) -> ModelSpec | None:
     """Return the model that would download just this file."""
     from napari_sac.core.models.weight_files import file_hash
 
-    size = file.stat().st_size if file.is_file() else -1
+    # pathlib raises where one may not look
+    size = os.path.getsize(file) if os.path.isfile(file) else -1
     # to hash gigabytes takes a while, to compare sizes nothing
     alike = [s for s in _REGISTERED if s.url is not None and s.size_bytes == size]
     sha256 = file_hash(file) if alike else ""

@@ -167,11 +167,13 @@ def copy_session(
         As :func:`save_as`.
     """
     target = session_path(folder)
-    _check_target(target)
-    with _writing(target), whole_folder(target) as partial:
-        journal.copy_to(partial, progress)
-        # it took long: somebody may have opened what is there
+    # it may lie where one may not look
+    with _writing(target):
         _check_target(target)
+        with whole_folder(target) as partial:
+            journal.copy_to(partial, progress)
+            # it took long: somebody may have opened what is there
+            _check_target(target)
     copy = open_session(target)
     if copy.read_only:
         copy.close(clean=True)
@@ -228,4 +230,5 @@ def _check_target(target: Path) -> None:
 
 def is_same(a: Path, b: Path) -> bool:
     """Return whether two names are those of one folder that is there."""
-    return a.exists() and os.path.samefile(a, b)
+    # pathlib raises where one may not look
+    return os.path.exists(a) and os.path.samefile(a, b)

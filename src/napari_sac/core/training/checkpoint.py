@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -56,8 +57,10 @@ def finished_report(job: Job, resume: bool) -> dict[str, Any] | None:
         If there is a run and it is not to be resumed, or was begun with other settings.
     """
     finished = job.output / REPORT
-    used = (job.output / INFO_FILE).exists() or is_begun(job.output)
-    if resume and finished.is_file() and (job.output / INFO_FILE).is_file():
+    # pathlib raises where one may not look
+    made = os.path.isfile(job.output / INFO_FILE)
+    used = made or is_begun(job.output)
+    if resume and made and os.path.isfile(finished):
         # one that was made elsewhere has only what came of it
         if (job.output / RUN / SETTINGS).exists():
             _refuse_another(job)

@@ -449,7 +449,8 @@ def find_runs(root: Path) -> tuple[Path, ...]:
 
 def is_begun(folder: Path) -> bool:
     """Return whether there is a run in a folder that can be gone on with."""
-    return any((folder / RUN / name).exists() for name in (_REQUEST, CHECKPOINT))
+    # pathlib raises where one may not look
+    return any(os.path.exists(folder / RUN / name) for name in (_REQUEST, CHECKPOINT))
 
 
 def _is_over(folder: Path) -> bool:
