@@ -78,7 +78,9 @@ def test_what_a_killed_run_left_is_removed(folder, output):
     left = output / ".0123456789ab.part"
     left.mkdir(parents=True)
     (left / "a_labels.tif").write_text("half")
-    left.with_suffix(".lock").touch()
+    lock = left.with_suffix(".lock")
+    lock.touch()
+    os.utime(lock, (0, 0))
     segment(folder, "--output", output)
     assert not [name for name in os.listdir(output) if name.startswith(".")]
 
@@ -635,6 +637,24 @@ def test_a_folder_of_others_is_not_replaced_and_that_is_told_before_the_work(
     assert "napari-sac did not write it" in capsys.readouterr().err
     assert segmented == ["b"]
     assert (output / "a.ome.zarr" / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_that_others_put_there_meanwhile_is_not_replaced(
+    folder, output, monkeypatch, capsys
+):
+    real = command._export
+
+    def export(*arguments):
+        real(*arguments)
+        (output / "a.ome.zarr").mkdir()
+        (output / "a.ome.zarr" / "notes.txt").write_text("mine")
+
+    monkeypatch.setattr(command, "_export", export)
+    flags = ("--output", output, "--export", "ome-zarr")
+    assert segment(folder / "a.png", *flags) == 1
+    assert "napari-sac did not write it" in capsys.readouterr().err
+    assert names(output) == ["a.ome.zarr"]
+    assert names(output / "a.ome.zarr") == ["notes.txt"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the script is for bash")

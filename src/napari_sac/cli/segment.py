@@ -341,12 +341,12 @@ def _segment_file(
         "nuclei": nuclei,
     }
     endings = _endings(args.export)
-    # somebody may have put another folder there meanwhile
-    _check_exports(args.output / file.stem, args.export)
     with files_together(args.output, [f"{file.stem}{e}" for e in endings]) as partial:
         _export(partial / file.stem, image, found.labels, known, args.export)
         write_prompts(partial / f"{file.stem}{PROMPTS_FILE}", found.prompts)
         write_labels(partial / f"{file.stem}{LABELS_FILE}", found.labels, made_by)
+        # it took long: somebody may have put another folder there
+        _check_exports(args.output / file.stem, args.export)
     seconds = time.perf_counter() - start
     return f"{_describe(found, nuclei)}, {seconds:.1f} s"
 
