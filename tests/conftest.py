@@ -50,16 +50,19 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder into which nobody may look, not even root: the system is played."""
     folder = tmp_path / "private"
     folder.mkdir()
-    for name in ("stat", "mkdir"):
 
-        def guarded(
-            path: Any, *args: Any, real: Any = getattr(os, name), **more: Any
-        ) -> Any:
+    def guard(name: str) -> None:
+        real = getattr(os, name)
+
+        def guarded(path: Any, *args: Any, **options: Any) -> Any:
             if str(path).startswith(f"{folder}{os.sep}"):
                 raise PermissionError(13, "Permission denied", path)
-            return real(path, *args, **more)
+            return real(path, *args, **options)
 
         monkeypatch.setattr(os, name, guarded)
+
+    guard("stat")
+    guard("mkdir")
     return folder
 
 
