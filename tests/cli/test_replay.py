@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,6 +73,7 @@ def test_it_writes_labels_and_prompts_and_says_whether_they_agree(
     # of a run that was killed
     (output / ".0123456789ab.part").mkdir(parents=True)
     (output / ".0123456789ab.lock").touch()
+    os.utime(output / ".0123456789ab.lock", (0, 0))
     arguments = ["replay", str(session), "--output", str(output), "--device", "cpu"]
     assert main([*arguments, "--check"]) == 0
     assert capsys.readouterr().out.splitlines() == [

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from napari_sac.core.errors import OutputError
 from napari_sac.core.folders import (
     files_together,
     remove_left_over,
+    rename,
     replace_folder,
     sync_folder,
     whole_folder,
@@ -47,13 +49,13 @@ def test_a_kill_in_between_leaves_the_one_before_to_be_found(
     # what an earlier kill has left is not lost by a second one
     _folder(tmp_path / "mine (before).sac", "older")
     partial = _folder(tmp_path / ".new.part", "new")
-    rename = os.rename
+    rename = os.replace
 
     def rename_and_die(a: Path, b: Path) -> None:
         rename(a, b)
         raise _Killed
 
-    monkeypatch.setattr(os, "rename", rename_and_die)
+    monkeypatch.setattr(os, "replace", rename_and_die)
     with pytest.raises(_Killed):
         replace_folder(partial, target)
     kept = {(p / "what").read_text() for p in tmp_path.glob("mine (before)*.sac")}
@@ -80,14 +82,14 @@ def test_a_failure_puts_it_back(
 ) -> None:
     target = _folder(tmp_path / "mine.sac", "old")
     partial = _folder(tmp_path / ".new.part", "new")
-    rename = os.rename
+    rename = os.replace
 
     def rename_no_new(a: Path, b: Path) -> None:
         if a == partial:
             raise OSError("no")
         rename(a, b)
 
-    monkeypatch.setattr(os, "rename", rename_no_new)
+    monkeypatch.setattr(os, "replace", rename_no_new)
     with pytest.raises(OSError, match="no"):
         replace_folder(partial, target)
     assert (target / "what").read_text() == "old"
@@ -121,7 +123,7 @@ def test_files_are_on_the_disk_before_the_old_ones_go(
 ) -> None:
     target = _folder(tmp_path / "mine.sac", "old")
     synced = set()
-    fsync, rename = os.fsync, os.rename
+    fsync, rename = os.fsync, os.replace
 
     def note(descriptor: int) -> None:
         synced.add(os.fstat(descriptor).st_ino)
@@ -133,7 +135,7 @@ def test_files_are_on_the_disk_before_the_old_ones_go(
         rename(a, b)
 
     monkeypatch.setattr(os, "fsync", note)
-    monkeypatch.setattr(os, "rename", check)
+    monkeypatch.setattr(os, "replace", check)
     with whole_folder(target) as partial:
         (partial / "what").write_text("new")
         _folder(partial / "deeper", "new too")
@@ -199,6 +201,47 @@ def test_which_files_are_new_is_told_where_one_cannot_be_put_there(
     assert {p.name for p in tmp_path.iterdir()} == {"a", "b"}
 
 
+def test_all_that_belongs_together_is_there_before_what_was_there_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(folder: Path, **options: object) -> None:
+        raise _Killed
+
+    def replace() -> None:
+        with files_together(tmp_path, ["c", "a"]) as partial:
+            _folder(partial / "c", "new")
+            _write(partial, "new", "a")
+            monkeypatch.setattr("shutil.rmtree", die)
+
+    _folder(tmp_path / "c", "old")
+    _write(tmp_path, "old", "a")
+    with pytest.raises(_Killed):
+        replace()
+    assert (tmp_path / "c" / "what").read_text() == "new"
+    assert (tmp_path / "a").read_text() == "new"
+
+
+@pytest.mark.parametrize("system", ["nt", "posix"])
+def test_a_file_that_a_virus_scanner_looks_at_is_renamed_when_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    real, refusals = os.replace, [PermissionError(13, "in use")] * 3
+
+    def refuse_thrice(a: Path, b: Path) -> None:
+        if refusals:
+            raise refusals.pop()
+        real(a, b)
+
+    _write(tmp_path, "new", "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse_thrice)
+        patch.setattr(folders.os, "name", system)
+        may = nullcontext() if system == "nt" else pytest.raises(PermissionError)
+        with may:
+            rename(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").exists() == (system == "nt")
+
+
 def test_what_a_killed_program_left_is_removed_and_what_is_written_now_stays(
     tmp_path: Path,
 ) -> None:
@@ -222,7 +265,13 @@ def test_what_a_killed_program_left_is_removed_and_what_is_written_now_stays(
         assert len(before) == len(there) + 2
         remove_left_over(tmp_path)
         assert set(tmp_path.iterdir()) == before
+        # another computer may have it, and its lock need not hold here
         program.kill()
+        program.wait()
+        remove_left_over(tmp_path)
+        assert set(tmp_path.iterdir()) == before
+        for file in before:
+            os.utime(file, (0, 0))
     remove_left_over(tmp_path)
     assert set(tmp_path.iterdir()) == there
     assert (tmp_path / "a").read_text() == "old"

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 _LOCK = re.compile(r"\.[0-9a-f]{12}\.lock")
+_LEFT_SECONDS = 3600
+_TRIES = 50
 
 
 @contextmanager
@@ -70,6 +73,7 @@ def files_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     name = f".{secrets.token_hex(6)}"
     partial, lock = folder / f"{name}.part", _lock_of(folder / f"{name}.lock")
     new: list[str] = []
+    before: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # where a drive has no locks, nobody takes it for left over either
@@ -80,9 +84,10 @@ def files_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
         for name in names:
             written = partial / name
             if written.is_dir():
-                replace_folder(written, folder / name)
+                # deleted later: it takes long, and the rest would be of another making
+                before += _swap(written, folder / name)
             else:
-                os.replace(written, folder / name)
+                rename(written, folder / name)
             new.append(name)
     except (OSError, OutputError) as error:
         # the path that an error of ours names is the partial one's
@@ -96,6 +101,8 @@ def files_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
             "choose a folder that you may write to and that has space left."
         ) from error
     finally:
+        for old in before:
+            _delete(old)
         shutil.rmtree(partial, ignore_errors=True)
         _unlock(lock)
 
@@ -103,9 +110,10 @@ def files_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
 def remove_left_over(folder: Path) -> None:
     """Remove what killed programs have not finished of :func:`files_together`.
 
-    What another one is writing there just now is locked, and stays. So does what has
-    no lock beside it: of programs before there were locks, on drives without them, and
-    a folder that was replaced and not deleted yet.
+    What another one is writing there just now is locked, and stays; so does all of the
+    last hour, for locks need not hold between computers that share a drive. So does
+    what has no lock beside it: of programs before there were locks, on drives without
+    them, and a folder that was replaced and not deleted yet.
     """
     with suppress(OSError):
         for file in folder.iterdir():
@@ -114,6 +122,8 @@ def remove_left_over(folder: Path) -> None:
             lock = _lock_of(file)
             # a timeout is an OSError too
             with suppress(OSError, NotImplementedError):
+                if time.time() - file.stat().st_mtime < _LEFT_SECONDS:
+                    continue
                 lock.acquire(timeout=0)
                 shutil.rmtree(file.with_suffix(".part"), ignore_errors=True)
                 _unlock(lock)
@@ -144,6 +154,27 @@ def identity_of(path: Path) -> tuple[int, int] | None:
     return about.st_dev, about.st_ino
 
 
+def rename(source: Path, target: Path) -> None:
+    """Rename a file or a folder; a file that has the name already is replaced.
+
+    Windows refuses it while somebody has the file open, such as a virus scanner that
+    looks at what is new: there it is tried for half a second.
+
+    Raises
+    ------
+    OSError
+        If it cannot be done.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            if os.name != "nt" or not left:
+                raise
+            time.sleep(0.01)
+
+
 def replace_folder(partial: Path, target: Path) -> None:
     """Put a folder that is whole in the place of another one, or where nothing is.
 
@@ -162,25 +193,35 @@ def replace_folder(partial: Path, target: Path) -> None:
     OSError
         If it cannot be done; both are as they were.
     """
+    for old in _swap(partial, target):
+        _delete(old)
+
+
+def _swap(partial: Path, target: Path) -> list[Path]:
+    """Put a folder in the place of another one; return where that is now, if any."""
     if not target.exists():
-        os.rename(partial, target)
+        rename(partial, target)
         sync_folder(target.parent)
-        return
+        return []
     before = target.with_name(f"{target.stem} (before){target.suffix}")
     if before.exists():
         # of a kill, and perhaps all that somebody has left
         before = before.with_stem(f"{before.stem} {secrets.token_hex(3)}")
-    os.rename(target, before)
+    rename(target, before)
     try:
-        os.rename(partial, target)
+        rename(partial, target)
     except OSError:
-        os.rename(before, target)
+        rename(before, target)
         raise
     sync_folder(target.parent)
-    # hidden before it is deleted: half of a folder must not look like a whole one
-    going = target.with_name(f".{secrets.token_hex(6)}.old")
+    return [before]
+
+
+def _delete(folder: Path) -> None:
+    # hidden first: half of a folder must not look like a whole one
+    going = folder.with_name(f".{secrets.token_hex(6)}.old")
     with suppress(OSError):
-        os.rename(before, going)
+        rename(folder, going)
         shutil.rmtree(going, ignore_errors=True)
 
 

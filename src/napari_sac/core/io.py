@@ -28,6 +28,7 @@ from napari_sac.core.errors import (
     LabelFormatError,
     OutputError,
 )
+from napari_sac.core.folders import rename
 from napari_sac.core.types import (
     NEGATIVE,
     POSITIVE,
@@ -553,7 +554,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         # else a loss of power could leave the new name with nothing in it
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(partial, target)
+        rename(partial, target)
     except OSError as error:
         raise OutputError(
             f"{target} could not be written ({_reason(error)}). Nothing there was "

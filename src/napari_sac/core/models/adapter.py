@@ -26,7 +26,7 @@ from napari_sac.core.errors import (
     OutputError,
     WeightsError,
 )
-from napari_sac.core.folders import whole_folder
+from napari_sac.core.folders import rename, whole_folder
 from napari_sac.core.io import atomic_path, data_folder
 
 if TYPE_CHECKING:
@@ -369,7 +369,7 @@ def fill_adapter(
         partial.mkdir(parents=True)
         _write_files(partial, sam, generator, info)
         for name in (CONFIG_FILE, *WEIGHT_NAMES, INFO_FILE):
-            os.replace(partial / name, target / name)
+            rename(partial / name, target / name)
     except OSError as error:
         raise OutputError(
             f"The adapter {target} could not be written ({error.strerror or error}). "

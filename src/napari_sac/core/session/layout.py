@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sac.core.errors import SessionError
-from napari_sac.core.folders import sync_folder
+from napari_sac.core.folders import rename, sync_folder
 from napari_sac.core.progress import ignore_progress
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def copy_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, partial)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
-        partial.replace(target)
+        rename(partial, target)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
@@ -165,7 +165,7 @@ def write_file(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
+    rename(partial, path)
 
 
 def _check_header(folder: Path) -> None:

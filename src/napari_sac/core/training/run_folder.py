@@ -272,16 +272,8 @@ def write_status(folder: Path, status: RunStatus) -> None:
 
 def _replace(file: Path, text: str) -> None:
     """Write a small file that others read at any time."""
-    for left in reversed(range(_TRIES)):
-        try:
-            with atomic_path(file) as partial:
-                partial.write_text(text, encoding="utf-8")
-            return
-        except OutputError:
-            # Windows lets nobody replace a file while somebody reads it
-            if not left:
-                raise
-            time.sleep(0.01)
+    with atomic_path(file) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def read_status(folder: Path) -> RunStatus | None:
