@@ -251,6 +251,13 @@ def test_another_name_of_a_file_or_folder_is_no_leave_to_write_over_it(
     assert (folder / "b.tif").read_bytes() == before
 
 
+def test_points_of_a_name_with_an_accent_are_found(folder, output, tmp_path):
+    (folder / "a.png").rename(folder / "\u00e4.png")
+    (tmp_path / "a\u0308.csv").write_text("y,x\n5,5\n")
+    flags = ("--output", output, "--points", tmp_path)
+    assert segment(folder / "\u00e4.png", *flags) == 0
+
+
 def test_points_where_one_may_not_look_are_told(folder, output, capsys, monkeypatch):
     """Whoever runs this may be root, who may look everywhere: the system is played."""
     look, points = os.stat, output / "points"

@@ -392,14 +392,12 @@ def _points_file(points: Path, stem: str) -> Path:
 
 def _points_files(points: Path, stems: Sequence[str]) -> list[Path | None]:
     """Return the table of points of each image, None where there is none."""
+    from napari_sac.core.datasets.pairs import find_tables
+
     # pathlib raises where one may not look
     if not os.path.isdir(points):
         return [points] * len(stems)
-    found: list[Path | None] = []
-    for stem in stems:
-        tables = (points / f"{stem}{ending}" for ending in POINTS_FILES)
-        found.append(next((table for table in tables if os.path.isfile(table)), None))
-    return found
+    return find_tables(points, stems, POINTS_FILES)
 
 
 def _endings(formats: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from napari_sac.core.datasets.pairs import (
     ImageLabelPair,
     LabelledImage,
     find_pairs,
+    find_tables,
     label_files,
     load_pair,
     names_of_split,
@@ -41,6 +42,22 @@ def test_files_pair_by_stem_with_or_without_the_ending_of_segment(folders):
         ImageLabelPair("a.v2", images / "a.v2.PNG", labels / "a.v2_labels.tif"),
         ImageLabelPair("b", images / "b.png", labels / "b.tif"),
     )
+
+
+def test_an_accented_letter_is_the_same_in_one_sign_or_two(folders):
+    images, labels = folders
+    one, two = "M\u00fcller", "Mu\u0308ller"
+    _save_image(images / f"{one}.png")
+    write_labels(labels / f"{two}_labels.tif", np.zeros((4, 6), int))
+    (pair,) = find_pairs(images, labels)
+    assert (pair.name, pair.labels) == (one, labels / f"{two}_labels.tif")
+    for stem, name in ((one, f"{two}.csv"), (two, f"{one}.csv")):
+        (labels / name).touch()
+        assert find_tables(labels, [stem, "b"], ["_p.csv", ".csv"]) == [
+            labels / name,
+            None,
+        ]
+        (labels / name).unlink()
 
 
 def test_an_image_that_is_itself_called_labels_pairs_with_its_own_name(folders):

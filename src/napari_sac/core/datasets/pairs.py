@@ -6,7 +6,9 @@
 
 import csv
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,7 +174,8 @@ def pair_by_stem(
 ) -> tuple[tuple[Path, Path], ...]:
     """Return each file of ``first`` with the one of ``second`` that bears its name.
 
-    The same stem pairs before the stem with ``_labels`` added.
+    The same stem pairs before the stem with ``_labels`` added. An accented letter is
+    the same whether a file system stores it as one sign, or as two, as a Mac did.
 
     Parameters
     ----------
@@ -210,6 +213,26 @@ def pair_by_stem(
             "Add what is missing, or move the files without a partner away."
         )
     return tuple((path, partners[stem]) for stem, path in stems.items())
+
+
+def find_tables(
+    folder: Path, stems: Iterable[str], endings: Sequence[str]
+) -> list[Path | None]:
+    """Return the file of each stem, with the first ending that is there, else None.
+
+    Names are compared as in :func:`pair_by_stem`.
+    """
+    there: dict[str, str] = {}
+    # where nobody may list the names, they are looked for as they are
+    with suppress(OSError):
+        there = {_composed(name): name for name in os.listdir(folder)}
+    found: list[Path | None] = []
+    for stem in stems:
+        names = [f"{stem}{ending}" for ending in endings]
+        files = (folder / there.get(_composed(name), name) for name in names)
+        # pathlib raises where one may not look
+        found.append(next((file for file in files if os.path.isfile(file)), None))
+    return found
 
 
 def _files(
@@ -251,10 +274,16 @@ def _files(
 def _by_stem(paths: Iterable[Path], noun: str) -> dict[str, Path]:
     stems: dict[str, Path] = {}
     for path in paths:
-        if path.stem in stems:
-            raise _ambiguous(noun, path.stem, stems[path.stem], path)
-        stems[path.stem] = path
+        stem = _composed(path.stem)
+        if stem in stems:
+            raise _ambiguous(noun, stem, stems[stem], path)
+        stems[stem] = path
     return stems
+
+
+def _composed(name: str) -> str:
+    """Return a name with each accented letter as one sign."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _ambiguous(noun: str, name: str, first: Path, second: Path) -> LabelFormatError:

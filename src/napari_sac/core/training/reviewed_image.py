@@ -21,6 +21,7 @@ from skimage.draw import disk
 from napari_sac.core.datasets.pairs import (
     ImageLabelPair,
     find_pairs,
+    find_tables,
     label_files,
     load_pair,
     pair_by_stem,
@@ -319,13 +320,10 @@ def read_reviewed(
 def _prompt_tables(pairs: Sequence[ImageLabelPair], folder: Path) -> dict[str, Path]:
     """Return the table of prompts of each image, by the image's name."""
     tables = {}
-    for pair in pairs:
-        names = [f"{pair.name}{ending}" for ending in PROMPTS_FILES]
-        # pathlib raises where one may not look
-        file = next(
-            (folder / name for name in names if os.path.isfile(folder / name)), None
-        )
+    found = find_tables(folder, [pair.name for pair in pairs], PROMPTS_FILES)
+    for pair, file in zip(pairs, found, strict=True):
         if file is None:
+            names = [f"{pair.name}{ending}" for ending in PROMPTS_FILES]
             # without it every mask would count as right, and all else as background
             raise LabelFormatError(
                 f"There is no table of prompts for {pair.image.name}: {folder} has "
