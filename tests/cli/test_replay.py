@@ -129,6 +129,23 @@ def test_what_lies_beside_the_images_is_not_written_over(
     assert read_labels(drawn).any()
 
 
+def test_while_it_computes_somebody_can_go_on_in_the_session(
+    session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_only = []
+
+    def open_it(pixels: np.ndarray, *_: object) -> np.ndarray:
+        journal = Journal.open(session)
+        read_only.append(journal.read_only)
+        journal.close(clean=True)
+        return np.zeros(pixels.shape[:2], np.uint32)
+
+    monkeypatch.setattr(replaying, "compute_labels", open_it)
+    output = str(tmp_path / "out")
+    assert main(["replay", str(session), "--output", output, "--device", "cpu"]) == 0
+    assert read_only == [False, False]
+
+
 def test_only_labels_of_a_replay_are_replaced_in_a_folder_of_their_own(
     session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

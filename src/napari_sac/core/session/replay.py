@@ -96,21 +96,23 @@ def replay(
     journal = Journal.open(folder)
     try:
         restored = journal.restore()
-        models: dict[tuple[str, str | None], Model] = {}
-        if begin is not None:
-            begin({number: restored.images[number] for number in restored.shown})
-        for number, state in restored.shown.items():
-            settings = state.settings
-            chosen = (settings.model, settings.adapter)
-            if chosen not in models:
-                models[chosen] = load(settings.model, adapter=settings.adapter)
-            _check_model(state, models[chosen])
-            pixels = journal.read_image(number, restored.images[number])
-            labels = compute_labels(pixels, state, models[chosen], progress)
-            yield Replayed(number, state, labels)
     finally:
+        # before the work, which may take hours in which somebody wants to go on in it;
         # looking at a session says nothing about whether it was closed
         journal.close(clean=False)
+    models: dict[tuple[str, str | None], Model] = {}
+    if begin is not None:
+        begin({number: restored.images[number] for number in restored.shown})
+    for number, state in restored.shown.items():
+        settings = state.settings
+        chosen = (settings.model, settings.adapter)
+        if chosen not in models:
+            models[chosen] = load(settings.model, adapter=settings.adapter)
+        _check_model(state, models[chosen])
+        # a closed journal knows where its images are
+        pixels, _ = journal.find_image(number, restored.images[number])
+        labels = compute_labels(pixels, state, models[chosen], progress)
+        yield Replayed(number, state, labels)
 
 
 def compute_labels(
