@@ -577,6 +577,18 @@ def test_same_image_twice_is_done_once(folder, output, capsys):
     assert "[1/1]" in capsys.readouterr().err
 
 
+def test_a_pattern_that_the_shell_left_is_what_it_stands_for(folder, output, capsys):
+    # a file that is called so is itself
+    shutil.copy(folder / "a.png", folder / "[c].png")
+    assert segment(folder / "[ab]*", folder / "[c].png", "--output", output) == 0
+    labels = [name for name in names(output) if name.endswith("tif")]
+    assert labels == ["[c]_labels.tif", "a_labels.tif", "b_labels.tif"]
+    capsys.readouterr()
+    missing = folder / "*.jpg"
+    assert segment(folder, missing, "--output", output) == 2
+    assert f"nothing is there that is called like {missing}" in capsys.readouterr().err
+
+
 def test_two_images_with_one_name_end_with_status_2(folder, output, capsys):
     shutil.copy(folder / "a.png", folder / "A.PNG")
     shutil.copy(folder / "b.tif", folder / "b.tiff")

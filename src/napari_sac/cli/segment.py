@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import glob
+import itertools
 import os
 import time
 import traceback
@@ -450,11 +452,21 @@ def _describe(found: Segmentation, nuclei: int | None) -> str:
 def _list_files(inputs: Iterable[Path]) -> list[Path]:
     """Return the image files, each once."""
     files: dict[Path, Path] = {}
-    for place in inputs:
+    for place in itertools.chain.from_iterable(map(_matching, inputs)):
         for file in _images_in(place) if os.path.isdir(place) else [place]:
             # not Path.resolve, which stops at links that lead to themselves
             files.setdefault(Path(os.path.realpath(file)), file)
     return list(files.values())
+
+
+def _is_pattern(place: Path) -> bool:
+    return bool(set("*?[") & set(str(place))) and not os.path.lexists(place)
+
+
+def _matching(place: Path) -> list[Path]:
+    """Return what a pattern stands for, which shells of Windows hand on as it is."""
+    found = sorted(glob.glob(str(place))) if _is_pattern(place) else []
+    return [Path(name) for name in found] or [place]
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -491,8 +503,10 @@ def _find_problem(
 ) -> str | None:
     """Return why these files cannot be segmented together, or None."""
     points = args.points
-    if not files:
-        return "there is no image in the folders given"
+    nothing = [str(file) for file in files if _is_pattern(file)]
+    if nothing or not files:
+        there = f"nothing is there that is called like {' or '.join(nothing)}"
+        return there if nothing else "there is no image in the folders given"
     if points is not None and not _may_look(points):
         return (
             f"{points} is not there, or you may not look into it. Give --points a "
