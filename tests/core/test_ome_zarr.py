@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import zarr
+from napari_builtins.io import napari_get_reader
 
 from napari_sac.core.errors import OutputError
 from napari_sac.core.ome_zarr import write_ome_zarr
@@ -29,6 +30,8 @@ def test_labels_and_image_are_where_the_format_has_them(tmp_path: Path) -> None:
     assert ome["version"] == "0.5"
     assert [a["name"] for a in ome["multiscales"][0]["axes"]] == ["c", "y", "x"]
     np.testing.assert_array_equal(root["0"][...], np.moveaxis(image, -1, 0))
+    colours = [channel["color"] for channel in ome["omero"]["channels"]]
+    assert colours == ["FF0000", "00FF00", "0000FF"]
     assert root["labels"].attrs["ome"]["labels"] == ["nuclei"]
     nuclei = root["labels/nuclei"]
     np.testing.assert_array_equal(nuclei["0"][...], labels)
@@ -44,11 +47,39 @@ def test_labels_and_image_are_where_the_format_has_them(tmp_path: Path) -> None:
     np.testing.assert_array_equal(nuclei["2"][...], labels[::4, ::4])
 
 
+def test_labels_alone_are_at_the_root_where_napari_itself_finds_them(
+    tmp_path: Path,
+) -> None:
+    labels = np.zeros((600, 700), np.uint32)
+    labels[5:40, 7:50] = 70_000
+    folder = tmp_path / "field_labels.ome.zarr"
+    write_ome_zarr(folder, labels)
+    ome = zarr.open_group(folder, mode="r").attrs["ome"]
+    assert ome["image-label"] == {"properties": [{"label-value": 70_000}]}
+    assert [d["path"] for d in ome["multiscales"][0]["datasets"]] == ["0", "1", "2"]
+    reader = napari_get_reader(str(folder))
+    assert reader is not None
+    ((levels, *_),) = reader(str(folder))
+    np.testing.assert_array_equal(levels[0], labels)
+
+
+def test_what_an_earlier_version_wrote_is_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "field.ome.zarr"
+    labels = np.ones((9, 9), np.uint32)
+    write_ome_zarr(folder, labels, image=np.zeros((9, 9, 3), np.uint8))
+    # labels alone had a root without an image
+    root = zarr.open_group(folder)
+    del root["0"]
+    root.attrs["ome"] = {"version": "0.5"}
+    write_ome_zarr(folder, labels)
+    assert "labels" not in zarr.open_group(folder, mode="r")
+
+
 def test_only_what_was_written_so_is_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "field.ome.zarr"
     write_ome_zarr(folder, np.ones((300, 5), np.uint32))
     write_ome_zarr(folder, np.full((3, 5), 2, np.uint32))
-    nuclei = zarr.open_group(folder, mode="r")["labels/nuclei"]
+    nuclei = zarr.open_group(folder, mode="r")
     assert (nuclei["0"][...] == 2).all()
     assert "1" not in nuclei
     assert [p.name for p in folder.parent.iterdir()] == ["field.ome.zarr"]
@@ -62,8 +93,9 @@ def test_only_what_was_written_so_is_replaced(tmp_path: Path) -> None:
 
 def test_what_another_program_wrote_in_the_same_layout_is_kept(tmp_path: Path) -> None:
     labels = np.ones((9, 9), np.uint32)
+    image = np.zeros((9, 9, 3), np.uint8)
     for name in ("theirs", "shared"):
-        write_ome_zarr(tmp_path / name, labels)
+        write_ome_zarr(tmp_path / name, labels, image=image)
     root = zarr.open_group(tmp_path / "theirs")
     root.attrs.clear()
     root.attrs["ome"] = {"version": "0.5"}
@@ -75,7 +107,7 @@ def test_what_another_program_wrote_in_the_same_layout_is_kept(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "tables/counts.csv", "0/zarr.json", "labels/notes.txt"]
+    "name", ["README.md", "tables/counts.csv", "7/zarr.json", "labels/notes.txt"]
 )
 def test_what_others_put_in_is_kept(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "field.ome.zarr"

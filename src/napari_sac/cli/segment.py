@@ -438,9 +438,10 @@ def _export(
 
 
 def _count(labels: npt.NDArray[np.uint32]) -> int:
-    import numpy as np
+    from napari_sac.core.labels import consecutive_labels
 
-    return len(np.setdiff1d(labels, 0))
+    _, ids = consecutive_labels(labels)
+    return len(ids)
 
 
 def _describe(found: Segmentation, nuclei: int | None) -> str:

@@ -14,12 +14,23 @@ from napari_sac import __version__
 from napari_sac.core.errors import OutputError
 from napari_sac.core.folders import whole_folder
 from napari_sac.core.io import as_uint32
+from napari_sac.core.labels import consecutive_labels
 from napari_sac.core.types import POSITIVE, AnyArray, Prompts
 
 VERSION = "0.5"
 LABELS_NAME = "nuclei"
 _MARK = "napari-sac"
 """The attribute by which a folder is known as ours, and may be replaced."""
+_COLOURS: list[Any] = [
+    {
+        "label": label,
+        "color": colour,
+        "active": True,
+        "window": {"start": 0, "end": 255, "min": 0, "max": 255},
+    }
+    for label, colour in (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
+]
+"""Without them, viewers show three channels as cyan, magenta and yellow."""
 _CHUNK = 512
 _SMALLEST = 256
 _LARGEST_NOTE = 1 << 20
@@ -40,11 +51,12 @@ def write_ome_zarr(
         The folder; usually named ``*.ome.zarr``. One that this function wrote is
         replaced.
     labels : (H, W) uint32
-        They are at ``labels/nuclei`` in the folder.
+        They are at ``labels/nuclei`` in the folder; without image at its root, where
+        viewers look that know nothing of labels.
     prompts : Prompts, optional
         Score and state of each nucleus are written as properties of its label.
     image : (H, W, 3) uint8, optional
-        Without it the folder has labels alone.
+        As colours, in three channels.
 
     Raises
     ------
@@ -94,13 +106,14 @@ def _is_ours(folder: Path) -> bool:
         attributes = json.loads(about.read_text(encoding="utf-8"))["attributes"]
         images = attributes["ome"].get("multiscales", [])
         levels = {dataset["path"] for one in images for dataset in one["datasets"]}
+        inside = _names_in(folder)
+        if _MARK not in attributes or inside - {"labels"} != {"zarr.json", *levels}:
+            return False
+        if "labels" not in inside:
+            return True
         nuclei = _names_in(folder / "labels" / LABELS_NAME)
-        return (
-            _MARK in attributes
-            and _names_in(folder) == {"zarr.json", "labels", *levels}
-            and _names_in(folder / "labels") == {"zarr.json", LABELS_NAME}
-            and all(n.isdigit() for n in nuclei - {"zarr.json"})
-        )
+        alone = _names_in(folder / "labels") == {"zarr.json", LABELS_NAME}
+        return alone and all(n.isdigit() for n in nuclei - {"zarr.json"})
     except (
         OSError,
         ValueError,
@@ -125,20 +138,21 @@ def _write(
 ) -> None:
     import zarr
 
-    root = zarr.create_group(folder, zarr_format=3)
-    ome: dict[str, Any] = {"version": VERSION}
-    if image is not None:
-        levels = _write_levels(root, np.moveaxis(image, -1, 0))
-        ome["multiscales"] = [_multiscale("image", "cyx", levels)]
-    root.attrs["ome"] = ome
+    root = nuclei = zarr.create_group(folder, zarr_format=3)
     root.attrs[_MARK] = {"version": __version__}
-    group = root.create_group("labels")
-    group.attrs["ome"] = {"version": VERSION, "labels": [LABELS_NAME]}
-    nuclei = group.create_group(LABELS_NAME)
-    levels = _write_levels(nuclei, labels)
     about: dict[str, Any] = {"properties": _properties(labels, prompts)}
     if image is not None:
+        levels = _write_levels(root, np.moveaxis(image, -1, 0))
+        root.attrs["ome"] = {
+            "version": VERSION,
+            "multiscales": [_multiscale("image", "cyx", levels)],
+            "omero": {"channels": _COLOURS},
+        }
+        group = root.create_group("labels")
+        group.attrs["ome"] = {"version": VERSION, "labels": [LABELS_NAME]}
+        nuclei = group.create_group(LABELS_NAME)
         about["source"] = {"image": "../../"}
+    levels = _write_levels(nuclei, labels)
     nuclei.attrs["ome"] = {
         "version": VERSION,
         "multiscales": [_multiscale(LABELS_NAME, "yx", levels)],
@@ -195,10 +209,8 @@ def _transform(axes: str, level: int) -> list[dict[str, Any]]:
 def _properties(
     labels: npt.NDArray[np.uint32], prompts: Prompts | None
 ) -> list[dict[str, Any]]:
-    ids = np.unique(labels)
-    found: dict[int, dict[str, Any]] = {
-        k: {"label-value": k} for k in ids[ids > 0].tolist()
-    }
+    _, ids = consecutive_labels(labels)
+    found: dict[int, dict[str, Any]] = {k: {"label-value": k} for k in ids.tolist()}
     if prompts is not None:
         for row in np.flatnonzero(prompts.sign == POSITIVE)[::-1].tolist():
             entry = found.get(int(prompts.object_id[row]))
