@@ -318,6 +318,22 @@ def test_labels_say_what_made_them(folder, output, capsys):
     assert made_by["nuclei"] is None
 
 
+def test_the_size_of_a_pixel_goes_along(folder, output, nuclei):
+    image = nuclei.image[..., 0]
+    micrometres = {"unit": "um"}
+    tifffile.imwrite(
+        folder / "c.tif", image, imagej=True, resolution=(4, 2), metadata=micrometres
+    )
+    flags = ("--output", output, "--export", "ome-zarr")
+    assert segment(folder / "c.tif", *flags) == 0
+    with tifffile.TiffFile(output / "c_labels.tif") as tiff:
+        assert tiff.pages.first.get_resolution("MICROMETER") == (4, 2)
+    assert read_made_by(output / "c_labels.tif")["model"] == "sac_tiny"
+    ome = zarr.open_group(output / "c.ome.zarr", mode="r").attrs["ome"]
+    (level, *_) = ome["multiscales"][0]["datasets"]
+    assert level["coordinateTransformations"][0]["scale"] == [1, 0.5, 0.25]
+
+
 def test_results_of_an_earlier_run_are_told_where_an_image_fails(
     folder, output, capsys
 ):

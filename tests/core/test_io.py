@@ -27,6 +27,7 @@ from napari_sac.core.io import (
     read_image,
     read_labels,
     read_made_by,
+    read_pixel_size,
     read_points,
     read_prompts,
     safe_name,
@@ -245,6 +246,52 @@ def test_block_by_block_equals_at_once(rng):
 def test_what_is_no_image_is_refused(image, words):
     with pytest.raises(ImageFormatError, match=words):
         normalise_image(image)
+
+
+# --- read_pixel_size ------------------------------------------------------------------
+
+
+def test_pixel_sizes_of_ome_and_imagej_are_read(tmp_path):
+    pixels = np.zeros((6, 8), np.uint16)
+    sizes = {"PhysicalSizeY": 0.5, "PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm"}
+    tifffile.imwrite(tmp_path / "a.ome.tif", pixels, metadata={"axes": "YX"} | sizes)
+    assert read_pixel_size(tmp_path / "a.ome.tif") == (0.5, 0.25)
+    tifffile.imwrite(tmp_path / "many.ome.tif", [pixels, pixels], metadata=sizes)
+    assert read_pixel_size(tmp_path / "many.ome.tif") == (0.5, 0.25)
+    for unit in ("um", "\\u00B5m", "micron"):
+        tifffile.imwrite(
+            tmp_path / "b.tif",
+            pixels,
+            imagej=True,
+            resolution=(4, 2),
+            metadata={"unit": unit},
+        )
+        assert read_pixel_size(tmp_path / "b.tif") == (0.5, 0.25)
+
+
+def test_files_without_a_pixel_size_have_none(tmp_path):
+    pixels = np.zeros((6, 8), np.uint16)
+    options = {
+        "print": {"resolution": (72, 72), "resolutionunit": "INCH"},
+        "pixel": {"imagej": True, "resolution": (1, 1)},
+        "endless": {"imagej": True, "resolution": (0, 0), "metadata": {"unit": "um"}},
+        "huge.ome": {"metadata": {"PhysicalSizeX": 1e9, "PhysicalSizeY": 1e9}},
+        "one.ome": {"metadata": {"PhysicalSizeX": 1.0}},
+        "theirs.ome": {
+            "metadata": {
+                "PhysicalSizeX": 1.0,
+                "PhysicalSizeY": 1.0,
+                "PhysicalSizeYUnit": "reference frame",
+            }
+        },
+    }
+    for name, given in options.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, **given)
+        assert read_pixel_size(tmp_path / f"{name}.tif") is None, name
+    (tmp_path / "damaged.tif").write_bytes(b"II*\0 and no more")
+    assert read_pixel_size(tmp_path / "damaged.tif") is None
+    assert read_pixel_size(tmp_path / "missing.tif") is None
+    assert read_pixel_size(tmp_path / "a.png") is None
 
 
 # --- read_image ----------------------------------------------------------------------

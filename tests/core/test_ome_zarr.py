@@ -63,6 +63,24 @@ def test_labels_alone_are_at_the_root_where_napari_itself_finds_them(
     np.testing.assert_array_equal(levels[0], labels)
 
 
+def test_the_size_of_a_pixel_is_the_scale(tmp_path: Path) -> None:
+    folder = tmp_path / "field.ome.zarr"
+    labels, image = np.ones((9, 300), np.uint32), np.zeros((9, 300, 3), np.uint8)
+    write_ome_zarr(folder, labels, image=image, pixel_size=(0.5, 0.25))
+    root = zarr.open_group(folder, mode="r")
+    for group, channel in ((root, [1.0]), (root["labels/nuclei"], [])):
+        (multiscale,) = group.attrs["ome"]["multiscales"]
+        assert [axis.get("unit") for axis in multiscale["axes"]][-2:] == [
+            "micrometer",
+            "micrometer",
+        ]
+        scales = [
+            level["coordinateTransformations"][0]["scale"]
+            for level in multiscale["datasets"]
+        ]
+        assert scales == [[*channel, 0.5, 0.25], [*channel, 1.0, 0.5]]
+
+
 def test_what_an_earlier_version_wrote_is_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "field.ome.zarr"
     labels = np.ones((9, 9), np.uint32)

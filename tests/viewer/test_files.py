@@ -618,6 +618,20 @@ def test_exports(bench: Bench, tmp_path: Path) -> None:
     )
 
 
+def test_exports_have_the_size_of_a_pixel(bench: Bench, tmp_path: Path) -> None:
+    annotation = edit(bench)
+    bench.layer.scale, bench.layer.units = (500, 250), ("nm", "nm")
+    exchange.export_labels(annotation, tmp_path / "labels.tif")
+    exchange.export_labels(annotation, tmp_path / "labels.ome.zarr")
+    with tifffile.TiffFile(tmp_path / "labels.tif") as tiff:
+        assert tiff.pages.first.get_resolution("MICROMETER") == (4, 2)
+    about = (tmp_path / "labels.ome.zarr" / "zarr.json").read_text()
+    assert '"micrometer"' in about
+    # as far away as a star
+    bench.layer.scale = (1e30, 1e30)
+    exchange.export_labels(annotation, tmp_path / "labels.tif")
+
+
 def test_one_mask_of_all_nuclei_has_the_score_of_none(
     bench: Bench, tmp_path: Path
 ) -> None:

@@ -322,6 +322,7 @@ def _segment_file(
     from napari_sac.core.io import (
         normalise_image,
         read_image,
+        read_pixel_size,
         write_labels,
         write_prompts,
     )
@@ -344,9 +345,11 @@ def _segment_file(
     }
     endings = _endings(args.export)
     with files_together(args.output, [f"{file.stem}{e}" for e in endings]) as partial:
-        _export(partial / file.stem, image, found.labels, known, args.export)
+        size = read_pixel_size(file)
+        _export(partial / file.stem, image, found.labels, known, args.export, size)
         write_prompts(partial / f"{file.stem}{PROMPTS_FILE}", found.prompts)
-        write_labels(partial / f"{file.stem}{LABELS_FILE}", found.labels, made_by)
+        labels = partial / f"{file.stem}{LABELS_FILE}"
+        write_labels(labels, found.labels, made_by, pixel_size=size)
         # it took long: somebody may have put another folder there
         _check_exports(args.output / file.stem, args.export)
     seconds = time.perf_counter() - start
@@ -423,6 +426,7 @@ def _export(
     labels: npt.NDArray[np.uint32],
     prompts: Prompts | None,
     formats: Iterable[str],
+    size: tuple[float, float] | None,
 ) -> None:
     """Write the labels in further formats, beside ``path`` with other endings."""
     if "geojson" in formats:
@@ -434,7 +438,7 @@ def _export(
         from napari_sac.core.ome_zarr import write_ome_zarr
 
         folder = path.with_name(f"{path.name}{_EXPORTS['ome-zarr']}")
-        write_ome_zarr(folder, labels, prompts, image=image)
+        write_ome_zarr(folder, labels, prompts, image=image, pixel_size=size)
 
 
 def _count(labels: npt.NDArray[np.uint32]) -> int:

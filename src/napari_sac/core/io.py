@@ -77,6 +77,17 @@ _LONGEST_STEM = 200
 _UNNAMED_AXES = "QI"
 """What tifffile calls the axis of pages that nothing is said about."""
 
+_MICROMETRES = {
+    **dict.fromkeys(("µm", "μm", "um", "\\u00B5m", "micron", "microns"), 1.0),
+    "nm": 1e-3,
+    "mm": 1e3,
+    "cm": 1e4,
+}
+"""Of the units of OME and of ImageJ, which may write a sign as its number."""
+
+_PIXEL_SIZES = (1e-4, 1e5)
+"""Micrometres that a pixel may have; the TIFF tags of others would overflow."""
+
 _NO_RGB = (5, 8)
 """What TIFF calls colours for printing, and CIELAB."""
 
@@ -201,6 +212,46 @@ def read_image(path: str | Path, *, separate: bool = False) -> AnyArray:
         ) from error
 
 
+def read_pixel_size(path: str | Path) -> tuple[float, float] | None:
+    """Return height and width of a pixel in micrometres; None if the file has none.
+
+    Only OME-TIFF and the TIFF of ImageJ say it: the dots per inch of other files are
+    those of a print.
+    """
+    if Path(path).suffix.lower() not in TIFF_SUFFIXES:
+        return None
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            if tiff.is_ome:
+                images = tifffile.xml2dict(tiff.ome_metadata or "")["OME"]["Image"]
+                first = images[0] if isinstance(images, list) else images
+                about = first["Pixels"]
+                size = tuple(
+                    float(about[f"PhysicalSize{axis}"])
+                    * _MICROMETRES[about.get(f"PhysicalSize{axis}Unit", "µm")]
+                    for axis in "YX"
+                )
+            else:
+                # without the tags tifffile says 1
+                tags = tiff.pages.first.tags
+                unit = _MICROMETRES[(tiff.imagej_metadata or {})["unit"]]
+                size = tuple(
+                    unit * tags[name].value[1] / tags[name].value[0]
+                    for name in ("YResolution", "XResolution")
+                )
+    except DECODE_ERRORS:
+        return None
+    return (size[0], size[1]) if is_pixel_size(size) else None
+
+
+def is_pixel_size(size: Sequence[float]) -> bool:
+    """Return whether micrometres can be those of a pixel."""
+    low, high = _PIXEL_SIZES
+    return all(low <= micrometres <= high for micrometres in size)
+
+
 def read_labels(path: str | Path) -> IntArray:
     """Return the instance labels of a TIFF or PNG file.
 
@@ -275,6 +326,8 @@ def write_labels(
     path: str | Path,
     labels: npt.ArrayLike,
     made_by: Mapping[str, str | float | None] | None = None,
+    *,
+    pixel_size: tuple[float, float] | None = None,
 ) -> None:
     """Write instance labels as a compressed TIFF, atomically.
 
@@ -288,6 +341,8 @@ def write_labels(
     made_by : mapping, optional
         What made them, such as the model, for :func:`read_made_by`. The program and its
         version are noted in any case.
+    pixel_size : (float, float), optional
+        Height and width of a pixel in micrometres.
 
     Raises
     ------
@@ -300,6 +355,12 @@ def write_labels(
     # late: it takes nearly half of the time in which a dock opens
     import tifffile
 
+    resolution: dict[str, Any] = {}
+    if pixel_size is not None:
+        height, width = pixel_size
+        # pixels in a centimetre, along x first
+        resolution["resolution"] = (1e4 / width, 1e4 / height)
+        resolution["resolutionunit"] = "CENTIMETER"
     with atomic_path(path) as partial:
         tifffile.imwrite(
             partial,
@@ -308,6 +369,7 @@ def write_labels(
             photometric="minisblack",
             # beside the shape, which tifffile notes in the same place
             metadata={"program": f"{_PROGRAM}{__version__}", **(made_by or {})},
+            **resolution,
         )
 
 

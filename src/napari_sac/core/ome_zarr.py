@@ -42,6 +42,7 @@ def write_ome_zarr(
     prompts: Prompts | None = None,
     *,
     image: npt.NDArray[np.uint8] | None = None,
+    pixel_size: tuple[float, float] | None = None,
 ) -> None:
     """Write labels, and the image under them if it is given, as an OME-Zarr folder.
 
@@ -57,6 +58,8 @@ def write_ome_zarr(
         Score and state of each nucleus are written as properties of its label.
     image : (H, W, 3) uint8, optional
         As colours, in three channels.
+    pixel_size : (float, float), optional
+        Height and width of a pixel in micrometres.
 
     Raises
     ------
@@ -70,7 +73,7 @@ def write_ome_zarr(
     check_replaceable(target)
     try:
         with whole_folder(target) as partial:
-            _write(partial, values, prompts, image)
+            _write(partial, values, prompts, image, pixel_size)
             # it took long: somebody may have put something there
             check_replaceable(target)
     except OSError as error:
@@ -135,6 +138,7 @@ def _write(
     labels: npt.NDArray[np.uint32],
     prompts: Prompts | None,
     image: npt.NDArray[np.uint8] | None,
+    pixel_size: tuple[float, float] | None,
 ) -> None:
     import zarr
 
@@ -145,7 +149,7 @@ def _write(
         levels = _write_levels(root, np.moveaxis(image, -1, 0))
         root.attrs["ome"] = {
             "version": VERSION,
-            "multiscales": [_multiscale("image", "cyx", levels)],
+            "multiscales": [_multiscale("image", "cyx", levels, pixel_size)],
             "omero": {"channels": _COLOURS},
         }
         group = root.create_group("labels")
@@ -155,7 +159,7 @@ def _write(
     levels = _write_levels(nuclei, labels)
     nuclei.attrs["ome"] = {
         "version": VERSION,
-        "multiscales": [_multiscale(LABELS_NAME, "yx", levels)],
+        "multiscales": [_multiscale(LABELS_NAME, "yx", levels, pixel_size)],
         "image-label": about,
     }
 
@@ -183,27 +187,31 @@ def _chunk(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(max(1, min(_CHUNK, n)) for n in shape)
 
 
-def _multiscale(name: str, axes: str, levels: int) -> dict[str, Any]:
+def _multiscale(
+    name: str, axes: str, levels: int, pixel_size: tuple[float, float] | None
+) -> dict[str, Any]:
+    unit = {} if pixel_size is None else {"unit": "micrometer"}
+    channel = {"name": "c", "type": "channel"}
+    # of the axes y and x, which are the last
+    sizes = [*(1.0 for _ in axes[:-2]), *(pixel_size or (1.0, 1.0))]
     return {
         "name": name,
-        "axes": [{"name": a, "type": "channel" if a == "c" else "space"} for a in axes],
+        "axes": [
+            channel if a == "c" else {"name": a, "type": "space", **unit} for a in axes
+        ],
         "datasets": [
             {
                 "path": str(level),
-                "coordinateTransformations": _transform(axes, level),
+                "coordinateTransformations": _transform(axes, sizes, level),
             }
             for level in range(levels)
         ],
     }
 
 
-def _transform(axes: str, level: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "type": "scale",
-            "scale": [1.0 if a == "c" else float(2**level) for a in axes],
-        }
-    ]
+def _transform(axes: str, sizes: list[float], level: int) -> list[dict[str, Any]]:
+    scale = [s if a == "c" else s * 2**level for a, s in zip(axes, sizes, strict=True)]
+    return [{"type": "scale", "scale": scale}]
 
 
 def _properties(

@@ -47,6 +47,7 @@ from napari_sac.viewer.planes import (
     IMAGE_ORIGIN,
     ImagePlane,
     is_open,
+    pixel_size,
     plane_geometry,
 )
 from napari_sac.viewer.relabelling import FreshLabels
@@ -377,12 +378,14 @@ def export_labels(annotation: Annotation, path: str | Path) -> None:
         If it cannot be written, or the path is that of the image.
     """
     spare_image(annotation, path)
+    labels, plane = annotation.state.labels, annotation.plane
+    size = None if plane is None else pixel_size(plane.layer)
     if Path(path).suffix.lower() == ".zarr":
         from napari_sac.core.ome_zarr import write_ome_zarr
 
-        write_ome_zarr(path, annotation.state.labels, label_prompts(annotation))
+        write_ome_zarr(path, labels, label_prompts(annotation), pixel_size=size)
     else:
-        write_labels(path, annotation.state.labels)
+        write_labels(path, labels, pixel_size=size)
 
 
 def export_prompts(annotation: Annotation, path: str | Path) -> None:

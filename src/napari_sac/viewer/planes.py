@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sac.core.errors import ImageFormatError, NapariSacError
-from napari_sac.core.io import DECODE_ERRORS, MAX_PIXELS, normalise_image
+from napari_sac.core.io import (
+    DECODE_ERRORS,
+    MAX_PIXELS,
+    is_pixel_size,
+    normalise_image,
+)
 from napari_sac.core.session.image import position_of
 
 if TYPE_CHECKING:
@@ -286,13 +291,16 @@ def plane_geometry(layer: Image) -> dict[str, Any]:
 
 
 def pixel_size(layer: Image) -> tuple[float, float] | None:
-    """Return height and width of a pixel in micrometres; None where nobody has said."""
+    """Return height and width of a pixel in micrometres.
+
+    None where nobody has said, or where they cannot be those of a pixel.
+    """
     size = []
     for scale, unit in zip(layer.scale[-2:], layer.units[-2:], strict=True):
         if not unit.is_compatible_with("micrometer"):
             return None
         size.append(abs(float((scale * unit).to("micrometer").magnitude)))
-    return size[0], size[1]
+    return (size[0], size[1]) if is_pixel_size(size) else None
 
 
 def sample_colours(layer: Image) -> FloatArray:
