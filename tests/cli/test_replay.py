@@ -89,7 +89,7 @@ def test_it_writes_labels_and_prompts_and_says_whether_they_agree(
     journal = Journal.open(session)
     restored = journal.restore()
     state = restored.states[1]
-    pixels = journal.read_image(1, restored.images[1])
+    pixels, _ = journal.find_image(1, restored.images[1])
     state.labels[:5, :5] = 77
     journal.add_annotation(restored.images[1], state, pixels)
     journal.close(clean=True)

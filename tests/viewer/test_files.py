@@ -1639,7 +1639,7 @@ def test_another_stain_of_the_image_is_noted(bench: Bench) -> None:
     (reference,) = journal.restore().images.values()
     assert reference.stain == "haematoxylin"
     np.testing.assert_array_equal(
-        journal.read_image(annotation.number, reference), blue.read()
+        journal.find_image(annotation.number, reference)[0], blue.read()
     )
     journal.close(clean=True)
 

@@ -852,7 +852,7 @@ def _load_plane(
     if pixels is None and number in read.planes:
         # it was open, and was closed while the session was read
         try:
-            pixels = read.journal.read_image(number, reference)
+            pixels, _ = read.journal.find_image(number, reference)
         except SessionError as error:
             session.told.emit(f"{error} {_STILL_CORRECTED}")
     if pixels is None:

@@ -351,7 +351,7 @@ class SessionJournal:
         if not reference.kept:
             return None
         with suppress(SessionError):
-            return self._journal.read_image(number, reference)
+            return self._journal.find_image(number, reference)[0]
         return None
 
     def _refer(

@@ -48,7 +48,7 @@ def read_all(folder: Path) -> dict:
     try:
         restored = journal.restore()
         for number, image in restored.images.items():
-            journal.read_image(number, image)
+            journal.find_image(number, image)
     finally:
         journal.close(clean=False)
     return restored.states

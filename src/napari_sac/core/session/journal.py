@@ -303,7 +303,7 @@ class Journal:
             create_labels(labels_path(self._folder, number), state.labels)
             image = self._keep(number, image, pixels)
             row = (number, image.to_json(), tables_to_bytes(state), self._last_entry())
-            self._execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", row)
+            self._connection.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", row)
         self._shapes[number] = image.shape
         return number
 
@@ -336,7 +336,9 @@ class Journal:
         with writing(self._folder):
             image = self._keep(number, image, pixels)
             row = (image.to_json(), number)
-            self._execute("UPDATE annotations SET image = ? WHERE number = ?", row)
+            self._connection.execute(
+                "UPDATE annotations SET image = ? WHERE number = ?", row
+            )
         # not before: who begins to copy it now, may miss it
         self._exchanged.add(number)
 
@@ -400,7 +402,7 @@ class Journal:
         self._check_writable()
         with writing(self._folder):
             row = (_INFO + name, json.dumps(value))
-            self._execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", row)
+            self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", row)
 
     def flush(
         self,
@@ -445,7 +447,7 @@ class Journal:
                 left = None if left is None else left - len(part)
                 if not dirty:
                     row = (self._last_entry(), number)
-                    self._execute(
+                    self._connection.execute(
                         "UPDATE annotations SET written = ? WHERE number = ?", row
                     )
         return self.unflushed
@@ -488,16 +490,6 @@ class Journal:
         self._knows_steps = True
         return Restored(states, images, history, info)
 
-    def read_image(self, number: int, image: ImageReference) -> npt.NDArray[np.uint8]:
-        """Return the pixels (H, W, 3) that an annotation is about.
-
-        Raises
-        ------
-        SessionError
-            As :func:`~napari_sac.core.session.image.load_pixels`.
-        """
-        return self.find_image(number, image)[0]
-
     def find_image(
         self, number: int, image: ImageReference
     ) -> tuple[npt.NDArray[np.uint8], ImageReference]:
@@ -508,7 +500,7 @@ class Journal:
         Raises
         ------
         SessionError
-            As :meth:`read_image`.
+            As :func:`~napari_sac.core.session.image.load_pixels`.
         """
         kept = image_path(self._folder, number)
         pixels, place = load_pixels(image, kept, self._folder.parent)
@@ -665,7 +657,7 @@ class Journal:
             )
             # for who is reading it meanwhile
             row = (_COMPACTED, secrets.token_hex(8))
-            self._execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", row)
+            self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", row)
         # the steps that are known are not those of the log any more
         self._knows_steps = False
         with suppress(sqlite3.Error):
@@ -820,9 +812,6 @@ class Journal:
         if pixels is not None:
             chunks = touched_chunks(pixels, self._shapes[annotation])
             self._dirty.setdefault(annotation, set()).update(chunks)
-
-    def _execute(self, statement: str, row: tuple[Any, ...]) -> None:
-        self._connection.execute(statement, row)
 
     def _one(self, query: str) -> int:
         return int(self._connection.execute(query).fetchone()[0])
