@@ -155,8 +155,7 @@ def test_ctrl_c_leaves_its_display_until_its_windows_are_closed() -> None:
         # who runs the tests in the background ignores it
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with _virtual_display():\n"
-        "    print(os.environ['DISPLAY'], flush=True)\n"
-        "    try: input()\n"
+        "    try: print(os.environ['DISPLAY'], flush=True); input()\n"
         "    except KeyboardInterrupt: print('closing', flush=True); input()"
     )
     with program_with_display(hold) as (program, number):
