@@ -1267,6 +1267,33 @@ def test_outlines_go_out_and_come_back_with_their_ids(
     assert bench.session.undo() == "import outlines"
 
 
+def test_outlines_take_the_place_of_one_mask_of_all_nuclei(
+    bench: Bench, tmp_path: Path
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation, "semantic")
+    before = annotation.state
+    labels = np.zeros((160, 200), np.uint32)
+    labels[10:30, 10:30], labels[100:120, 100:120] = 1, 7
+    prompts = Prompts.from_points(
+        [[20.0, 20.0], [110.0, 110.0]],
+        object_id=[1, 7],
+        score=[0.25, 0.75],
+        state=["accepted", "auto"],
+    )
+    write_geojson(tmp_path / "nuclei.geojson", labels, prompts)
+    import_outlines(bench.session, bench.plane, tmp_path / "nuclei.geojson")
+    np.testing.assert_array_equal(annotation.state.labels, labels)
+    assert annotation.has_instances
+    assert annotation.prompts.object_id.tolist() == [1, 7]
+    assert annotation.prompts.score.tolist() == [0.25, 0.75]
+    assert annotation.prompts.state.tolist() == ["accepted", "auto"]
+    assert annotation.painted == {1, 7}
+    assert bench.session.undo() == "import outlines"
+    assert not annotation.has_instances
+    np.testing.assert_array_equal(annotation.labels.data, before.labels)
+
+
 def test_outlines_of_a_layer_with_several_levels_are_those_of_the_first(
     tmp_path: Path,
 ) -> None:

@@ -348,8 +348,9 @@ def show_outlines(
     annotation = session.about(plane)
     session.sync(annotation)
     state = annotation.state
-    if len(state.prompts) == 0:
-        prompts = _decided(state.prompts, areas.prompts, outlines)
+    # one mask of all nuclei has no outline that could come back as another one
+    if len(state.prompts) == 0 or not annotation.has_instances:
+        prompts = _decided(Prompts.empty(), areas.prompts, outlines)
         classes, areas = _classes_in(outlines), replace(areas, prompts=prompts)
         return show_imported(session, plane, areas, "import outlines", classes)
     stroke = painting.read_stroke(state, areas.fresh.labels, (0, 0, *plane.shape))
