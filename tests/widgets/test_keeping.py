@@ -885,6 +885,46 @@ def test_labels_of_a_layer_become_nuclei(
     assert len(annotation.prompts) == 12
 
 
+@pytest.mark.parametrize("several_levels", [False, True])
+@pytest.mark.parametrize("channels", [0, 2])
+def test_of_labels_of_a_stack_the_plane_that_is_shown_becomes_nuclei(
+    qtbot: QtBot,
+    dock: SegmentWidget,
+    viewer: ViewerModel,
+    nuclei: Nuclei,
+    channels: int,
+    several_levels: bool,
+) -> None:
+    image = np.stack([nuclei.image[..., 0]] * 5)
+    if channels:
+        image = np.stack([image] * channels)
+    choose_image(dock.images, viewer.add_image(image))
+    viewer.dims.set_current_step(viewer.dims.ndim - 3, 3)
+    stack = np.zeros((5, 160, 200), int)
+    stack[3] = nuclei.labels
+    levels = [stack, stack[:, ::2, ::2]] if several_levels else stack
+    layer = viewer.add_labels(levels, multiscale=several_levels)
+    viewer.layers.selection = {layer}
+    choose(dock, "layer", None)
+    wait(qtbot, dock)
+    (annotation,) = dock.session.annotations
+    np.testing.assert_array_equal(annotation.labels.data, nuclei.labels)
+
+
+def test_labels_of_a_stack_that_is_too_short_are_refused(
+    qtbot: QtBot, dock: SegmentWidget, viewer: ViewerModel, nuclei: Nuclei
+) -> None:
+    image = np.stack([nuclei.image[..., 0]] * 5)
+    choose_image(dock.images, viewer.add_image(image))
+    viewer.dims.set_current_step(0, 3)
+    layer = viewer.add_labels(np.stack([nuclei.labels] * 2))
+    viewer.layers.selection = {layer}
+    choose(dock, "layer", None)
+    wait(qtbot, dock)
+    assert "2 x 160 x 200 pixels" in dock.status.message.text()
+    assert not dock.session.annotations
+
+
 def test_with_a_second_image_an_import_says_where_it_went(
     qtbot: QtBot,
     dock: SegmentWidget,

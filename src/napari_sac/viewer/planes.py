@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
     from napari.components import ViewerModel
-    from napari.layers import Image
+    from napari.layers import Image, Labels
 
     from napari_sac.core.config import Stain
     from napari_sac.core.types import AnyArray, FloatArray
@@ -198,7 +198,7 @@ def current_plane(
     return ImagePlane(layer, data, index, channel_axis(layer), channels, stain)
 
 
-def full_resolution(layer: Image) -> Any:
+def full_resolution(layer: Image | Labels) -> Any:
     """Return the pixels that a layer has now, array-like, at full resolution."""
     return layer.data[0] if layer.multiscale else layer.data
 

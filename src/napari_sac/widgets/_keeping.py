@@ -21,7 +21,7 @@ from napari_sac.core.session.folder import copy_session, give_up
 from napari_sac.core.session.recovery import discard, find_unclosed, is_unsaved
 from napari_sac.viewer import exchange
 from napari_sac.viewer.layers import name_among, plane_name
-from napari_sac.viewer.planes import pixel_size
+from napari_sac.viewer.planes import full_resolution, pixel_size
 from napari_sac.viewer.prompts import usable_ids
 from napari_sac.viewer.reopening import plane_now
 from napari_sac.widgets._alive import is_alive
@@ -376,7 +376,7 @@ class Keeping(QObject):
             known = self._session.known_labels(plane)
             self._bring(
                 plane,
-                partial(_read_layer, foreign[0].data, plane, known),
+                partial(_read_layer, full_resolution(foreign[0]), plane, known),
                 partial(exchange.show_imported, self._session),
             )
         else:
@@ -613,6 +613,14 @@ def _read_layer(
     data: Any, plane: ImagePlane, known: KnownLabels, progress: Progress
 ) -> exchange.ReadLabels:
     progress("reading the layer", 0, 0)
+    leading = data.shape[:-2]
+    channels = plane.channel_axis
+    # of a stack it is the plane that is looked at; all channels may share their labels
+    shared = tuple(i for axis, i in enumerate(plane.index) if axis != channels)
+    for place in (plane.index, shared):
+        if len(place) == len(leading) and all(np.less(place, leading)):
+            data = data[place]
+            break
     return exchange.prepare_labels(np.array(data), plane, known, progress)
 
 
