@@ -377,6 +377,25 @@ def test_nuclei_of_another_channel_or_plane_are_told_of(
     )
 
 
+def test_nuclei_of_a_chosen_channel_stay_when_the_slider_moves(
+    dock: SegmentWidget, viewer: ViewerModel, nuclei: Nuclei
+) -> None:
+    channels = viewer.add_image(np.stack([nuclei.image[..., 0]] * 3))
+    choose_image(dock.images, channels)
+    viewer.dims.set_current_step(0, 0)
+    dock.images.first.setCurrentText("1")
+    of_channel = import_labels(dock.session, dock.images.plane(), nuclei.labels)
+    dock.images.first.setCurrentText("as shown")
+    as_shown = import_labels(dock.session, dock.images.plane(), nuclei.labels)
+    dock.session.use(as_shown)
+    assert not of_channel.labels.visible
+    dock.images.first.setCurrentText("1")
+    assert of_channel.labels.visible
+    viewer.dims.set_current_step(0, 2)
+    assert of_channel.labels.visible
+    assert not as_shown.labels.visible
+
+
 def test_channels_are_offered_anew_when_an_image_gets_other_data(
     viewer: ViewerModel, dock: SegmentWidget, image: Image
 ) -> None:

@@ -339,8 +339,16 @@ class SegmentWidget(QWidget):
                 if before:
                     self._typed[before[0]] = self.diameter.value()
                 self._recall()
+            elif plane is not None:
+                self._use(plane)
         self._suggest_adapter(plane)
         self._refresh()
+
+    def _use(self, plane: ImagePlane) -> None:
+        """Let the sliders leave the nuclei of a plane shown, which was just chosen."""
+        annotation = self.session.find(plane)
+        if annotation is not None:
+            self.session.use(annotation)
 
     def _suggest_adapter(self, plane: ImagePlane | None) -> None:
         suggested = ""
