@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from napari.layers import Layer
 
 from napari_sac.core.config import DecodeConfig
 from napari_sac.core.errors import (
@@ -314,6 +315,19 @@ def test_one_of_two_layers_is_shown_where_the_image_lies(
     assert layers.flip() == ""
     layers.remove()
     assert list(bench.viewer.layers) == [bench.layer]
+
+
+def test_a_copy_of_a_layer_is_the_users_own(
+    bench: Bench, he: Candidate, two_models: list[ModelChoice]
+) -> None:
+    layers = ComparisonLayers(bench.viewer)
+    layers.show(compare(bench, he))
+    # as napari duplicates it
+    data, state, kind = layers.layers[0].as_layer_data_tuple()
+    copied = bench.viewer.add_layer(Layer.create(data, state | {"name": "copy"}, kind))
+    assert copied not in layers.layers
+    layers.remove()
+    assert list(bench.viewer.layers) == [bench.layer, copied]
 
 
 def test_a_removed_image_drops_the_result(

@@ -44,6 +44,7 @@ LARGEST_SIDE = 2048
 """Of a larger plane a part is compared: two segmentations should not take minutes."""
 
 _COMPARISON_KEY = "napari-sac comparison"
+"""In the metadata of a layer: its own id, which a copy of it by the user has too."""
 _CONTOUR = 2
 _COLOURS = ("#E69F00", "#56B4E9")
 """One for each candidate: outlines are seen on top of labels of all colours."""
@@ -393,7 +394,8 @@ class ComparisonLayers:
     @property
     def layers(self) -> list[Labels]:
         """Those that are there: the user may have deleted some."""
-        return [x for x in self._viewer.layers if _COMPARISON_KEY in x.metadata]
+        layers = self._viewer.layers
+        return [x for x in layers if x.metadata.get(_COMPARISON_KEY) == x.unique_id]
 
     def show(self, found: SideBySide) -> None:
         """Show the outlines that both have drawn, in place of those of the last time.
@@ -419,7 +421,7 @@ class ComparisonLayers:
                 color_dict={None: colour, 0: "transparent"}, background_value=0
             )
             layer = Labels(side.labels.copy(), name=name, colormap=outlines, **geometry)
-            layer.metadata[_COMPARISON_KEY] = True
+            layer.metadata[_COMPARISON_KEY] = layer.unique_id
             layer.contour, layer.opacity, layer.editable = _CONTOUR, 1, False
             self._viewer.add_layer(layer)
         self._show_only(0)
