@@ -174,6 +174,19 @@ def test_an_adapter_from_a_folder_is_copied_and_used(
     assert panel.choice().adapter.is_dir()
 
 
+def test_no_adapter_is_added_while_something_is_computed(
+    qtbot: QtBot, session: AnnotationSession
+) -> None:
+    worker = Worker(None)
+    panel = ModelPanel(session, worker)
+    qtbot.addWidget(panel)
+    assert panel.add.isEnabled()
+    worker.start("Waiting", lambda _: None, lambda _: None)
+    assert not panel.add.isEnabled()
+    qtbot.waitUntil(panel.add.isEnabled)
+    assert not worker.busy
+
+
 def test_a_foreign_adapter_from_a_folder_is_a_sentence(
     qtbot: QtBot, panel: ModelPanel, session: AnnotationSession, tmp_path: Path
 ) -> None:

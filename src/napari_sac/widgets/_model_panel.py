@@ -108,6 +108,7 @@ class ModelPanel(QWidget):
         self.adapter.currentIndexChanged.connect(self._on_adapter)
         self.device.currentIndexChanged.connect(self.changed)
         self.add.clicked.connect(self._on_add)
+        worker.busy_changed.connect(self.add.setDisabled)
         # a model or an adapter may come or go while nobody tells
         self.adapter.installEventFilter(self)
         self.model.installEventFilter(self)
