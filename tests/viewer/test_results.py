@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -142,6 +143,20 @@ def test_what_was_accepted_while_segmenting_keeps_its_pixels(bench: Bench) -> No
     np.testing.assert_array_equal((labels == second)[free], of_other[1][free])
     bench.session.undo()
     np.testing.assert_array_equal(annotation.state.labels, before)
+
+
+def test_of_one_mask_of_all_nuclei_nothing_is_kept_for_one_accepted_meanwhile(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    bench.segment(annotation, "semantic")
+    # all nuclei have the label of this one
+    (row,) = rows_of(annotation, 1)
+    asked = replace(bench.ask_for_labels(annotation), drawn_as="semantic")
+    segmented = segment(asked, ignore_progress)
+    bench.session.accept(annotation, np.array([row]))
+    bench.session.show_labels(annotation, bench.plane, segmented)
+    np.testing.assert_array_equal(annotation.state.labels, segmented.labels)
 
 
 def test_corrections_are_drawn_when_finding_is_undone(bench: Bench) -> None:

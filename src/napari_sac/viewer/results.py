@@ -129,7 +129,12 @@ def show_labels(
     # semantic labels are one mask of all nuclei: 1 is no nucleus there
     painted: frozenset[int] = frozenset()
     if request.config.mode == "instance":
-        late = _accepted_since(request.prompts, state)
+        # of one mask of all nuclei nobody has accepted the pixels of one
+        late = (
+            _accepted_since(request.prompts, state)
+            if annotation.has_instances
+            else set()
+        )
         pixels = _keep(state.painted | late, drawn)
         painted = state.painted
     as_computed, layer = pixels is drawn, None
