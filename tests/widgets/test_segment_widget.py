@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from synthetic import Nuclei
 
     from napari_sac.core.models.registry import Model
+    from napari_sac.core.progress import Progress
     from napari_sac.viewer.annotation import Annotation
+    from napari_sac.viewer.inference import Segmented, SegmentRequest
 
 
 def click(qtbot: QtBot, button: object) -> None:
@@ -283,6 +285,27 @@ def test_each_image_has_its_own_diameter_and_mode(
     choose_image(dock.images, image)
     choose_image(dock.images, third)
     assert dock.diameter.value() == 15
+
+
+def test_masks_that_come_while_segmenting_are_not_those_it_looks_at(
+    qtbot: QtBot, dock: SegmentWidget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(qtbot, dock, dock.find_button)
+    run(qtbot, dock, dock.segment_button)
+    annotation, asked = only(dock), []
+    compute = segment_widget.segment
+
+    def segment(request: SegmentRequest, progress: Progress) -> Segmented:
+        asked.append(request)
+        return compute(request, progress)
+
+    monkeypatch.setattr(segment_widget, "segment", segment)
+    before = dict(annotation.masks)
+    click(qtbot, dock.segment_button)
+    annotation.masks.clear()
+    qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
+    assert asked[0].masks == before
+    assert len(annotation.masks) == 12
 
 
 def test_it_is_said_if_nuclei_were_drawn_with_another_model(

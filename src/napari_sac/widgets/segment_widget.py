@@ -254,7 +254,8 @@ class SegmentWidget(QWidget):
             config=self.decode_form.config(),
             diameter=self._chosen_diameter() or annotation.diameter,
             embedding=annotation.embedding,
-            masks=annotation.masks,
+            # live masks come while the worker's thread looks through these
+            masks=dict(annotation.masks),
             known=KnownLabels.of(annotation),
             painted=annotation.painted,
             drawn_as=annotation.state.settings.decode.mode,
