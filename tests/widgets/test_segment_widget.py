@@ -287,6 +287,38 @@ def test_each_image_has_its_own_diameter_and_mode(
     assert dock.diameter.value() == 15
 
 
+def test_what_is_done_to_another_plane_or_image_says_so(
+    qtbot: QtBot, viewer: ViewerModel, dock: SegmentWidget, nuclei: Nuclei
+) -> None:
+    viewer.layers.clear()
+    grey = nuclei.image[..., 0]
+    stack = viewer.add_image(np.stack([grey] * 20), name="stack")
+    viewer.dims.set_current_step(0, 3)
+    dock.diameter.setValue(20)
+    told = dock.status.message.text
+
+    def run_and_turn_away(button: object) -> None:
+        viewer.dims.set_current_step(0, 3)
+        click(qtbot, button)
+        viewer.dims.set_current_step(0, 1)
+        qtbot.waitUntil(lambda: not dock.worker.busy, timeout=60_000)
+
+    run_and_turn_away(dock.find_button)
+    assert told().startswith("12 nuclei found in stack, plane 3 (")
+    run_and_turn_away(dock.segment_button)
+    assert " nuclei segmented in stack, plane 3 (" in told()
+    dock.decode_form.show(replace(dock.decode_form.config(), mode="semantic"))
+    run_and_turn_away(dock.segment_button)
+    assert told().startswith("One mask of all nuclei in stack, plane 3 (")
+    viewer.dims.set_current_step(0, 3)
+    run(qtbot, dock, dock.segment_button)
+    assert told().startswith("One mask of all nuclei (")
+    viewer.add_image(grey, name="other")
+    choose_image(dock.images, stack)
+    run(qtbot, dock, dock.segment_button)
+    assert told().startswith("One mask of all nuclei in stack, plane 3 (")
+
+
 def test_masks_that_come_while_segmenting_are_not_those_it_looks_at(
     qtbot: QtBot, dock: SegmentWidget, monkeypatch: pytest.MonkeyPatch
 ) -> None:

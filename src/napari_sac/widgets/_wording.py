@@ -312,7 +312,7 @@ def describe_elsewhere(there: ImagePlane) -> str:
 
 
 def describe_found(found: Found, annotation: Annotation, image: str = "") -> str:
-    """Return what finding nuclei came to, and in which image if there are several."""
+    """Return what finding nuclei came to, and in which image if that is not clear."""
     where = f" in {image}" if image else ""
     if len(found.prompts) == 0:
         return (
@@ -331,17 +331,18 @@ def describe_found(found: Found, annotation: Annotation, image: str = "") -> str
     )
 
 
-def describe_segmented(segmented: Segmented, *, semantic: bool) -> str:
-    """Return what segmenting came to."""
+def describe_segmented(segmented: Segmented, *, semantic: bool, image: str = "") -> str:
+    """Return what segmenting came to, and in which image if that is not clear."""
     took = _seconds(segmented.seconds)
+    where = f" in {image}" if image else ""
     if semantic:
-        return f"One mask of all nuclei ({took})."
+        return f"One mask of all nuclei{where} ({took})."
     nuclei = count(segmented.nuclei, "nucleus", "nuclei")
     total = len(segmented.masks)
-    text = f"{nuclei} segmented ({took})."
+    text = f"{nuclei} segmented{where} ({took})."
     if segmented.recomputed != total:
         text = (
-            f"{nuclei} segmented: {segmented.recomputed} computed, "
+            f"{nuclei} segmented{where}: {segmented.recomputed} computed, "
             f"{total - segmented.recomputed} unchanged ({took})."
         )
     without = count_nuclei(segmented.request.prompts) - segmented.nuclei

@@ -28,7 +28,7 @@ from napari_sac.viewer.inference import (
     find_nuclei,
     segment,
 )
-from napari_sac.viewer.layers import name_among
+from napari_sac.viewer.layers import name_among, plane_name
 from napari_sac.viewer.planes import is_turned, look_at_plane, sample_colours
 from napari_sac.viewer.relabelling import KnownLabels
 from napari_sac.viewer.reopening import plane_now
@@ -226,17 +226,12 @@ class SegmentWidget(QWidget):
         if plane is None:
             self.status.say_error(IMAGE_GONE, "")
             return
-        shown = self.images.plane()
-        if shown is not None and (shown.layer, shown.position) == (
-            plane.layer,
-            plane.position,
-        ):
+        if self._is_looked_at(plane):
             # it may have been moved meanwhile; else it is that of another image
             threshold = self.threshold.value()
         annotation = self.session.show_proposals(plane, found, threshold)
         self._follow()
-        image = name_among(self.session.viewer, plane)
-        self.status.say(describe_found(found, annotation, image))
+        self.status.say(describe_found(found, annotation, self._name(plane)))
 
     def _on_segment(self) -> None:
         self._on_threshold()
@@ -279,7 +274,8 @@ class SegmentWidget(QWidget):
         self.session.show_labels(annotation, plane, segmented)
         self._follow()
         semantic = request.config.mode == "semantic"
-        self.status.say(describe_segmented(segmented, semantic=semantic))
+        told = describe_segmented(segmented, semantic=semantic, image=self._name(plane))
+        self.status.say(told)
         # what comes next needs the place
         self.choices.suggest_fold()
         self.session.live.warm_up(annotation)
@@ -366,6 +362,19 @@ class SegmentWidget(QWidget):
         plane = self.images.plane()
         if plane is not None:
             self.session.follow(plane)
+
+    def _is_looked_at(self, plane: ImagePlane) -> bool:
+        shown = self.images.plane()
+        return shown is not None and (shown.layer, shown.position) == (
+            plane.layer,
+            plane.position,
+        )
+
+    def _name(self, plane: ImagePlane) -> str:
+        """Return what a plane is called where it could be another one; else nothing."""
+        if self._is_looked_at(plane):
+            return name_among(self.session.viewer, plane)
+        return plane_name(plane)
 
     def _recall(self) -> None:
         """Look at an image that was annotated before as it was looked at then.
