@@ -15,6 +15,7 @@ from napari_sac.viewer.planes import current_plane
 from napari_sac.viewer.relabelling import FreshLabels, KnownLabels
 from napari_sac.widgets._wording import (
     describe_count,
+    describe_diameter,
     describe_effort,
     describe_elsewhere,
     describe_imported,
@@ -79,6 +80,13 @@ def test_hidden_points_are_told_if_there_are_some(annotated: Annotation) -> None
     assert said_without(rows < 7) == (
         "5 points shown; hidden: 5 of a lower score, 2 because of a reviewed region."
     )
+
+
+@pytest.mark.parametrize("width", [0.5, -0.5])
+def test_the_diameter_in_a_mirrored_image_is_that_of_the_image(width: float) -> None:
+    layer = Image(np.zeros((8, 8)), scale=(0.5, width), units=("um", "um"))
+    told = describe_diameter(20, current_plane(layer, (0.0, 0.0)))
+    assert told == "Typical diameter: 20 pixels = 10 µm."
 
 
 @pytest.mark.parametrize(

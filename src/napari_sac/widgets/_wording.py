@@ -268,7 +268,9 @@ def describe_diameter(pixels: float, plane: ImagePlane) -> str:
     unit = plane.layer.units[-1]
     if str(unit) == "pixel":
         return f"{text}."
-    return f"{text} = {pixels * float(plane.layer.scale[-1]):.3g} {unit:~P}."
+    # of an image that is mirrored it is negative
+    size = abs(float(plane.layer.scale[-1]))
+    return f"{text} = {pixels * size:.3g} {unit:~P}."
 
 
 def describe_other_model(drawn_by: str) -> str:
