@@ -1294,6 +1294,22 @@ def test_outlines_take_the_place_of_one_mask_of_all_nuclei(
     np.testing.assert_array_equal(annotation.labels.data, before.labels)
 
 
+def test_outlines_of_labels_that_napari_drew_with_another_label_are_right(
+    bench: Bench, tmp_path: Path, nuclei: Nuclei
+) -> None:
+    annotation = import_labels(bench.session, bench.plane, nuclei.labels)
+    layer, (first, second) = annotation.labels, annotation.prompts.object_id[:2]
+    layer.selected_label = first
+    # with the bucket into another nucleus
+    layer.fill(annotation.prompts.yx[1], first)
+    assert annotation.state.labels.max() > nuclei.labels.max()
+    assert second not in annotation.state.labels
+    file = tmp_path / "nuclei.geojson"
+    write_outlines(str(file), *layer.as_layer_data_tuple()[:2])
+    labels = read_geojson(file, nuclei.labels.shape).labels
+    np.testing.assert_array_equal(labels, annotation.state.labels)
+
+
 def test_outlines_of_a_layer_with_several_levels_are_those_of_the_first(
     tmp_path: Path,
 ) -> None:

@@ -365,6 +365,18 @@ def test_a_nucleus_is_painted_by_the_mouse_alone(
     assert "brush" in dock.status.message.text()
 
 
+def test_the_layer_does_not_keep_a_label_that_was_not_meant(
+    qtbot: QtBot, dock: SegmentWidget, annotated: Annotation
+) -> None:
+    dock.correct.live.setChecked(False)
+    layer, first = annotated.labels, int(annotated.prompts.object_id[0])
+    layer.selected_label = first
+    # with the bucket into another nucleus
+    layer.fill(annotated.prompts.yx[1], first)
+    assert not np.array_equal(layer.data, annotated.state.labels)
+    qtbot.waitUntil(lambda: np.array_equal(layer.data, annotated.state.labels))
+
+
 def test_the_review_is_walked_by_its_buttons(
     dock: SegmentWidget, annotated: Annotation
 ) -> None:

@@ -30,10 +30,10 @@ def write_outlines(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
         If the labels are no plane of numbers from 0 to 2**32 - 1, the file cannot be
         written, or is the image; what was there before is kept.
     """
+    annotation = _annotation_of(meta)
     # of several levels the whole array is the smallest
     labels = np.asarray(data[0] if meta.get("multiscale") else data)
     _check(labels, meta["name"])
-    annotation = _annotation_of(meta)
     if annotation is None:
         write_geojson(path, labels)
     else:
@@ -64,6 +64,8 @@ def _annotation_of(meta: dict[str, Any]) -> Annotation | None:
         return None
     for annotation in session.annotations:
         if annotation.labels is not None and annotation.labels.name == meta["name"]:
+            # the layer's own array, which may show another label than was meant
+            session.drawing.mend(annotation)
             session.sync(annotation)
             return annotation
     return None

@@ -218,6 +218,8 @@ class Correcting(QObject):
         """Say what was just done, unless there is more to say about it."""
         if not is_alive(self._dock):
             return
+        # napari may be just about to draw with another label, which it would save
+        QTimer.singleShot(0, self._mend)
         done = self._session.history.done[-1:]
         number, before = (done[0].number if done else 0), self._last_step
         self._last_step = number
@@ -231,6 +233,10 @@ class Correcting(QObject):
         sentence = describe_step(title, annotation, undone=undone)
         elsewhere = "" if annotation is shown else f"{annotation.name}: "
         self._status.say(f"{elsewhere}{sentence}")
+
+    def _mend(self) -> None:
+        for annotation in self._session.annotations:
+            self._session.drawing.mend(annotation)
 
     def _on_preview(self, shown: bool) -> None:
         self._session.preview.enabled = shown
