@@ -54,7 +54,7 @@ def test_what_segment_changes_is_found_beside_the_window(
 ) -> None:
     annotation, session = bench.find(), bench.session
     segmented = segment(bench.ask_for_labels(annotation), ignore_progress)
-    expected = segmented.labels.copy()
+    expected = segmented.fresh.labels.copy()
     assert compared
     compared.clear()
     session.show_labels(annotation, bench.plane, segmented)

@@ -133,7 +133,7 @@ def test_what_was_accepted_while_segmenting_keeps_its_pixels(bench: Bench) -> No
     first, second = annotation.prompts.object_id[:2].tolist()
     other = LoadedModel(ModelChoice("other"), build_tiny_model(seed=5))
     segmented = segment(ask_for_labels(bench, annotation, other), ignore_progress)
-    of_other = [segmented.labels == k for k in (first, second)]
+    of_other = [segmented.fresh.labels == k for k in (first, second)]
     assert not np.array_equal(of_other[0], before == first)
     bench.session.accept(annotation, rows_of(annotation, first))
     bench.session.show_labels(annotation, bench.plane, segmented)
@@ -156,7 +156,7 @@ def test_of_one_mask_of_all_nuclei_nothing_is_kept_for_one_accepted_meanwhile(
     segmented = segment(asked, ignore_progress)
     bench.session.accept(annotation, np.array([row]))
     bench.session.show_labels(annotation, bench.plane, segmented)
-    np.testing.assert_array_equal(annotation.state.labels, segmented.labels)
+    np.testing.assert_array_equal(annotation.state.labels, segmented.fresh.labels)
 
 
 def test_corrections_are_drawn_when_finding_is_undone(bench: Bench) -> None:

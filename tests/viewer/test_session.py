@@ -430,7 +430,7 @@ def test_labels_deleted_while_the_next_ones_are_computed(bench: Bench) -> None:
     segmented = bench.segment(annotation)
     bench.viewer.layers.remove(annotation.labels)
     bench.session.show_labels(annotation, bench.plane, segmented)
-    np.testing.assert_array_equal(annotation.labels.data, segmented.labels)
+    np.testing.assert_array_equal(annotation.labels.data, segmented.fresh.labels)
 
 
 def test_labels_of_another_shape_are_not_taken(bench: Bench) -> None:
@@ -603,7 +603,7 @@ def test_one_mask_of_all_nuclei_is_not_cut_by_a_painted_one(bench: Bench) -> Non
     )
     bench.find()
     segmented = bench.segment(annotation, mode="semantic")
-    np.testing.assert_array_equal(annotation.state.labels, segmented.labels)
+    np.testing.assert_array_equal(annotation.state.labels, segmented.fresh.labels)
 
 
 def test_points_that_were_pasted_are_kept_when_saved_and_closed(
@@ -709,7 +709,7 @@ def test_pixels_of_another_size_have_nuclei_of_their_own(bench: Bench) -> None:
     assert not annotation.points.visible
     other = bench.find()
     assert other is not annotation
-    assert bench.segment(other).labels.shape == (100, 90)
+    assert bench.segment(other).fresh.labels.shape == (100, 90)
     bench.layer.data = before
     assert bench.session.find(bench.plane) is annotation
     assert annotation.points.visible

@@ -199,11 +199,6 @@ class Segmented:
     seconds: dict[str, float]
     doubts: DoubtTable | None = None
 
-    @property
-    def labels(self) -> npt.NDArray[np.uint32]:
-        """0 background, otherwise the ``object_id``; in semantic mode 1."""
-        return self.fresh.labels
-
 
 def find_nuclei(request: FindRequest, progress: Progress) -> Found:
     """Return a proposal for every nucleus that the prompt generator sees.

@@ -50,8 +50,6 @@ class Edit:
         Nuclei that were painted before the step and are not any more.
     repainted : (int, int, int, int), optional
         Box (y0, x0, y1, x1) of the pixels that the step itself has changed.
-    touched : frozenset of int
-        Nuclei to decode in any case.
     painted : frozenset of int
         Nuclei that are painted since the step and were not before.
     """
@@ -60,7 +58,6 @@ class Edit:
     after: Prompts
     released: frozenset[int] = frozenset()
     repainted: Box | None = None
-    touched: frozenset[int] = frozenset()
     painted: frozenset[int] = frozenset()
 
     @classmethod
@@ -78,9 +75,7 @@ class Edit:
 
     def is_like(self, other: Edit) -> bool:
         """Return whether two edits of the same prompts do the same."""
-        mine, its = (
-            (e.released, e.repainted, e.touched, e.painted) for e in (self, other)
-        )
+        mine, its = ((e.released, e.repainted, e.painted) for e in (self, other))
         return (
             self.before is other.before
             and mine == its
@@ -585,7 +580,7 @@ def _update(
     edit, config = request.edit, request.scene.settings.decode
     reach = neighbour_reach(embedding, loaded.model)
     touched = touched_nuclei(edit.before, edit.after, config, reach)
-    touched |= edit.touched | edit.released
+    touched |= edit.released
     found = _Before()
     if isinstance(request, LiveRequest) and request.unsure:
         found = _look_again(request, embedding, loaded, progress)
