@@ -25,6 +25,7 @@ from napari_sac.core.progress import count
 from napari_sac.core.session.state import Settings
 from napari_sac.core.types import NEGATIVE
 from napari_sac.viewer.adapters import adapter_path
+from napari_sac.viewer.comparing import shown_plane
 from napari_sac.viewer.inference import LoadedModel
 from napari_sac.widgets import segment_widget
 from napari_sac.widgets.segment_widget import SegmentWidget
@@ -430,6 +431,24 @@ def test_nuclei_of_another_channel_or_plane_are_told_of(
         "This image has nuclei in Channel 0. Choose 0 under Channel to see them, or "
         "find nuclei here."
     )
+
+
+def test_what_is_compared_is_what_was_chosen(
+    dock: SegmentWidget, viewer: ViewerModel, image: Image, nuclei: Nuclei
+) -> None:
+    channels = viewer.add_image(np.stack([nuclei.image[..., 0]] * 3))
+    choose_image(dock.images, channels)
+    dock.images.first.setCurrentText("1")
+    viewer.layers.selection.active = channels
+    assert shown_plane(dock.session).channels == (1,)
+    import_labels(dock.session, dock.images.plane(), nuclei.labels)
+    dock.images.first.setCurrentText("as shown")
+    viewer.layers.selection.active = channels
+    assert shown_plane(dock.session).channels == ()
+    choose_image(dock.images, image)
+    dock.images.stain.setCurrentIndex(1)
+    viewer.layers.selection.active = image
+    assert shown_plane(dock.session).stain == "haematoxylin"
 
 
 def test_nuclei_of_a_chosen_channel_stay_when_the_slider_moves(

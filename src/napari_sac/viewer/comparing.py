@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from napari.components import ViewerModel
 
-    from napari_sac.core.config import DecodeConfig
+    from napari_sac.core.config import DecodeConfig, Stain
     from napari_sac.core.evaluation.metrics import ImageScores
     from napari_sac.core.models.adapter import AdapterInfo
     from napari_sac.core.progress import Progress
@@ -188,9 +188,10 @@ def plan_comparison(
 
 
 def shown_plane(session: AnnotationSession) -> ImagePlane | None:
-    """Return the plane of the image that is looked at, in the channels known for it.
+    """Return the plane of the image that is looked at, in its channels or stain.
 
-    That is the selected layer's, or what was annotated last, or the topmost image.
+    That is the selected layer's, or what was annotated last, or the topmost image. Its
+    channels are those chosen in the dock, or else those of what was annotated last.
     """
     viewer = session.viewer
     active = viewer.layers.selection.active
@@ -206,16 +207,11 @@ def shown_plane(session: AnnotationSession) -> ImagePlane | None:
         layer = images[-1]
     else:
         return None
-    plane = current_plane(layer, viewer.dims.point)
-    for annotation in reversed(session.annotations):
-        known = annotation.plane
-        if known is None or known.layer is not layer:
-            continue
-        if known.channels or known.stain:
-            point = viewer.dims.point
-            plane = current_plane(layer, point, known.channels, known.stain)
-            break
-    return plane
+    mine = (a.plane for a in reversed(session.annotations) if a.plane is not None)
+    annotated = ((p.channels, p.stain) for p in mine if p.layer is layer)
+    as_shown: tuple[tuple[int, ...], Stain | None] = ((), None)
+    chosen = session.seen_as.get(layer) or next(filter(any, annotated), as_shown)
+    return current_plane(layer, viewer.dims.point, *chosen)
 
 
 def compare_on_image(request: CompareRequest, progress: Progress) -> SideBySide:

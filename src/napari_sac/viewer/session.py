@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 from napari.layers import Image
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.utils.events import Event
 
+    from napari_sac.core.config import Stain
     from napari_sac.core.session.history import Step
     from napari_sac.core.session.journal import Journal
     from napari_sac.core.types import FloatArray
@@ -101,6 +102,8 @@ class AnnotationSession:
         Where to run a model that is not loaded yet.
     decode_config : DecodeConfig
         How the masks of a plane are made that was not segmented yet.
+    seen_as : mapping of Image to (tuple of int, str or None)
+        The channels and the stain of an image that a person looks at.
     added_sign : int
         Sign of the points that are added by napari's tool.
     cache_bytes : int
@@ -135,6 +138,9 @@ class AnnotationSession:
         self.previous_model: tuple[str, str | None] | None = None
         self.device = "auto"
         self.decode_config = DecodeConfig()
+        self.seen_as: WeakKeyDictionary[Image, tuple[tuple[int, ...], Stain | None]] = (
+            WeakKeyDictionary()
+        )
         self.added_sign = POSITIVE
         self.cache_bytes = DEFAULT_CACHE_BYTES
         self.live = LiveQueue(self)

@@ -417,6 +417,12 @@ class SegmentWidget(QWidget):
             if annotation is not None and annotation.plane is not None:
                 self.images.show_stain(annotation.plane.stain)
 
+    def _note_choice(self) -> None:
+        """Let others look at the image as it is looked at here."""
+        plane = self.images.plane()
+        if plane is not None:
+            self.session.seen_as[plane.layer] = plane.channels, plane.stain
+
     def _annotation(self) -> Annotation | None:
         """Return what is known about the plane that is seen.
 
@@ -442,6 +448,7 @@ class SegmentWidget(QWidget):
             return
         plane, annotation = self.images.plane(), self._annotation()
         self._show_stain(annotation)
+        self._note_choice()
         self.choices.name("" if plane is None else str(plane.layer.name))
         loaded = self.session.loaded
         self.models.show_device(None if loaded is None else loaded.model)
