@@ -299,6 +299,10 @@ def test_the_tools_work_on_the_selected_points(
     panel.redraw.click()
     assert len(annotated.painted) == painted - 1
     settle(qtbot, dock)
+    select(annotated, 3)
+    panel.negate.click()
+    assert annotated.prompts.sign[3] == NEGATIVE
+    settle(qtbot, dock)
     panel.tools.click()
     assert annotated.tools in dock.session.viewer.layers
     panel.regions.click()
@@ -569,7 +573,7 @@ def test_pasted_points_can_be_merged(
     points.selected_data = {0, 1}
     points._copy_data()
     points._paste_data()
-    dock.correct.merge_requested.emit()
+    dock.correct.merge.click()
     assert len(points.data) == len(annotated.prompts) == 14
 
 

@@ -54,6 +54,8 @@ _TOOLTIPS = {
     "accept": "The selected nuclei are right",
     "reject": "There is no nucleus: all its points stay, and have no mask. A negative "
     "point is rejected alone",
+    "negate": 'Turns the selected points into "not this" of the nearest nucleus, or '
+    "back",
     "merge": "Makes one nucleus of those whose points are selected",
     "split": "Makes a nucleus of each point of the selected nuclei",
     "redraw": "Lets the model draw the selected nuclei, also those that were painted "
@@ -77,35 +79,22 @@ class CorrectPanel(QWidget):
     tool_requested : Signal(str)
         Which tool the mouse shall have: "add", "exclude", "include", "select",
         "pan_zoom" or "paint".
-    accept_requested, reject_requested, delete_requested : Signal
+    accept, reject, delete, negate : QPushButton
         For the selected points.
-    undo_requested, redo_requested : Signal
-    live_changed : Signal(bool)
-        Whether masks follow each change at once.
-    preview_changed : Signal(bool)
-        Whether the mouse shows what a click would give.
-    outlines_changed : Signal(bool)
-        Whether nuclei are shown as outlines.
-    merge_requested, split_requested, redraw_requested : Signal
+    merge, split, redraw : QPushButton
         For the selected nuclei.
-    regions_requested, tools_requested : Signal
+    undo, redo : QPushButton
+    live : QCheckBox
+        Whether masks follow each change at once.
+    preview : QCheckBox
+        Whether the mouse shows what a click would give.
+    outlines : QCheckBox
+        Whether nuclei are shown as outlines.
+    regions, tools : QPushButton
         A layer to draw in.
     """
 
     tool_requested = Signal(str)
-    accept_requested = Signal()
-    reject_requested = Signal()
-    delete_requested = Signal()
-    undo_requested = Signal()
-    redo_requested = Signal()
-    live_changed = Signal(bool)
-    preview_changed = Signal(bool)
-    outlines_changed = Signal(bool)
-    merge_requested = Signal()
-    split_requested = Signal()
-    redraw_requested = Signal()
-    regions_requested = Signal()
-    tools_requested = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,6 +123,7 @@ class CorrectPanel(QWidget):
         )
         self.split = narrow_button("Split", "")
         self.redraw = narrow_button("Draw again", "")
+        self.negate = narrow_button("Negate", "")
         self.regions = narrow_button(
             "Reviewed regions",
             "Adds a layer in which you draw where all nuclei are right and none is "
@@ -151,12 +141,14 @@ class CorrectPanel(QWidget):
         self._with_keys = {
             "accept": self.accept,
             "reject": self.reject,
+            "negate": self.negate,
             "merge": self.merge,
             "split": self.split,
             "redraw": self.redraw,
         }
         self._lay_out()
-        self._connect()
+        for name, tool in self.tool_buttons.items():
+            tool.clicked.connect(partial(self._on_tool, name))
         self.show_history("", "")
 
     def show_tool(self, name: str) -> None:
@@ -206,6 +198,7 @@ class CorrectPanel(QWidget):
             self.merge,
             self.split,
             self.redraw,
+            self.negate,
             self.regions,
             self.tools,
         ):
@@ -214,13 +207,11 @@ class CorrectPanel(QWidget):
 
     def _lay_out(self) -> None:
         tools = QWidget()
-        grid = QGridLayout(tools)
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setSpacing(4)
-        grid.addWidget(self.split, 0, 0)
-        grid.addWidget(self.redraw, 0, 1)
-        grid.addWidget(self.tools, 1, 0)
-        grid.addWidget(self.regions, 1, 1)
+        rows = QVBoxLayout(tools)
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.setSpacing(4)
+        rows.addLayout(_row(self.split, self.redraw, self.negate))
+        rows.addLayout(_row(self.tools, self.regions))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
@@ -235,27 +226,6 @@ class CorrectPanel(QWidget):
         self.tools_fold = fold("More tools", tools, self.preview)
         layout.addWidget(self.keys_fold)
         layout.addWidget(self.tools_fold)
-
-    def _connect(self) -> None:
-        for name, button in self.tool_buttons.items():
-            button.clicked.connect(partial(self._on_tool, name))
-        pairs = (
-            (self.accept, self.accept_requested),
-            (self.reject, self.reject_requested),
-            (self.delete, self.delete_requested),
-            (self.undo, self.undo_requested),
-            (self.redo, self.redo_requested),
-            (self.merge, self.merge_requested),
-            (self.split, self.split_requested),
-            (self.redraw, self.redraw_requested),
-            (self.regions, self.regions_requested),
-            (self.tools, self.tools_requested),
-        )
-        for button, signal in pairs:
-            button.clicked.connect(signal)
-        self.live.toggled.connect(self.live_changed)
-        self.preview.toggled.connect(self.preview_changed)
-        self.outlines.toggled.connect(self.outlines_changed)
 
     def _on_tool(self, name: str, checked: bool = False) -> None:
         del checked

@@ -165,19 +165,20 @@ class Correcting(QObject):
     def _connect(self) -> None:
         correct, review = self._correct, self._review
         correct.tool_requested.connect(self._on_tool)
-        correct.accept_requested.connect(self._on_accept_selected)
-        correct.reject_requested.connect(self._on_reject_selected)
-        correct.delete_requested.connect(self._on_delete_selected)
-        correct.undo_requested.connect(self._session.undo)
-        correct.redo_requested.connect(self._session.redo)
-        correct.live_changed.connect(self._on_live)
-        correct.preview_changed.connect(self._on_preview)
-        correct.outlines_changed.connect(self._on_outlines)
-        correct.merge_requested.connect(self._on_merge)
-        correct.split_requested.connect(self._on_split)
-        correct.redraw_requested.connect(self._on_redraw)
-        correct.regions_requested.connect(self._on_regions)
-        correct.tools_requested.connect(self._on_tools)
+        correct.accept.clicked.connect(self._on_accept_selected)
+        correct.reject.clicked.connect(self._on_reject_selected)
+        correct.delete.clicked.connect(self._on_delete_selected)
+        correct.negate.clicked.connect(self._on_negate)
+        correct.undo.clicked.connect(self._session.undo)
+        correct.redo.clicked.connect(self._session.redo)
+        correct.live.toggled.connect(self._on_live)
+        correct.preview.toggled.connect(self._on_preview)
+        correct.outlines.toggled.connect(self._on_outlines)
+        correct.merge.clicked.connect(self._on_merge)
+        correct.split.clicked.connect(self._on_split)
+        correct.redraw.clicked.connect(self._on_redraw)
+        correct.regions.clicked.connect(self._on_regions)
+        correct.tools.clicked.connect(self._on_tools)
         review.previous_requested.connect(self._on_previous)
         review.next_requested.connect(self._on_next)
         review.accept_requested.connect(self._on_accept)
@@ -268,6 +269,9 @@ class Correcting(QObject):
 
     def _on_delete_selected(self) -> None:
         self._decide(_delete_selected)
+
+    def _on_negate(self) -> None:
+        self._decide(self._session.negate)
 
     def _decide(self, decide: Callable[[Annotation, Rows], None]) -> None:
         """Decide about the points that are selected."""
