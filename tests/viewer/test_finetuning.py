@@ -80,7 +80,9 @@ def test_masks_that_lag_behind_their_points_are_not_learned(bench: Bench) -> Non
     check_drawn(bench.session, annotation)
     bench.session.live.hold(True)
     bench.session.reject(annotation, np.array([0]))
-    with pytest.raises(TrainingDataError, match="lag behind 1 change of field"):
+    check_drawn(bench.session, annotation)
+    add_to_nucleus(bench.session, annotation, annotation.prompts.yx[3] + 2, NEGATIVE)
+    with pytest.raises(TrainingDataError, match="masks of 1 nucleus lag behind in"):
         check_drawn(bench.session, annotation)
     bench.session.live.hold(False)
     bench.decode()

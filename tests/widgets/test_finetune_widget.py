@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
-from annotating import import_labels
+from annotating import add_to_nucleus, import_labels
 from napari.components import ViewerModel
 from PIL import Image
 from qtpy.QtCore import QEventLoop, Qt, QTimer
@@ -34,6 +34,7 @@ from napari_sac.core.training.run_folder import (
     save_request,
     write_status,
 )
+from napari_sac.core.types import NEGATIVE
 from napari_sac.viewer.finetuning import pair_folders
 from napari_sac.viewer.planes import current_plane
 from napari_sac.widgets import _finetune_closing, _finetune_watch, finetune_widget
@@ -227,6 +228,19 @@ def test_a_name_that_was_typed_stays(
     tuner.session.reject(imported, np.array([0]))
     qtbot.waitUntil(lambda: "11 nuclei" in tuner.sources.total.text())
     assert tuner.adapter.name.text() == "liver"
+
+
+def test_what_waits_for_its_masks_is_not_learned_before(
+    qtbot: QtBot, tuner: FinetuneWidget, imported: Annotation
+) -> None:
+    qtbot.waitUntil(tuner.train.start.isEnabled)
+    tuner.session.live.hold(True)
+    tuner.session.reject(imported, np.array([0]))
+    add_to_nucleus(tuner.session, imported, imported.prompts.yx[3] + 2, NEGATIVE)
+    qtbot.waitUntil(lambda: not tuner.train.start.isEnabled())
+    assert "masks of 1 nucleus lag behind" in tuner.train.why_not.text()
+    tuner.session.undo()
+    qtbot.waitUntil(tuner.train.start.isEnabled)
 
 
 def test_a_folder_is_counted_added_and_removed(

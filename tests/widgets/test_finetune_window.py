@@ -84,6 +84,8 @@ def test_correct_train_compare_use(viewer: Any, qtbot: QtBot) -> None:
     # train
     dock.train.quick.setChecked(True)
     dock.train.minutes.setValue(0.5)
+    # the masks beside the rejected one come first
+    qtbot.waitUntil(dock.train.start.isEnabled, timeout=PATIENCE)
     qtbot.mouseClick(dock.train.start, LEFT)
     qtbot.waitUntil(lambda: dock.watch.is_going, timeout=PATIENCE)
     kill_and_go_on(dock, qtbot)

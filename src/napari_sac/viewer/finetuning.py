@@ -202,12 +202,12 @@ def check_drawn(session: AnnotationSession, annotation: Annotation) -> None:
     ------
     TrainingDataError
     """
-    waiting = session.live.waits_for(annotation)
-    if waiting:
+    lagging = len(session.live.lagging(annotation))
+    if lagging:
         raise TrainingDataError(
-            f"Masks lag behind {count(waiting, 'change')} of {annotation.name}, so "
-            "what was there before would be learned. Wait a moment, or press Segment, "
-            "and start again. Nothing was changed."
+            f"The masks of {count(lagging, 'nucleus', 'nuclei')} lag behind in "
+            f"{annotation.name}, so what was there before would be learned. Wait a "
+            "moment, or press Segment, and start again. Nothing was changed."
         )
 
 

@@ -73,6 +73,11 @@ class Edit:
             painted=after.painted - before.painted,
         )
 
+    def reshaped(self) -> set[int]:
+        """Return the nuclei whose points are others now, or that came or went."""
+        came_or_went = usable_ids(self.before) ^ usable_ids(self.after)
+        return reshaped_ids(self.before, self.after) | came_or_went
+
     def is_like(self, other: Edit) -> bool:
         """Return whether two edits of the same prompts do the same."""
         mine, its = ((e.released, e.repainted, e.painted) for e in (self, other))
@@ -260,9 +265,24 @@ class LiveQueue:
         self._call()
 
     def waits_for(self, annotation: Annotation) -> int:
-        """Return how many changes of an annotation have no masks yet."""
-        steps = sum(number == annotation.number for number, _ in self._waiting.values())
-        return steps + len(annotation.undrawn)
+        """Return how many changes of an annotation have no masks yet.
+
+        Who accepts a nucleus changes no mask.
+        """
+        reshaping = sum(
+            bool(e.released or e.reshaped()) for e in self._edits(annotation)
+        )
+        return reshaping + len(annotation.undrawn)
+
+    def lagging(self, annotation: Annotation) -> set[int]:
+        """Return the nuclei whose masks are of points that are others now."""
+        ids = set(annotation.undrawn)
+        for edit in self._edits(annotation):
+            ids |= edit.reshaped() | edit.released
+        return ids & usable_ids(annotation.prompts)
+
+    def _edits(self, annotation: Annotation) -> list[Edit]:
+        return [e for n, e in self._waiting.values() if n == annotation.number]
 
     def hold(self, held: bool) -> None:
         """Let the steps wait, or go on with them; what a click would give is shown."""
@@ -371,8 +391,7 @@ class LiveQueue:
 
     def _tell_of_one_mask(self, annotation: Annotation, edit: Edit) -> None:
         """Say, once, that one mask of all nuclei does not follow; it waits."""
-        changed = reshaped_ids(edit.before, edit.after)
-        changed |= usable_ids(edit.before) ^ usable_ids(edit.after)
+        changed = edit.reshaped()
         if changed and not annotation.undrawn:
             self.session.told.emit(ONE_MASK_WAITS)
         annotation.undrawn |= changed

@@ -100,6 +100,14 @@ def describe_total(chosen: Sequence[Counts]) -> str:
     return f"Learns from {total}, less about a fifth that is set aside as proof."
 
 
+def describe_lagging(nuclei: int) -> str:
+    """Return that masks do not follow yet what was changed."""
+    return (
+        f"The masks of {count(nuclei, 'nucleus', 'nuclei')} lag behind their points, "
+        "and would be learned as they were. Wait a moment, or press Segment."
+    )
+
+
 def describe_start(model: str) -> str:
     """Return which model the training goes on from."""
     return (

@@ -66,6 +66,7 @@ from napari_sac.widgets._finetune_wording import (
     NOTHING_LISTED,
     describe_cancelled_run,
     describe_found_run,
+    describe_lagging,
     describe_start,
     describe_started,
 )
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_sac.core.progress import Progress
+    from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.finetuning import Counts, Source
 
 _REFRESH_MILLISECONDS = 150
@@ -194,12 +196,18 @@ class FinetuneWidget(QWidget):
             if isinstance(line.key, SavedSession | PairFolders):
                 sources.append(line.key)
                 continue
-            annotation = self.session.numbered(int(str(line.key)))
+            annotation = self._annotation_of(line)
             if annotation is not None:
                 self.session.sync(annotation)
                 check_drawn(self.session, annotation)
                 sources.append(copy_annotation(annotation))
         return sources
+
+    def _annotation_of(self, line: Listed) -> Annotation | None:
+        """Return what a line is about; None if that is files."""
+        if isinstance(line.key, SavedSession | PairFolders):
+            return None
+        return self.session.numbered(int(str(line.key)))
 
     # -- start ------------------------------------------------------------------
 
@@ -439,8 +447,12 @@ class FinetuneWidget(QWidget):
     def _refusal(self) -> str:
         if self.sources.is_empty:
             return NOTHING_LISTED
-        nuclei = self._nuclei()
-        if nuclei:
+        chosen = [self._annotation_of(line) for line in self.sources.chosen()]
+        live = self.session.live
+        lagging = sum(len(live.lagging(a)) for a in chosen if a is not None)
+        if lagging:
+            return describe_lagging(lagging)
+        if self._nuclei():
             return ""
         usable = any(line.counts.problem is None for line in self._lines())
         return NOTHING_CHECKED if usable and not self.sources.chosen() else NO_NUCLEUS
