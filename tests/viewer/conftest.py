@@ -10,6 +10,7 @@ from napari.components import ViewerModel
 
 from napari_sac.core.config import DecodeConfig, ProposalConfig
 from napari_sac.core.progress import ignore_progress
+from napari_sac.viewer import keys
 from napari_sac.viewer.inference import (
     FindRequest,
     LoadedModel,
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from napari_sac.viewer.annotation import Annotation
     from napari_sac.viewer.inference import Segmented
     from napari_sac.viewer.planes import ImagePlane
+
+
+@pytest.fixture(autouse=True)
+def same_keys_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Ctrl mean Ctrl on a Mac too; a test of its own looks at Cmd."""
+    monkeypatch.setattr(keys, "_is_mac", lambda: False)
 
 
 class Bench:

@@ -627,9 +627,19 @@ def test_exports_have_the_size_of_a_pixel(bench: Bench, tmp_path: Path) -> None:
         assert tiff.pages.first.get_resolution("MICROMETER") == (4, 2)
     about = (tmp_path / "labels.ome.zarr" / "zarr.json").read_text()
     assert '"micrometer"' in about
+    (axes,) = json.loads(about)["attributes"]["ome"]["multiscales"]
+    (placed,) = axes["datasets"][0]["coordinateTransformations"]
+    assert placed == {"type": "scale", "scale": [0.5, 0.25]}
+    # also without the image
+    bench.viewer.layers.remove(bench.layer)
+    exchange.export_labels(annotation, tmp_path / "alone.tif")
+    with tifffile.TiffFile(tmp_path / "alone.tif") as tiff:
+        assert tiff.pages.first.get_resolution("MICROMETER") == (4, 2)
     # as far away as a star
-    bench.layer.scale = (1e30, 1e30)
-    exchange.export_labels(annotation, tmp_path / "labels.tif")
+    annotation.labels.scale = (1e30, 1e30)
+    exchange.export_labels(annotation, tmp_path / "star.tif")
+    with tifffile.TiffFile(tmp_path / "star.tif") as tiff:
+        assert tiff.pages.first.resolutionunit == tifffile.RESUNIT.NONE
 
 
 def test_one_mask_of_all_nuclei_has_the_score_of_none(

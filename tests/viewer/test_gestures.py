@@ -20,7 +20,7 @@ from napari.utils._proxies import ReadOnlyWrapper
 from napari.utils.interactions import mouse_press_callbacks, mouse_release_callbacks
 from napari.utils.shortcuts import default_shortcuts
 
-from napari_sac.core.config import ProposalConfig
+from napari_sac.core.config import DecodeConfig, ProposalConfig
 from napari_sac.core.inference.instances import inside
 from napari_sac.core.progress import ignore_progress
 from napari_sac.core.session.state import Settings
@@ -501,9 +501,9 @@ def test_on_a_mac_the_key_of_commands_undoes(
 ) -> None:
     monkeypatch.setattr(keys, "_is_mac", lambda: True)
     annotation = bench.find()
-    bench.session.set_keys({"reject": "Cmd+Q"})
+    bench.session.set_keys({"reject": "Cmd+Q", "accept": "cmd+a"})
     # as napari reads it there
-    for binding in ("Meta+Z", "Shift+Meta+Z", "Meta+Q"):
+    for binding in ("Meta+Z", "Shift+Meta+Z", "Meta+Q", "Meta+A"):
         assert KeyBinding.from_str(binding) in annotation.points.keymap
     assert KeyBinding.from_str("Ctrl+Z") not in annotation.points.keymap
     assert bench.session.keys["undo"] == "Cmd+Z"
@@ -908,17 +908,72 @@ def test_without_their_image_merged_nuclei_keep_the_pixels_of_all(
     np.testing.assert_array_equal(annotation.state.labels, expected)
 
 
+def test_without_their_image_merged_nuclei_without_a_mask_get_none(
+    bench: Bench,
+) -> None:
+    annotation = bench.find()
+    bench.viewer.layers.remove(bench.layer)
+    bench.session.merge(annotation, set(annotation.prompts.object_id[:2].tolist()))
+    assert not annotation.painted
+
+
 def test_that_one_mask_of_all_nuclei_does_not_follow_is_said_once(bench: Bench) -> None:
     annotation = bench.find()
-    bench.segment(annotation, mode="semantic")
     told: list[str] = []
     bench.session.told.connect(told.append)
-    assert bench.session.live.waits_for(annotation) == 0
+    live = bench.session.live
+    bench.segment(annotation, mode="semantic")
+    assert live.waits_for(annotation) == 0
     bench.session.accept(annotation, np.array([1]))
     assert not told
     bench.session.reject(annotation, np.array([0]))
     add_nuclei(annotation, np.array([[5.0, 5.0]]))
     assert told == [ONE_MASK_WAITS]
-    assert bench.session.live.waits_for(annotation) == 2
+    assert live.waits_for(annotation) == 2
+    bench.session.undo()
+    assert live.waits_for(annotation) == 1
+    bench.session.undo()
+    assert live.waits_for(annotation) == 0
+    bench.session.redo()
+    assert live.waits_for(annotation) == 1
     bench.segment(annotation, mode="semantic")
-    assert bench.session.live.waits_for(annotation) == 0
+    assert live.waits_for(annotation) == 0
+    # and what is no mask of all waits for nothing
+    bench.session.reject(annotation, np.array([2]))
+    import_labels(bench.session, bench.plane, annotation.state.labels)
+    assert live.waits_for(annotation) == 0
+
+
+def test_before_there_is_one_mask_of_all_nuclei_it_need_not_follow(
+    bench: Bench,
+) -> None:
+    bench.session.decode_config = DecodeConfig(mode="semantic")
+    annotation = bench.find()
+    told: list[str] = []
+    bench.session.told.connect(told.append)
+    bench.session.reject(annotation, np.array([0]))
+    assert not told
+
+
+def test_a_change_whose_mask_has_failed_waits_until_it_is_undone(bench: Bench) -> None:
+    annotation = bench.find()
+    bench.segment(annotation)
+    live = bench.session.live
+    bench.session.reject(annotation, np.array([0]))
+    request = live.next_request()
+    assert live.waits_for(annotation) == 1
+    live.fail(request)
+    assert live.waits_for(annotation) == 1
+    bench.session.undo()
+    assert live.waits_for(annotation) == 0
+    bench.session.redo()
+    assert live.waits_for(annotation) == 1
+    bench.decode()
+    assert live.waits_for(annotation) == 0
+    # the next change sees to those that have failed
+    bench.session.reject(annotation, np.array([3]))
+    live.fail(live.next_request())
+    bench.session.reject(annotation, np.array([6]))
+    assert live.waits_for(annotation) == 2
+    bench.decode()
+    assert live.waits_for(annotation) == 0

@@ -8,6 +8,7 @@ import pytest
 from annotating import import_labels
 from napari.components import ViewerModel
 
+from napari_sac.viewer import keys
 from napari_sac.viewer.inference import LoadedModel
 from napari_sac.widgets.segment_widget import SegmentWidget
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
     from napari_sac.core.models.registry import Model
     from napari_sac.viewer.annotation import Annotation
+
+
+@pytest.fixture(autouse=True)
+def same_keys_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Ctrl mean Ctrl on a Mac too; a test of its own looks at Cmd."""
+    monkeypatch.setattr(keys, "_is_mac", lambda: False)
 
 
 @pytest.fixture

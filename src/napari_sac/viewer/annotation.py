@@ -79,6 +79,8 @@ class Annotation:
         The step that last moved the score threshold; 0 for none.
     undrawn : set of int
         Nuclei whose masks could not be made when they were asked for.
+    drawn_from : Prompts or None
+        What the one mask of all nuclei was drawn from; None if that is not known.
     drew_others : set of int
         Steps that also brought the masks of steps before them: without them those
         have masks of other prompts than there are.
@@ -114,6 +116,7 @@ class Annotation:
     deleted_at: int = 0
     placed_on: Prompts | None = None
     undrawn: set[int] = field(default_factory=set)
+    drawn_from: Prompts | None = None
     drew_others: set[int] = field(default_factory=set)
     segmented_by: dict[int, bool] = field(default_factory=dict)
     _mask_changes: dict[int, MaskChanges] = field(default_factory=dict)

@@ -122,8 +122,10 @@ def merge(
         return
     prompts = edits.merge(state.prompts, ids)
     title = edits.count_title("merge", len(ids))
-    given = ids & state.painted
-    if not given and (annotation.plane is not None or not annotation.has_instances):
+    together = bool(ids & state.painted)
+    if annotation.plane is None and annotation.has_instances:
+        together |= bool(np.isin(state.labels, sorted(ids)).any())
+    if not together:
         _change_prompts(session, annotation, title, prompts, positions=False)
         return
     target = min(ids)

@@ -380,7 +380,9 @@ def export_labels(annotation: Annotation, path: str | Path) -> None:
     """
     spare_image(annotation, path)
     labels, plane = annotation.state.labels, annotation.plane
-    size = None if plane is None else pixel_size(plane.layer)
+    # of an image that was deleted, its nuclei lie where it lay
+    layer = annotation.labels if plane is None else plane.layer
+    size = None if layer is None else pixel_size(layer)
     if Path(path).suffix.lower() == ".zarr":
         from napari_sac.core.ome_zarr import write_ome_zarr
 
@@ -617,6 +619,8 @@ def show_session(session: AnnotationSession, read: ReadSession) -> list[Annotati
         journal.close(clean=False)
         raise
     session.leave()
+    # what the dock showed of images by default is not what was chosen for them
+    session.seen_as.clear()
     session.journal.take(journal, restored.images)
     session.steps.history = restored.history
     for problem in read.problems:

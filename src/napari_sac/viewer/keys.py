@@ -138,8 +138,8 @@ def _parse(text: str, action: Action) -> KeyBinding:
     if any(part.key == KeyCode.UNKNOWN for part in binding.parts):
         raise _no_key(text, action)
     # "Ctrl" is the key of commands, as for Qt and in napari's own shortcuts
-    command = "Cmd+" in text or "Meta+" in text
-    return binding if command or not _is_mac() else _swapped(binding)
+    has_command = any(part.meta for part in binding.parts)
+    return binding if has_command or not _is_mac() else _swapped(binding)
 
 
 def key_text(binding: KeyBinding | None) -> str:

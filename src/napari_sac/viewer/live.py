@@ -244,6 +244,7 @@ class LiveQueue:
     held: bool = field(default=False, init=False)
     _waiting: dict[int, tuple[int, Edit]] = field(default_factory=dict)
     _undone: dict[int, tuple[int, Edit]] = field(default_factory=dict)
+    _failed: dict[int, tuple[int, Edit]] = field(default_factory=dict)
     _out: LiveRequest | PreviewRequest | None = None
     _preview: PreviewRequest | None = None
     _foreseen: LiveResult | None = None
@@ -262,27 +263,32 @@ class LiveQueue:
         """Let nothing wait any more."""
         self._waiting.clear()
         self._undone.clear()
+        self._failed.clear()
         self._call()
 
     def waits_for(self, annotation: Annotation) -> int:
         """Return how many changes of an annotation have no masks yet.
 
-        Who accepts a nucleus changes no mask.
+        Who accepts a nucleus changes no mask. One mask of all nuclei waits for each
+        nucleus that has changed since.
         """
-        reshaping = sum(
-            bool(e.released or e.reshaped()) for e in self._edits(annotation)
-        )
-        return reshaping + len(annotation.undrawn)
+        if not annotation.has_instances:
+            drawn = annotation.drawn_from
+            if drawn is None or not annotation.state.labels.any():
+                return 0
+            return len(Edit(drawn, annotation.prompts).reshaped())
+        return sum(bool(e.released or e.reshaped()) for e in self._edits(annotation))
 
     def lagging(self, annotation: Annotation) -> set[int]:
         """Return the nuclei whose masks are of points that are others now."""
-        ids = set(annotation.undrawn)
+        ids: set[int] = set()
         for edit in self._edits(annotation):
             ids |= edit.reshaped() | edit.released
         return ids & usable_ids(annotation.prompts)
 
     def _edits(self, annotation: Annotation) -> list[Edit]:
-        return [e for n, e in self._waiting.values() if n == annotation.number]
+        steps = (self._failed | self._waiting).values()
+        return [edit for number, edit in steps if number == annotation.number]
 
     def hold(self, held: bool) -> None:
         """Let the steps wait, or go on with them; what a click would give is shown."""
@@ -314,6 +320,8 @@ class LiveQueue:
                 self._draw_foreseen()
                 self.session.preview.show(annotation, result)
             elif self._waiting.pop(request.step, None) is not None:
+                # it saw to those too
+                self._drop_failed(annotation)
                 self.session.draw_masks(annotation, result)
             else:
                 annotation.add_masks(result.known)
@@ -334,7 +342,9 @@ class LiveQueue:
             self.session.loaded = error.loaded
         annotation = self.session.numbered(request.annotation)
         if isinstance(request, LiveRequest) and annotation is not None:
-            self._waiting.pop(request.step, None)
+            step = self._waiting.pop(request.step, None)
+            if step is not None:
+                self._failed[request.step] = step
             # its labels stay as they were before: the next request sees to them
             annotation.unsure = True
             annotation.undrawn |= request.undrawn | reshaped_ids(
@@ -367,6 +377,7 @@ class LiveQueue:
         bool
             Whether one did.
         """
+        self._drop_failed(annotation)
         mine = [k for k, (n, _) in self._waiting.items() if n == annotation.number]
         seen = [k for k in mine if self._waiting[k][1].after is prompts]
         last = max(seen, default=0)
@@ -390,16 +401,21 @@ class LiveQueue:
             self.session.live_requested.emit()
 
     def _tell_of_one_mask(self, annotation: Annotation, edit: Edit) -> None:
-        """Say, once, that one mask of all nuclei does not follow; it waits."""
-        changed = edit.reshaped()
-        if changed and not annotation.undrawn:
+        """Say that one mask of all nuclei does not follow, where it did until now."""
+        drawn = annotation.drawn_from
+        followed = drawn is None or not Edit(drawn, edit.before).reshaped()
+        if followed and annotation.state.labels.any() and edit.reshaped():
             self.session.told.emit(ONE_MASK_WAITS)
-        annotation.undrawn |= changed
+
+    def _drop_failed(self, annotation: Annotation) -> None:
+        for step in [k for k, (n, _) in self._failed.items() if n == annotation.number]:
+            del self._failed[step]
 
     def undo(self, step: int) -> None:
         """Do not decode for a step that was undone."""
-        if step in self._waiting:
-            self._undone[step] = self._waiting.pop(step)
+        for steps in (self._waiting, self._failed):
+            if step in steps:
+                self._undone[step] = steps.pop(step)
 
     def redo(self, step: int) -> None:
         """Decode after all for a step that was undone before it had its masks."""
@@ -410,7 +426,7 @@ class LiveQueue:
     def forget(self, annotation: Annotation) -> None:
         """Decode nothing more for an annotation."""
         self._foreseen = None
-        for steps in (self._waiting, self._undone):
+        for steps in (self._waiting, self._undone, self._failed):
             for step in [k for k, (n, _) in steps.items() if n == annotation.number]:
                 del steps[step]
 
@@ -422,6 +438,7 @@ class LiveQueue:
         Prompts or None
             What the prompts were before the first step that waited.
         """
+        self._drop_failed(annotation)
         mine = [k for k, (n, _) in self._waiting.items() if n == annotation.number]
         steps = [self._waiting.pop(step) for step in sorted(mine)]
         return steps[0][1].before if steps else None

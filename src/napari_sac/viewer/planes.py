@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels
+    from napari.layers import Image, Labels, Layer
 
     from napari_sac.core.config import Stain
     from napari_sac.core.types import AnyArray, FloatArray
@@ -290,7 +290,7 @@ def plane_geometry(layer: Image) -> dict[str, Any]:
     return geometry
 
 
-def pixel_size(layer: Image) -> tuple[float, float] | None:
+def pixel_size(layer: Layer) -> tuple[float, float] | None:
     """Return height and width of a pixel in micrometres.
 
     None where nobody has said, or where they cannot be those of a pixel.

@@ -156,6 +156,7 @@ def show_labels(
     waited |= annotation.unsure or bool(annotation.undrawn)
     first, annotation.segmented = not annotation.segmented, True
     annotation.undrawn = set()
+    annotation.drawn_from = request.prompts
     if segmented.recomputed:
         session.review.sort_again(annotation)
     session.effort.start()

@@ -30,6 +30,7 @@ from napari_sac.viewer.adapters import (
     adapter_key,
     adapter_path,
     bring_adapter,
+    check_choice,
     every_adapter,
     title_of,
     write_merged,
@@ -403,9 +404,14 @@ class AdaptersPanel(QWidget):
 
     def _name_before(self) -> str | None:
         """Return what was used before; None if nothing was, or it is gone."""
-        model, adapter = self._session.previous_model or ("", None)
-        gone = adapter and adapter_path(adapter) is None
-        return None if not model or gone else title_of(model, adapter)
+        before = self._session.previous_model
+        if before is None:
+            return None
+        try:
+            check_choice(*before)
+        except NapariSacError:
+            return None
+        return title_of(*before)
 
     # -- what the buttons do ----------------------------------------------------
 

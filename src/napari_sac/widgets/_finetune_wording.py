@@ -97,7 +97,7 @@ def describe_total(chosen: Sequence[Counts]) -> str:
     total = f"{count(nuclei, 'nucleus', 'nuclei')} of {count(images, 'image')}"
     if nuclei < FEWEST_TO_SPLIT:
         return f"Learns from {total}."
-    return f"Learns from {total}, less about a fifth that is set aside as proof."
+    return f"Learns from {total}, of which about a fifth is set aside as proof."
 
 
 def describe_lagging(nuclei: int) -> str:

@@ -279,7 +279,8 @@ class Keeping(QObject):
         write = partial(_EXPORTERS[kind.name], copied, path)
         waiting = self._session.live.waits_for(annotation)
         # of points it is the table itself that was changed
-        told = partial(self._on_exported, path, 0 if is_table else waiting)
+        here = annotation.plane is not None
+        told = partial(self._on_exported, path, 0 if is_table else waiting, here)
         work = partial(_write, write, None if is_table else copied)
         self._worker.start("Exporting", work, told, lasting=True)
 
@@ -468,8 +469,10 @@ class Keeping(QObject):
         if not self._saving:
             self._tell_saving(0, self._session.journal.failure)
 
-    def _on_exported(self, path: Path, waiting: int, nuclei: tuple[int, int]) -> None:
-        self._status.say(describe_exported(path, waiting, *nuclei))
+    def _on_exported(
+        self, path: Path, waiting: int, image: bool, nuclei: tuple[int, int]
+    ) -> None:
+        self._status.say(describe_exported(path, waiting, *nuclei, image=image))
 
     def _look_for_unclosed(self) -> None:
         if not is_alive(self) or self._session.annotations:
@@ -576,7 +579,9 @@ def _write(
     """
     progress("writing the file", 0, 0)
     write()
-    if annotation is None or not annotation.has_instances:
+    if annotation is None:
+        return 0, 0
+    if not annotation.has_instances and annotation.state.labels.any():
         return 0, 0
     # imported late: it takes long, which opening a dock need not
     from napari_sac.core.labels import consecutive_labels

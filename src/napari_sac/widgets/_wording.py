@@ -229,16 +229,24 @@ def describe_imported(annotation: Annotation, image: str = "", regions: int = 0)
 
 
 def describe_exported(
-    path: Path, waiting: int = 0, missing: int = 0, nuclei: int = 0
+    path: Path,
+    waiting: int = 0,
+    missing: int = 0,
+    nuclei: int = 0,
+    *,
+    image: bool = True,
 ) -> str:
     """Return where something was written to, and what is not in it.
 
-    That are changes that wait for their masks, or ``missing`` of the ``nuclei``.
+    Those are changes that wait for their masks, or ``missing`` of the ``nuclei``.
+    Without their image nobody draws them.
     """
+    again = "press Segment, and export again."
+    if not image:
+        again = f"open the image, {again}"
     if not waiting and 0 < missing == nuclei:
         return (
-            f"Written to {path}, but no nucleus is in it, for none has a mask: press "
-            "Segment, and export again."
+            f"Written to {path}, but no nucleus is in it, for none has a mask: {again}"
         )
     if not waiting and missing:
         lack = "has no mask and is" if missing == 1 else "have no mask and are"
@@ -248,7 +256,7 @@ def describe_exported(
     changes = count(waiting, "change has no mask", "changes have no masks")
     return (
         f"Written to {path}. {changes} yet, and the file shows what was there before: "
-        "press Segment, and export again."
+        f"{again}"
     )
 
 
