@@ -35,10 +35,11 @@ from napari_sac.core.training.run_folder import (
     write_status,
 )
 from napari_sac.core.types import NEGATIVE
-from napari_sac.viewer.finetuning import pair_folders
+from napari_sac.viewer.finetuning import Counts, pair_folders
 from napari_sac.viewer.planes import current_plane
 from napari_sac.widgets import _finetune_closing, _finetune_watch, finetune_widget
 from napari_sac.widgets._finetune_closing import Closing, build_question
+from napari_sac.widgets._finetune_sources import Listed, SourcesPanel
 from napari_sac.widgets._finetune_watch import RunStage
 from napari_sac.widgets.finetune_widget import FinetuneWidget
 
@@ -147,6 +148,26 @@ def finish(folder: Path, *, promoted: bool, least: float = 0.01) -> None:
 
 
 # -- the form ---------------------------------------------------------------------
+
+
+def test_all_words_of_a_line_that_wraps_are_seen(qtbot: QtBot) -> None:
+    panel = SourcesPanel()
+    qtbot.addWidget(panel)
+    panel.show_lines([Listed(1, "slide", Counts(251, 20, 0, 1))])
+    heights = []
+    for width in (600, 200, 600):
+        panel.resize(width, 400)
+        panel.show()
+        qtbot.wait(20)
+        lines = panel.list
+        rows = lines.visualItemRect(lines.item(0))
+        assert lines.viewport().rect().contains(rows)
+        assert not lines.verticalScrollBar().isVisible()
+        heights.append(lines.height())
+    assert heights[0] == heights[2] < heights[1]
+    panel.show_lines([Listed(i, "slide", Counts(251, 20, 0, 1)) for i in range(40)])
+    qtbot.wait(20)
+    assert panel.list.verticalScrollBar().isVisible()
 
 
 def test_the_form_lists_what_was_reviewed(

@@ -58,6 +58,7 @@ class SourceList(QListWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self._is_fitting = False
         self.setWordWrap(True)
         self.setResizeMode(QListWidget.ResizeMode.Adjust)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -79,13 +80,25 @@ class SourceList(QListWidget):
 
     def sizeHint(self) -> QSize:
         """Return the size of all lines."""
-        lines = sum(self.sizeHintForRow(i) for i in range(self.count()))
+        # not sizeHintForRow, which knows nothing of words that wrap
+        items = (self.item(i) for i in range(self.count()))
+        lines = sum(self.visualItemRect(item).height() for item in items)
         return QSize(120, min(_TALLEST, lines + 2 * self.frameWidth() + 4))
 
     def fit(self) -> None:
         """Take the height that the lines need."""
-        self.scheduleDelayedItemsLayout()
-        self.setFixedHeight(max(24, self.sizeHint().height()))
+        if self._is_fitting:
+            # a scroll bar that comes or goes is a change of size too
+            return
+        self._is_fitting = True
+        # it takes the width by which more words would wrap
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.doItemsLayout()  # type: ignore[attr-defined]
+        height = max(24, self.sizeHint().height())
+        if height == _TALLEST:
+            self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
+        self.setFixedHeight(height)
+        self._is_fitting = False
 
 
 class SourcesPanel(QWidget):
