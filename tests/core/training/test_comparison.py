@@ -128,17 +128,20 @@ def test_what_nobody_reviewed_does_not_count(truth: ReviewedImage) -> None:
 
 
 def test_a_reviewed_nucleus_merged_with_one_that_nobody_reviewed_is_wrong() -> None:
-    labels = np.zeros((40, 60), np.int32)
+    labels = np.zeros((40, 80), np.int32)
     labels[10:30, 10:30] = 1
     known = np.zeros(labels.shape, bool)
     known[5:35, 5:35] = True
     truth = replace(
-        review_image("a", np.zeros((40, 60, 3), np.uint8), labels), known=known
+        review_image("a", np.zeros((40, 80, 3), np.uint8), labels), known=known
     )
-    merged, beside = np.zeros((2, *labels.shape), np.int32)
+    merged, longer, beside = np.zeros((3, *labels.shape), np.int32)
     merged[10:30, 10:50] = 7
+    # less than half of it is known
+    longer[10:30, 10:70] = 7
     beside[10:30, 29:39] = 3
-    np.testing.assert_array_equal(limit_to_known(merged, truth), merged)
+    for prediction in (merged, longer):
+        np.testing.assert_array_equal(limit_to_known(prediction, truth), prediction)
     # of one beside it nobody knows how it goes on
     np.testing.assert_array_equal(
         limit_to_known(beside, truth), np.where(known, beside, 0)

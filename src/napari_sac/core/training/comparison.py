@@ -119,11 +119,12 @@ def limit_to_known(prediction: IntArray, reviewed: ReviewedImage) -> IntArray:
     area = np.bincount(flat)
     inside = np.bincount(flat, weights=known.ravel(), minlength=len(area))
     kept = 2 * inside >= area
-    kept[0] = False
     overlap = label_overlap(prediction, reviewed.labels)
     most = 2 * overlap.intersection > overlap.truth_areas[overlap.truth_index]
     whole = np.zeros(len(area), bool)
     whole[overlap.prediction_ids[overlap.prediction_index[most]]] = True
+    kept |= whole
+    kept[0] = False
     ids = prediction.astype(np.int64)
     return np.where(kept[ids] & (known | whole[ids]), prediction, 0)
 
