@@ -58,6 +58,11 @@ def test_an_accented_letter_is_the_same_in_one_sign_or_two(folders):
             None,
         ]
         (labels / name).unlink()
+    # where a folder has both, each is its own
+    for stem in (one, two):
+        (labels / f"{stem}.csv").touch()
+    found = find_tables(labels, [one, two], [".csv"])
+    assert found == [labels / f"{one}.csv", labels / f"{two}.csv"]
 
 
 def test_an_image_that_is_itself_called_labels_pairs_with_its_own_name(folders):

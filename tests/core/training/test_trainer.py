@@ -224,15 +224,16 @@ def test_training_images_follow_the_splits(tmp_path: Path) -> None:
     for folder in ("with", "without"):
         for part in ("images", "labels"):
             (tmp_path / folder / part).mkdir(parents=True)
-        for name in ("a", "b", "test_c"):
+        for name in ("\u00e4", "b", "test_c"):
             path = tmp_path / folder / "images" / f"{name}.png"
             imsave(path, drawn.image, check_contrast=False)
             labels = drawn.labels.astype(np.uint16)
             imsave(
                 tmp_path / folder / "labels" / path.name, labels, check_contrast=False
             )
-    splits = "id,split\na,train\nb,val\ntest_c,train\n"
-    (tmp_path / "with" / "splits.csv").write_text(splits)
+    # an accented letter is the same in one sign or two
+    splits = "id,split\na\u0308,train\nb,val\ntest_c,train\n"
+    (tmp_path / "with" / "splits.csv").write_text(splits, encoding="utf-8")
     assert len(load_training_images([tmp_path / "with"], 24.0)) == 2
     assert len(load_training_images([tmp_path / "without"], 24.0)) == 2
     (tmp_path / "with" / "splits.csv").write_text("id,split\n")

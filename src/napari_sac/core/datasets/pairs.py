@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from napari_sac.core.errors import ImageFormatError, LabelFormatError, NapariSacError
@@ -220,17 +221,26 @@ def find_tables(
 ) -> list[Path | None]:
     """Return the file of each stem, with the first ending that is there, else None.
 
-    Names are compared as in :func:`pair_by_stem`.
+    A file of the very name goes before others; else names are compared as in
+    :func:`pair_by_stem`.
     """
-    there: dict[str, str] = {}
-    # where nobody may list the names, they are looked for as they are
-    with suppress(OSError):
-        there = {_composed(name): name for name in os.listdir(folder)}
+
+    @cache
+    def there() -> dict[str, str]:
+        # where nobody may list the names, they are looked for as they are
+        with suppress(OSError):
+            return {composed_name(name): name for name in os.listdir(folder)}
+        return {}
+
+    def spelled(name: str) -> Path:
+        # pathlib raises where one may not look
+        if os.path.isfile(folder / name):
+            return folder / name
+        return folder / there().get(composed_name(name), name)
+
     found: list[Path | None] = []
     for stem in stems:
-        names = [f"{stem}{ending}" for ending in endings]
-        files = (folder / there.get(_composed(name), name) for name in names)
-        # pathlib raises where one may not look
+        files = (spelled(f"{stem}{ending}") for ending in endings)
         found.append(next((file for file in files if os.path.isfile(file)), None))
     return found
 
@@ -274,14 +284,14 @@ def _files(
 def _by_stem(paths: Iterable[Path], noun: str) -> dict[str, Path]:
     stems: dict[str, Path] = {}
     for path in paths:
-        stem = _composed(path.stem)
+        stem = composed_name(path.stem)
         if stem in stems:
             raise _ambiguous(noun, stem, stems[stem], path)
         stems[stem] = path
     return stems
 
 
-def _composed(name: str) -> str:
+def composed_name(name: str) -> str:
     """Return a name with each accented letter as one sign."""
     return unicodedata.normalize("NFC", name)
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from napari_sac.core.datasets.pairs import (
     SPLITS_FILE,
+    composed_name,
     find_pairs,
     load_pair,
     names_of_split,
@@ -358,9 +359,11 @@ def _training_pairs(folders: Sequence[Path]) -> Iterator[LabelledImage]:
     found = False
     for folder in folders:
         listed = (folder / SPLITS_FILE).exists()
-        names = names_of_split(folder, "train") if listed else set()
+        train = names_of_split(folder, "train") if listed else ()
+        names = {composed_name(name) for name in train}
         for pair in find_pairs(folder / "images", folder / "labels"):
-            if pair.name in names if listed else not pair.name.startswith("test"):
+            name = composed_name(pair.name)
+            if name in names if listed else not name.startswith("test"):
                 found = True
                 yield load_pair(pair)
     if not found:
