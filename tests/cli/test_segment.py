@@ -424,7 +424,10 @@ def test_results_beside_the_images_are_left_out_and_others_there_spared(folder, 
     skip = ("--output", folder, "--skip-existing")
     (folder / "b_labels.tif").write_text("a week of work")
     assert segment(folder, *skip) == 2
-    assert "b_labels.tif is there already" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "b_labels.tif is there already" in error
+    assert "its image lacks some of the results asked for" in error
+    assert "--skip-existing" not in error
     (folder / "b_labels.tif").unlink()
     assert segment(folder, *skip) == 0
     assert (folder / "b_labels.tif").is_file()
@@ -594,11 +597,16 @@ def test_same_image_twice_is_done_once(folder, output, capsys):
 
 
 def test_a_pattern_that_the_shell_left_is_what_it_stands_for(folder, output, capsys):
-    # a file that is called so is itself
+    # brackets are part of the name
     shutil.copy(folder / "a.png", folder / "[c].png")
-    assert segment(folder / "[ab]*", folder / "[c].png", "--output", output) == 0
+    place = folder.rename(folder.with_name("[of today]"))
+    assert segment(place / "?.*", place / "[c].p*", "--output", output) == 0
     labels = [name for name in names(output) if name.endswith("tif")]
     assert labels == ["[c]_labels.tif", "a_labels.tif", "b_labels.tif"]
+    capsys.readouterr()
+    assert segment(place / "[ab].png", "--output", output) == 1
+    assert "images failed" in capsys.readouterr().err
+    place.rename(folder)
     capsys.readouterr()
     missing = folder / "*.jpg"
     assert segment(folder, missing, "--output", output) == 2
@@ -611,6 +619,12 @@ def test_two_images_with_one_name_end_with_status_2(folder, output, capsys):
     assert segment(folder / "b.tif", folder / "b.tiff", "--output", output) == 2
     assert "would both be written as b_labels.tif" in capsys.readouterr().err
     assert segment(folder, "--output", output) == 2
+    # an accented letter in one sign and in two
+    spelled = [
+        shutil.copy(folder / "a.png", folder / f"{n}.png")
+        for n in ("\u00e4", "a\u0308")
+    ]
+    assert segment(*spelled, "--output", output) == 2
     assert not output.exists()
 
 
@@ -687,7 +701,9 @@ def test_a_folder_that_others_put_there_meanwhile_is_not_replaced(
     monkeypatch.setattr(command, "_export", export)
     flags = ("--output", output, "--export", "ome-zarr")
     assert segment(folder / "a.png", *flags) == 1
-    assert "napari-sac did not write it" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "napari-sac did not write it" in error
+    assert "space left" not in error
     assert names(output) == ["a.ome.zarr"]
     assert names(output / "a.ome.zarr") == ["notes.txt"]
 

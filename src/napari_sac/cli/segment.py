@@ -67,7 +67,7 @@ def add_parser(subparsers: Subparsers) -> None:
         nargs="+",
         type=Path,
         metavar="INPUT",
-        help="an image, or a folder of images",
+        help="an image, a folder of images, or a pattern such as images/*.tif",
     )
     parser.add_argument(
         "--output",
@@ -465,12 +465,15 @@ def _list_files(inputs: Iterable[Path]) -> list[Path]:
 
 
 def _is_pattern(place: Path) -> bool:
-    return bool(set("*?[") & set(str(place))) and not os.path.lexists(place)
+    return bool(set("*?") & set(str(place))) and not os.path.lexists(place)
 
 
 def _matching(place: Path) -> list[Path]:
     """Return what a pattern stands for, which shells of Windows hand on as it is."""
-    found = sorted(glob.glob(str(place))) if _is_pattern(place) else []
+    if not _is_pattern(place):
+        return [place]
+    # brackets are often part of a name
+    found = sorted(glob.glob(str(place).replace("[", "[[]")))
     return [Path(name) for name in found] or [place]
 
 
@@ -507,6 +510,8 @@ def _find_problem(
     files: Sequence[Path], todo: Sequence[Path], args: argparse.Namespace
 ) -> str | None:
     """Return why these files cannot be segmented together, or None."""
+    from napari_sac.core.datasets.pairs import composed_name
+
     points = args.points
     nothing = [str(file) for file in files if _is_pattern(file)]
     if nothing or not files:
@@ -528,8 +533,8 @@ def _find_problem(
         return f"{flags} are for points that are found, and --points gives them"
     stems: dict[str, Path] = {}
     for file in files:
-        # some file systems do not tell a.png from A.png
-        other = stems.setdefault(file.stem.casefold(), file)
+        # some file systems do not tell a.png from A.png, or two spellings of an accent
+        other = stems.setdefault(composed_name(file.stem).casefold(), file)
         if other is not file:
             return (
                 f"{other} and {file} would both be written as {file.stem}{LABELS_FILE}"
@@ -565,10 +570,13 @@ def _find_precious(
     if found is None:
         return None
     target, why = found
+    choice = ", --skip-existing to leave out images that have all their results,"
+    if args.skip_existing:
+        why += "; its image lacks some of the results asked for"
+        choice = ""
     return (
-        f"{target} is there already, {why}. Choose another --output, --skip-existing "
-        "to leave out images that have all their results, or --overwrite if it may be "
-        "replaced."
+        f"{target} is there already, {why}. Choose another --output{choice} or "
+        "--overwrite if it may be replaced."
     )
 
 

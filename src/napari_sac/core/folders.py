@@ -67,8 +67,9 @@ def files_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     Raises
     ------
     OutputError
-        For any ``OSError`` or ``OutputError`` in the block or in the renaming; it says
-        which files are new.
+        For any ``OSError`` in the block or in the renaming, also one that an
+        ``OutputError`` tells of; it says which files are new. Another ``OutputError``
+        of the block is raised as it is.
     """
     name = f".{secrets.token_hex(6)}"
     partial, lock = folder / f"{name}.part", _lock_of(folder / f"{name}.lock")
@@ -85,14 +86,18 @@ def files_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
             written = partial / name
             if written.is_dir():
                 # deleted later: it takes long, and the rest would be of another making
-                before += _swap(written, folder / name)
+                old = _swap(written, folder / name)
+                if old is not None:
+                    before.append(old)
             else:
                 rename(written, folder / name)
             new.append(name)
     except (OSError, OutputError) as error:
         # the path that an error of ours names is the partial one's
         cause = error if isinstance(error, OSError) else error.__cause__
-        reason = getattr(cause, "strerror", None) or cause or error
+        if not isinstance(cause, OSError):
+            raise
+        reason = cause.strerror or cause
         kept = "Nothing there was changed"
         if new:
             kept = f"New there: {', '.join(new)}; the others are as they were"
@@ -193,16 +198,17 @@ def replace_folder(partial: Path, target: Path) -> None:
     OSError
         If it cannot be done; both are as they were.
     """
-    for old in _swap(partial, target):
+    old = _swap(partial, target)
+    if old is not None:
         _delete(old)
 
 
-def _swap(partial: Path, target: Path) -> list[Path]:
+def _swap(partial: Path, target: Path) -> Path | None:
     """Put a folder in the place of another one; return where that is now, if any."""
     if not target.exists():
         rename(partial, target)
         sync_folder(target.parent)
-        return []
+        return None
     before = target.with_name(f"{target.stem} (before){target.suffix}")
     if before.exists():
         # of a kill, and perhaps all that somebody has left
@@ -214,7 +220,7 @@ def _swap(partial: Path, target: Path) -> list[Path]:
         rename(before, target)
         raise
     sync_folder(target.parent)
-    return [before]
+    return before
 
 
 def _delete(folder: Path) -> None:
