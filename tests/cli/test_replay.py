@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import tifffile
 from skimage.io import imsave
 
 from napari_sac.cli import replay as command
@@ -96,6 +97,31 @@ def test_it_writes_labels_and_prompts_and_says_whether_they_agree(
     assert main(arguments) == 0
     assert main([*arguments, "--check"]) == 1
     assert "3_a: 25 pixels differ from" in capsys.readouterr().out
+
+
+def test_the_size_of_a_pixel_goes_along(nuclei: Nuclei, tmp_path: Path) -> None:
+    file, pixels = tmp_path / "cells.tif", nuclei.image[..., 0]
+    tifffile.imwrite(
+        file, pixels, imagej=True, resolution=(4, 2), metadata={"unit": "um"}
+    )
+    looked_at = normalise_image(pixels)
+    state = AnnotationState(
+        prompts=Prompts.empty(),
+        hidden=Prompts.empty(),
+        labels=np.zeros(nuclei.labels.shape, np.uint32),
+        settings=Settings(diameter=20.0),
+    )
+    journal = Journal.create(tmp_path / "cells.sac")
+    digest, shape = hash_pixels(looked_at), nuclei.labels.shape
+    # as it comes from another computer
+    image = ImageReference("/elsewhere/cells.tif", "cells", digest, shape)
+    journal.add_annotation(image, state, None)
+    journal.close(clean=True)
+    output = tmp_path / "out"
+    arguments = ["replay", str(tmp_path / "cells.sac"), "--output", str(output)]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    with tifffile.TiffFile(output / "cells_labels.tif") as tiff:
+        assert tiff.pages.first.get_resolution("MICROMETER") == (4, 2)
 
 
 def test_what_is_no_session_is_one_line(

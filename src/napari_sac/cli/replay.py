@@ -70,7 +70,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Replay the session; return 1 if ``--check`` finds a difference, else 0."""
     from napari_sac.core.folders import files_together
-    from napari_sac.core.io import write_labels, write_prompts
+    from napari_sac.core.io import read_pixel_size, write_labels, write_prompts
     from napari_sac.core.models.registry import load_model
     from napari_sac.core.session.replay import replay
 
@@ -94,10 +94,13 @@ def run(args: argparse.Namespace) -> int:
     ):
         stem = stems[result.number]
         names = [f"{stem}{ending}" for ending in _ENDINGS]
+        path = result.image.path
+        size = None if path is None else read_pixel_size(path)
         with files_together(args.output, names) as partial:
             prompts, labels = (partial / name for name in names)
             write_prompts(prompts, result.state.prompts)
-            write_labels(labels, result.labels, {_MARK: args.session.name})
+            made_by = {_MARK: args.session.name}
+            write_labels(labels, result.labels, made_by, pixel_size=size)
         pixels = result.different_pixels
         different = different or pixels > 0
         verdict = f"{pixels:,} pixels differ from" if pixels else "identical to"

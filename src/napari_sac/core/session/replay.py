@@ -50,11 +50,14 @@ class Replayed:
         As the session has it.
     labels : (H, W) uint32
         As they were computed again.
+    image : ImageReference
+        Where the image was found.
     """
 
     number: int
     state: AnnotationState
     labels: npt.NDArray[np.uint32]
+    image: ImageReference
 
     @property
     def different_pixels(self) -> int:
@@ -110,9 +113,9 @@ def replay(
             models[chosen] = load(settings.model, adapter=settings.adapter)
         _check_model(state, models[chosen])
         # a closed journal knows where its images are
-        pixels, _ = journal.find_image(number, restored.images[number])
+        pixels, image = journal.find_image(number, restored.images[number])
         labels = compute_labels(pixels, state, models[chosen], progress)
-        yield Replayed(number, state, labels)
+        yield Replayed(number, state, labels, image)
 
 
 def compute_labels(
