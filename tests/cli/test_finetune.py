@@ -18,6 +18,7 @@ import tifffile
 from PIL import Image
 from synthetic import draw_nuclei
 
+from napari_sac.cli.finetune import _tell
 from napari_sac.cli.main import main
 from napari_sac.core.errors import Cancelled
 from napari_sac.core.inference.imports import prompts_from_labels
@@ -26,6 +27,7 @@ from napari_sac.core.models.registry import get_spec
 from napari_sac.core.session.image import ImageReference, hash_pixels
 from napari_sac.core.session.journal import Journal
 from napari_sac.core.session.state import AnnotationState
+from napari_sac.core.training.events import Working
 from napari_sac.core.training.run import Outcome
 from napari_sac.core.types import Prompts, PromptState
 
@@ -309,3 +311,12 @@ def test_two_processes_learn_as_one(folder: Path) -> None:
     assert losses(folder / "two") == pytest.approx(losses(folder / "one"), rel=2e-3)
     report = json.loads((folder / "two" / "report.json").read_text())
     assert report["processes"] == 2
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_download_is_shown_where_a_person_is_looking(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seen: bool
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: seen)
+    _tell(Working("downloading vit_b", 1, 10))
+    assert ("downloading vit_b 1/10" in capsys.readouterr().err) == seen

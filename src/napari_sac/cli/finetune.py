@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sac.cli._options import adapter_or_folder, add_option, add_view_options
-from napari_sac.cli._terminal import say
+from napari_sac.cli._terminal import progress_line, say
 from napari_sac.core.config import DEFAULT_MODEL, FinetuneConfig
 from napari_sac.core.device import DEVICE_NAMES
 from napari_sac.core.errors import TrainingDataError
-from napari_sac.core.training.events import Stepped, Told, Validated
+from napari_sac.core.training.events import Stepped, Told, Validated, Working
 
 if TYPE_CHECKING:
     import argparse
@@ -225,7 +225,7 @@ def _pairs(folder: Path, args: argparse.Namespace) -> tuple[ReviewedImage, ...]:
 
 
 def _tell(event: Event) -> None:
-    """Write what happens: sentences and validations a line each, steps in place."""
+    """Write what happens: sentences and validations a line each, the rest in place."""
     shown = sys.stderr.isatty()
     clear = "\x1b[K" if shown else ""
     if isinstance(event, Told):
@@ -242,4 +242,6 @@ def _tell(event: Event) -> None:
             f"step {event.step}/{event.steps}, loss {event.row['loss']:.3f}, "
             f"{event.seconds_left:.0f} s left{clear}\r"
         )
+    elif isinstance(event, Working):
+        progress_line()(event.stage, event.done, event.total)
     sys.stderr.flush()

@@ -19,7 +19,7 @@ from PIL import Image
 from napari_sac.core.config import FinetuneConfig
 from napari_sac.core.models.adapter import read_adapter_info
 from napari_sac.core.training import child
-from napari_sac.core.training.events import Wish
+from napari_sac.core.training.events import Wish, Working
 from napari_sac.core.training.run_folder import (
     Phase,
     RunRequest,
@@ -248,6 +248,24 @@ def test_what_nobody_expected_is_reported(
     assert "break_down" in status.report
     assert "ZeroDivisionError: of course" in status.report
     assert load_request(folder).model == "sac_tiny", "it can go on"
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "stage"),
+    [(314_572_800, 629_145_600, "downloading: 50%"), (0, 0, "downloading")],
+)
+def test_how_far_it_is_beside_the_steps_is_a_part_and_no_bytes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    done: int,
+    total: int,
+    stage: str,
+) -> None:
+    monkeypatch.setattr(child, "_STATUS_SECONDS", -1.0)
+    (tmp_path / "run").mkdir()
+    reporter = child._Reporter(tmp_path, None)
+    reporter.listen(Working("downloading", done, total))
+    assert status_of(tmp_path).stage == stage
 
 
 def test_a_folder_without_a_run_is_one_sentence(

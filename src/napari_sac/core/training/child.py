@@ -101,7 +101,9 @@ class _Reporter:
                 sys.stdout.flush()
                 self._tell(notes=(*self._status.notes, text[:_LONGEST_TEXT]))
             case Working(stage, done, total):
-                self._write_now_and_then(stage=f"{stage}: {done} of {total}")
+                # of a download they are bytes
+                part = f": {done / total:.0%}" if total else ""
+                self._write_now_and_then(stage=f"{stage}{part}")
             case Began(step, steps):
                 self._tell(phase=Phase.TRAINING, step=step, steps=steps, stage="")
             case Stepped(step, steps):

@@ -45,7 +45,7 @@ from napari_sac.core.training.run import (
     Run,
     build_state,
     first_plan,
-    watch,
+    report_work,
 )
 from napari_sac.core.training.run_folder import hold
 from napari_sac.core.training.stepping import LOG_EVERY, do_step, log
@@ -140,8 +140,8 @@ def _prepare(
 
     Until ``held`` ends nobody else can go on with the run.
     """
-    tell = partial(watch, team, listen, ask)
-    state, parent = build_state(job.model, job.adapter, job.config, team, tell)
+    progress = partial(report_work, team, listen, ask)
+    state, parent = build_state(job.model, job.adapter, job.config, team, progress)
     run = Run(
         job,
         team,

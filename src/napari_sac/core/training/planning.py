@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 QUICK_STEPS, QUICK_CROPS, QUICK_MINUTES = 30, 24, 0.75
 """Quick mode without other wishes: steps, crops embedded beforehand, and the time that
-it keeps to on a slow computer."""
+it aims at on a slow computer; but see :data:`_LEAST_STEPS`."""
 
 _REACH = 1.5
 """How far crops see from a reviewed pixel, in their sides: they are turned, zoomed and
@@ -61,7 +61,8 @@ for so long."""
 def make_pool(run: Run) -> Pool:
     """Return the images with the generator's own proposals on them."""
     spec = run.state.spec
-    seen = [_as_far_as_seen(run, one) for one in run.job.data.training]
+    typical = run.job.data.diameter
+    seen = [_as_far_as_seen(run, one, typical) for one in run.job.data.training]
     own = prepare(seen, spec.nucleus_diameter)
     other = prepare(run.job.original, spec.nucleus_diameter)
     areas = np.array([float(one.known.sum()) for one in own])
@@ -77,9 +78,9 @@ def make_pool(run: Run) -> Pool:
     return Pool(images, weights)
 
 
-def _as_far_as_seen(run: Run, one: ReviewedImage) -> ReviewedImage:
+def _as_far_as_seen(run: Run, one: ReviewedImage, typical: float) -> ReviewedImage:
     """Return what crops can see of an image: they are drawn where it was reviewed."""
-    diameter = own_diameter(one) or run.job.data.diameter
+    diameter = own_diameter(one) or typical
     side = run.plan.crop * diameter / run.state.spec.nucleus_diameter
     return crop_to_known(one, math.ceil(_REACH * side))
 
@@ -171,6 +172,7 @@ def fit_time(run: Run, evaluation: float, spent: float) -> None:
         left = 60 * minutes - spent - 1.2 * evaluation - validation - 2
         # what nobody has asked for is not kept at the price of learning nothing
         least = LOG_EVERY if config.max_minutes else _LEAST_STEPS
+        # half as long again, for the validations and for steps that are slower
         seconds = max(1.5 * least * step, left)
         fitting = seconds * (1 - _VALIDATION_PART) / step
         free = bool(config.max_minutes) and not config.epochs

@@ -129,10 +129,10 @@ class Run:
         ------
         Cancelled
         """
-        watch(self.team, self.listen, self.ask, stage, done, total)
+        report_work(self.team, self.listen, self.ask, stage, done, total)
 
 
-def watch(
+def report_work(
     team: Team, listen: Listen, ask: Ask, stage: str, done: int, total: int
 ) -> None:
     """Say how far something is, also before there is a run; stop it if asked.
