@@ -24,6 +24,7 @@ from filelock import FileLock
 from napari.components import ViewerModel
 from napari.layers import Image
 from napari.layers._source import layer_source
+from napari_builtins.io import napari_get_reader
 
 from napari_sac.core.errors import (
     ImageFormatError,
@@ -35,6 +36,7 @@ from napari_sac.core.errors import (
 from napari_sac.core.geojson import Outlines, read_geojson, write_geojson
 from napari_sac.core.inference.instances import overlap
 from napari_sac.core.io import normalise_image, read_labels, read_prompts
+from napari_sac.core.ome_zarr import write_ome_zarr
 from napari_sac.core.progress import ignore_progress
 from napari_sac.core.session import folder as session_folder
 from napari_sac.core.session import journal as journals
@@ -1842,3 +1844,14 @@ def test_without_a_dock_napari_says_what_is_wrong_with_a_session(
     assert "later" not in said
     session.close()
     bench.session.close()
+
+
+def test_labels_alone_as_ome_zarr_are_opened_by_napari_itself(tmp_path: Path) -> None:
+    labels = np.zeros((600, 700), np.uint32)
+    labels[5:40, 7:50] = 70_000
+    folder = tmp_path / "field_labels.ome.zarr"
+    write_ome_zarr(folder, labels)
+    reader = napari_get_reader(str(folder))
+    assert reader is not None
+    ((levels, *_),) = reader(str(folder))
+    np.testing.assert_array_equal(levels[0], labels)
